@@ -1,0 +1,68 @@
+# make demo     set up .venv, train on the embedded synthetic set, matte test_data/
+# make test     set up .venv, run the tests
+# make app      set up .venv and Gradio, serve the web page on this machine (APP_FLAGS="--checkpoint C")
+# make export   set up .venv and ONNX, export the newest checkpoint (EXPORT_FLAGS="--half")
+# make figures  draw figures/tsr_architecture.png anew
+# Each sets up what it needs; a second call installs nothing.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint setup app test-app export test-export figures clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 10) else 0)'
+	@echo "Installing PyTorch and the other requirements into $(VENV) (some minutes, once)"
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python train.py --dataset synthetic --no-pretrained --image-size 96 --batch-size 24 --epochs 6 \
+	    --train-samples 750 --val-samples 32 --max-student-downscale 1 --learning-rate 5e-4 --teacher-share 0.16 $(DEMO_FLAGS)
+	$(BIN)/python predict.py
+	@echo "Curves, preview and log: the newest folder in checkpoints/. Mattes: test_results/."
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+$(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
+	$(INSTALL) -r requirements-app.txt
+	@touch $@
+
+$(VENV)/.installed-browser: requirements-browser.txt $(VENV)/.installed-dev $(VENV)/.installed-app
+	$(INSTALL) -r requirements-browser.txt
+	@touch $@
+
+$(VENV)/.installed-export: requirements-export.txt $(VENV)/.installed-dev
+	$(INSTALL) -r requirements-export.txt
+	@touch $@
+
+app: $(VENV)/.installed-app
+	$(BIN)/python app.py $(APP_FLAGS)
+
+test-app: $(VENV)/.installed-browser
+	$(BIN)/python -m pytest tests/test_app.py tests/test_app_browser.py
+
+export: $(VENV)/.installed-export
+	$(BIN)/python export.py $(EXPORT_FLAGS)
+
+test-export: $(VENV)/.installed-export
+	$(BIN)/python -m pytest tests/test_export.py
+
+figures: $(VENV)/.installed
+	$(BIN)/python -m figures.architecture
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) test_results .pytest_cache .ruff_cache

@@ -1,0 +1,125 @@
+"""Which samples a process loads, in which order, and by how many workers.
+
+    loader = build_training_loader(dataset, batch_size=8, num_workers=4, seed=0, rank=0, world_size=1)
+    loader.sampler.set_epoch(epoch, start_batch=k)      # k > 0 when a run resumes within an epoch
+    for batch in loader: ...                            # image uint8 (N, 3, S, S), alpha uint8 (N, 1, S, S), name
+
+Workers need no seeding: an item is a function of the dataset's seed and the key (epoch, index) alone, so
+any number of workers and ranks sees the same samples.
+"""
+
+import atexit
+import multiprocessing
+import signal
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Keys (epoch, index) of one rank, in an order drawn from (seed, epoch).
+
+    The k-th batches of all ranks together are the k-th batch of a single process with world_size * batch_size.
+    Every rank gets the same number of batches, all full: an incomplete last one is dropped, and a set
+    smaller than one global batch is repeated to fill one.
+    """
+
+    def __init__(self, samples: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if samples < 1 or batch_size < 1 or not 0 <= rank < world_size:
+            raise ValueError(
+                f"no batches can be made of {samples} samples, batch size {batch_size}, rank {rank} of {world_size}: "
+                "all must be at least 1, and the rank below the number of processes."
+            )
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch, self.start_batch = 0, 0
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch, and the first batch of it that is still to come."""
+        if not 0 <= start_batch <= self.batches_per_epoch:
+            raise ValueError(f"start_batch {start_batch} is outside an epoch of {self.batches_per_epoch} batches.")
+        self.epoch, self.start_batch = epoch, start_batch
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch, whatever start_batch says."""
+        return max(1, self.samples // (self.batch_size * self.world_size))
+
+    def __len__(self) -> int:
+        return (self.batches_per_epoch - self.start_batch) * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
+        order = np.resize(order, (self.batches_per_epoch, self.world_size, self.batch_size))  # repeats a short one
+        for index in order[self.start_batch :, self.rank].ravel():
+            yield self.epoch, int(index)
+
+
+class _ForkSafeLoader(DataLoader):
+    """A DataLoader whose workers may be forked from a process that has used OpenCV.
+
+    OpenCV keeps a pool of threads once it has run in parallel. A forked worker inherits the pool without its
+    threads, and then waits for them for ever, even in cv2.setNumThreads. So the pool is closed while the
+    workers start, which happens inside __iter__.
+    """
+
+    def __iter__(self) -> Iterator:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return super().__iter__()
+        finally:
+            cv2.setNumThreads(threads)
+
+
+def build_training_loader(
+    dataset: Dataset,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """DataLoader over an EpochSampler, with workers that live as long as it does.
+
+    Call loader.sampler.set_epoch before each epoch: the workers get the epoch with each key, so they need
+    no restart. Works with fork and spawn.
+    """
+    if num_workers:
+        atexit.register(end_workers)
+    sampler = EpochSampler(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+    return _ForkSafeLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=start_worker,
+        # DataLoader draws a number for its workers each epoch: from the global generator a resumed run, which
+        # opens one epoch more, would go on with other random numbers than the run that was never stopped.
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def start_worker(worker: int) -> None:
+    """One thread, and no signals: a Ctrl-C reaches every process, but it is the training one that ends its workers."""
+    single_thread(worker)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """At exit: workers that ignore SIGTERM would be waited for for ever. They hold nothing that could be lost."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def single_thread(worker: int) -> None:
+    """One thread a worker: there are as many workers as cores, and more threads only take turns."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

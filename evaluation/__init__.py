@@ -1,0 +1,1 @@
+"""Scoring mattes: one matte, whole sets, tables."""

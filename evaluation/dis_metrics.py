@@ -1,0 +1,67 @@
+"""DIS metrics (max F, weighted F, MAE, S, E, HCE) through PySODMetrics, as the DIS5K tables print them.
+
+    rows = [dis_scores(pred, true) for pred, true in pairs]
+    means = dis_means(rows)      # {"dis_max_f": 0.89, "dis_weighted_f": ..., "dis_hce": ...}
+
+They binarise the truth, and stretch the prediction to its own minimum and maximum. On a soft truth they do
+not measure what the matting metrics measure: print DIS_NOTE beside them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+DIS_NOTE = (
+    "DIS columns: PySODMetrics on 8-bit mattes; the truth is binarised (over 128 of 255 is foreground), "
+    "the prediction is stretched to its own minimum and maximum"
+)
+
+DIS_UNITS = {
+    "dis_max_f": "F, beta^2 0.3: curves of 256 thresholds averaged over images, then the maximum",
+    "dis_weighted_f": "weighted F, beta 1",
+    "dis_mae": "mean |p - binary g|",
+    "dis_s": "S measure, alpha 0.5",
+    "dis_e": "E measure, mean over thresholds",
+    "dis_hce": "human correction effort, in clicks, relax 5",
+}
+
+F_CURVE = "dis_f_curve"  # the F curve of one image: max F of a set cannot be had from each image's maximum
+
+
+def dis_scores(pred: np.ndarray, true: np.ndarray) -> dict[str, float | list[float]]:
+    """DIS figures of one matte: floats by the names of DIS_UNITS, and the F curve (256 values).
+
+    pred and true are float (H, W) in [0, 1]; they are rounded to 8 bits, which is what the definitions take.
+    """
+    import py_sod_metrics as sod  # here, for it takes two seconds that other callers need not wait
+
+    f_measure = sod.FmeasureV2({"f": sod.FmeasureHandler(with_dynamic=True, with_adaptive=False, beta=0.3)})
+    measures = {
+        "f": f_measure,
+        "weighted_f": sod.WeightedFmeasure(),
+        "mae": sod.MAE(),
+        "s": sod.Smeasure(),
+        "e": sod.Emeasure(),
+        "hce": sod.HumanCorrectionEffortMeasure(),
+    }
+    pred_bytes, true_bytes = (np.rint(alpha * 255).astype(np.uint8) for alpha in (pred, true))
+    for measure in measures.values():
+        measure.step(pred_bytes, true_bytes)
+    results = {name: measure.get_results() for name, measure in measures.items()}
+    curve = np.asarray(results["f"]["f"]["dynamic"], dtype=np.float64)
+    return {
+        "dis_max_f": float(curve.max()),
+        "dis_weighted_f": float(results["weighted_f"]["wfm"]),
+        "dis_mae": float(results["mae"]["mae"]),
+        "dis_s": float(results["s"]["sm"]),
+        "dis_e": float(results["e"]["em"]["curve"].mean()),
+        "dis_hce": float(results["hce"]["hce"]),
+        F_CURVE: curve.tolist(),
+    }
+
+
+def dis_means(rows: Sequence[dict]) -> dict[str, float]:
+    """Figures of a set of images, from their dis_scores: means, but max F is the maximum of the mean curve."""
+    means = {name: float(np.mean([row[name] for row in rows])) for name in DIS_UNITS}
+    means["dis_max_f"] = float(np.mean([row[F_CURVE] for row in rows], axis=0).max())
+    return means

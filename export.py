@@ -1,0 +1,197 @@
+"""Write a trained model as ONNX, and check it against PyTorch before saying so.
+
+    python export.py                                        the newest run's best model, to best.onnx beside it
+    python export.py --checkpoint C --output matte.onnx     student + decoder + refiner, without the teacher
+    python export.py --output matte.fp16.onnx --half        float16 inside, float32 in and out; half the size
+    python predict.py --checkpoint matte.onnx               photos through onnxruntime
+
+Needs `pip install -r requirements-export.txt -c constraints.txt`. Two files are written:
+
+    matte.onnx           image -> coarse_alpha, refined_alpha; at the working size, or any other
+    matte.refiner.onnx   image, coarse_alpha -> refined_alpha; for tiles of a photo at its native size
+
+image (N, 3, H, W) and the alphas (N, 1, H, W) are float32 in [0, 1], batch, height and width are free; heights and
+widths that are no multiples of 32 are padded inside by replicating the border, and cropped. The metadata of each file
+says the rest: variant, preprocessing, working size, and by how many pixels a tile must reach over (receptive_radius).
+
+Exit codes: 0 written and checked, 1 ONNX and PyTorch disagree (nothing is written), 2 nothing could start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.onnx import symbolic_helper
+
+from checkpoint import FORMAT, MODEL_FILE, CheckpointError, load_model, newest_run, read_metadata, whole_file
+from config import OUTPUT
+from models import MattingNetwork
+
+try:
+    import onnx
+
+    import parity
+    from onnx_model import COARSE, IMAGE, NETWORK_PART, REFINED, REFINER_PART, cut
+except ImportError as error:  # an extra: --help, and the sentence about this, come without it
+    MISSING = str(error)
+else:
+    MISSING = ""
+
+OPSET = 20  # the newest that the TorchScript-based exporter writes
+TRACED_SIZE = (192, 256)
+TOLERANCE = 1e-4  # largest |ONNX - PyTorch| of any pixel; 1e-3 let a wrong shift in the smallest maps pass
+HALF_TOLERANCE = 2e-2  # against float32: half has 11 bits, and the refiner's attention multiplies what they lose
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse_options(argv)
+    if MISSING:
+        print(f"Exporting needs more packages ({MISSING}): install them with `pip install -r requirements-export.txt "
+              "-c constraints.txt`.", file=sys.stderr)
+        return 2
+    try:
+        path = model_file(options.checkpoint)
+        output = options.output or path.with_suffix(".fp16.onnx" if options.half else ".onnx")
+        model, metadata = load_model(path), read_metadata(path)
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except (CheckpointError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{path}: {variant_name(metadata['model'])}, {'float16' if options.half else 'float32'}, opset {OPSET}")
+    try:
+        files = export(model, metadata, output, half=options.half)
+    except parity.ParityError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for file in files:
+        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, metavar="C",
+                        help=f"{MODEL_FILE} or its run folder (default: the newest in {OUTPUT}/)")
+    parser.add_argument("--output", type=Path, metavar="F.onnx",
+                        help="file to write; the refiner goes to F.refiner.onnx (default: beside the checkpoint)")
+    parser.add_argument("--half", action="store_true", help="float16 weights and sums, for GPUs")
+    options = parser.parse_args(argv)
+    if options.output and options.output.suffix.lower() != ".onnx":
+        parser.error(f"--output {options.output}: the name must end in .onnx")
+    return options
+
+
+def model_file(path: Path | None) -> Path:
+    path = path or newest_run(OUTPUT, holding=MODEL_FILE)
+    if path is None:
+        raise CheckpointError(f"{OUTPUT} holds no {MODEL_FILE}: train a model with `python train.py`, or name one "
+                              "with --checkpoint.")
+    return path / MODEL_FILE if path.is_dir() else path
+
+
+def variant_name(model_options: dict[str, Any]) -> str:
+    method = "TSR-Matte" if model_options.get("use_refiner", True) else "TwinSwin-Matte"
+    return f"{method} {model_options['backbone']}"
+
+
+def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, half: bool = False) -> list[Path]:
+    """Write output (and output.refiner.onnx), checked; returns the files. Raises parity.ParityError and leaves none.
+
+    What stood under these names stays until the check has passed. metadata: as checkpoint.read_metadata returns it.
+    """
+    files = [output] if model.refiner is None else [output, output.with_suffix(".refiner.onnx")]
+    with contextlib.ExitStack() as stack:
+        temporary = [stack.enter_context(whole_file(file)) for file in files]
+        trace(model, temporary[0], half=half)
+        network = onnx.load(temporary[0])
+        # cut from the network's own graph, so the two files cannot differ
+        parts = {NETWORK_PART: network, REFINER_PART: cut(network, [IMAGE, COARSE], [REFINED])}
+        properties = describe(model, metadata, half=half)
+        for file, (name, part) in zip(temporary, parts.items(), strict=False):
+            onnx.helper.set_model_props(part, {**properties, "part": name})
+            onnx.checker.check_model(part)
+            onnx.save(part, file)
+        parity.check(model, temporary, HALF_TOLERANCE if half else TOLERANCE)
+    return files
+
+
+class Exported(nn.Module):
+    """What the file computes: any size, one student view that is also the refiner's photo."""
+
+    def __init__(self, model: MattingNetwork) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        coarse = self.model.coarse_alpha(image.to(next(self.model.parameters()).dtype))
+        # the names of the two outputs must not end on one tensor where there is no refiner
+        refined = coarse.clone() if self.model.refiner is None else self.model.refiner(image, coarse)
+        return coarse, refined
+
+
+def trace(model: MattingNetwork, path: Path, *, half: bool) -> None:
+    """Write the graph with the TorchScript-based exporter.
+
+    It records the shape arithmetic of padding, windows and masks as nodes, so one trace serves all sizes. It is
+    deprecated, but torch.export with dynamic height and width does not come to an end on Swin's padding and masks.
+    When it goes, this function has to change, and nothing else: either dynamo=True has learned dynamic sizes by
+    then, or a file a size is written with fixed ones, which it can do today; dynamic_roll is then not needed.
+    """
+    exported = Exported(copy.deepcopy(model).half() if half else model).eval()
+    axes = {0: "batch", 2: "height", 3: "width"}
+    with warnings.catch_warnings(), torch.no_grad(), dynamic_roll():
+        warnings.simplefilter("ignore")  # deprecation, and constants that a trace freezes: parity is the judge
+        torch.onnx.export(exported, (torch.rand(2, 3, *TRACED_SIZE),), str(path), dynamo=False, opset_version=OPSET,
+                          input_names=[IMAGE], output_names=[COARSE, REFINED],
+                          dynamic_axes=dict.fromkeys((IMAGE, COARSE, REFINED), axes))
+
+
+@contextlib.contextmanager
+def dynamic_roll() -> Iterator[None]:
+    """Export torch.roll right for maps that are smaller than the shift, by taking the shift modulo the size.
+
+    PyTorch's own translation slices at the shift itself, which rolls nothing there: the last Swin stage of a view
+    with a side under 96 pixels (192 for a window of 12) came out wrong by 1e-4, a difference easily overlooked.
+    """
+    @symbolic_helper.parse_args("v", "is", "is")
+    def roll(g: Any, x: Any, shifts: list[int], dims: list[int]) -> Any:
+        def constant(value: int) -> Any:
+            return g.op("Constant", value_t=torch.tensor([value]))
+
+        for shift, dim in zip(shifts, dims, strict=True):
+            size = g.op("Shape", x, start_i=dim, end_i=dim + 1)
+            start = g.op("Mod", constant(-shift), size)  # never negative: Mod takes the divisor's sign
+            back = g.op("Slice", x, start, size, constant(dim))
+            front = g.op("Slice", x, constant(0), start, constant(dim))
+            x = g.op("Concat", back, front, axis_i=dim)
+        return x
+
+    torch.onnx.register_custom_op_symbolic("aten::roll", roll, OPSET)
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("aten::roll", OPSET)
+
+
+def describe(model: MattingNetwork, metadata: dict[str, Any], *, half: bool) -> dict[str, str]:
+    """Metadata of the file: that of the checkpoint, and what a program without PyTorch needs to know."""
+    refiner = model.refiner
+    needs = None if refiner is None else {"channels": refiner.channels, "receptive_radius": refiner.receptive_radius}
+    texts = {key: json.dumps(metadata[key]) for key in ("model", "config", "scores")}
+    return {"format": FORMAT, **texts, "preprocessing": metadata["preprocessing"],
+            "variant": variant_name(metadata["model"]), "precision": "float16" if half else "float32",
+            "refiner": json.dumps(needs)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

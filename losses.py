@@ -1,0 +1,122 @@
+"""Training losses: pure functions, float32, and one that adds them up as named terms.
+
+Every mean is over all pixels of an image and then over the batch, never over a region whose size varies, so the
+loss of a global batch is the mean of its parts' losses (several processes agree with one), and nothing divides by
+the size of an empty region: all-0 and all-1 alphas are legal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PYRAMID_LEVELS = 5
+RELATION_GRID = 12
+BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # the 5-tap Gaussian of Burt and Adelson, 1983
+
+
+def l1_loss(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Mean |p - g|. (N, 1, H, W) alphas to a scalar."""
+    return (prediction - truth).abs().mean()
+
+
+def gradient_loss(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Mean |dx p - dx g| + |dy p - dy g| with forward differences, in alpha a pixel. Scalar; 0 at 1x1."""
+    difference = prediction - truth  # differences are linear: one tensor to differentiate instead of two
+    dx = difference[..., :, 1:] - difference[..., :, :-1]
+    dy = difference[..., 1:, :] - difference[..., :-1, :]
+    return (dx.abs().sum() + dy.abs().sum()) / difference.numel()
+
+
+def laplacian_loss(prediction: Tensor, truth: Tensor, levels: int = PYRAMID_LEVELS) -> Tensor:
+    """Laplacian pyramid L1: sum over levels i of 2^i mean |L_i(p) - L_i(g)| (Hou and Liu, ICCV 2019, eq. 5). Scalar.
+
+    Levels stop where the image gets smaller than the filter.
+    """
+    # L_i is linear in its input, so the pyramid of the difference is the difference of the pyramids
+    current = prediction - truth
+    kernel = current.new_tensor(BINOMIAL)
+    total = current.new_zeros(())
+    for level in range(levels):
+        if min(current.shape[-2:]) < 2 * len(BINOMIAL):
+            break
+        smaller = _blur(current, kernel)[..., ::2, ::2]
+        larger = F.interpolate(smaller, size=current.shape[-2:], mode="bilinear", align_corners=False)
+        total = total + 2**level * (current - larger).abs().mean()
+        current = smaller
+    return total
+
+
+def _blur(x: Tensor, kernel: Tensor) -> Tensor:
+    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
+    x = F.conv2d(x, kernel.view(1, 1, 1, -1))
+    return F.conv2d(x, kernel.view(1, 1, -1, 1))
+
+
+def cross_entropy_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy on logits against a soft truth, in nats a pixel. Scalar, finite for any finite logit."""
+    return F.binary_cross_entropy_with_logits(logits, truth)
+
+
+def alignment_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """How differently student and teacher relate the places of a photo to each other; the teacher is detached.
+
+    Features (N, C, h, w) of each stage are pooled to at most RELATION_GRID places a side; the loss is the mean over
+    stages of the mean squared difference of the two matrices of cosine similarities between places (as in
+    similarity-preserving distillation, Tung and Mori, ICCV 2019, but over places of an image). The student learns
+    which places belong together, as the true alpha has it, and stays free in how it says so.
+    """
+    return torch.stack([F.mse_loss(_relations(s), _relations(t.detach()))
+                        for s, t in zip(student, teacher, strict=True)]).mean()
+
+
+def _relations(features: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, P, P) cosine similarities of P = min(h, G) * min(w, G) places."""
+    grid = [min(side, RELATION_GRID) for side in features.shape[-2:]]
+    places = F.normalize(F.adaptive_avg_pool2d(features.float(), grid).flatten(2), dim=1)  # (N, C, P)
+    return places.transpose(1, 2) @ places
+
+
+def matting_losses(output, alpha: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Named terms of one batch, unweighted, and their weighted sum under "loss".
+
+    output: models.MattingOutput; alpha: truth (N, 1, H, W) in [0, 1]; weights: bce, l1, gradient, laplacian,
+    teacher, alignment. Runs in float32 outside autocast whatever the network's precision; a term of weight 0 is
+    not computed. Where there is no refiner the refined terms are absent.
+    """
+    with torch.autocast(device_type=alpha.device.type, enabled=False):
+        alpha = alpha.float()
+        logits = output.coarse_logits.float()
+        student_alpha = _match(alpha, logits)
+        mattes = {"coarse": output.coarse_alpha.float()}
+        if output.refined_alpha is not output.coarse_alpha:
+            mattes["refined"] = output.refined_alpha.float()
+        terms: dict[str, Tensor] = {}
+        total = alpha.new_zeros(())
+
+        def add(name: str, weight: str, compute) -> None:
+            nonlocal total
+            if weights[weight]:
+                terms[name] = compute()
+                total = total + weights[weight] * terms[name]
+
+        add("coarse_bce", "bce", lambda: cross_entropy_loss(logits, student_alpha))
+        for which, matte in mattes.items():
+            add(f"{which}_l1", "l1", lambda matte=matte: l1_loss(matte, alpha))
+            add(f"{which}_gradient", "gradient", lambda matte=matte: gradient_loss(matte, alpha))
+            add(f"{which}_laplacian", "laplacian", lambda matte=matte: laplacian_loss(matte, alpha))
+        if output.teacher_logits is not None:
+            add("teacher_bce", "teacher", lambda: cross_entropy_loss(output.teacher_logits.float(), student_alpha))
+        if output.teacher_features is not None:
+            add("alignment", "alignment", lambda: alignment_loss(output.features, output.teacher_features))
+        return {"loss": total} | terms
+
+
+def _match(alpha: Tensor, like: Tensor) -> Tensor:
+    """The truth at the student's size, antialiased: never nearest, which drops thin strands."""
+    if alpha.shape[-2:] == like.shape[-2:]:
+        return alpha
+    return F.interpolate(alpha, size=like.shape[-2:], mode="bilinear", align_corners=False, antialias=True)

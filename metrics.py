@@ -1,0 +1,249 @@
+"""Matting metrics on alphas in [0, 1], for all pixels ("image") and for the edge band ("edge").
+
+    figures = matting_metrics(pred, true)      # {"image_sad": 3.1, ..., "edge_conn": 1.2}
+    print(EDGE_RULE, UNITS["grad"])
+
+Every function takes float32 arrays (H, W) at the size of the true alpha, neither padded nor quantised, and
+an optional region, bool (H, W). Sad, mse, grad and conn follow Rhemann et al., "A Perceptually Motivated
+Online Benchmark for Image Matting", CVPR 2009. grad_aim is the other convention that papers print as Grad.
+An empty region holds no error: its sums and its means are 0. Bad input raises ValueError.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+EDGE_RADIUS = 0.01  # of the long side: 10 pixels at 1024
+EDGE_RULE = (
+    "edge band: pixels with 0 < true alpha < 1, and pixels where true 0 meets true 1, grown by a disc of "
+    f"{EDGE_RADIUS:.0%} of the long side (at least 1 pixel)"
+)
+
+# What one unit is; whoever prints a figure prints this beside it.
+UNITS = {
+    "sad": "sum |p - g| / 1000",
+    "mse": "mean (p - g)^2, not times 1000",
+    "mad": "mean |p - g|",
+    "grad": "sum (|grad p| - |grad g|)^2 / 1000, alphamatting kernels (sigma 1.4, L2 norm 1), no stretch",
+    "conn": "sum |phi p - phi g| / 1000, alphamatting, steps of 0.1, 4-connected",
+    "grad_aim": "sum (|grad p| - |grad g|)^2 / 10, AIM/P3M kernels; not comparable with grad",
+    "composite": "mean |difference| of 8-bit grey levels, re-composited with estimated foregrounds",
+}
+
+COMPOSITE_COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "green": (0.0, 1.0, 0.0)}
+
+_SIGMA = 1.4
+_TRUNCATION = 1e-2  # the Gaussian is cut where it falls below this
+_CONN_LEVELS = 10  # thresholds 0.1, 0.2 ... 1
+_CONN_TOLERANCE = 0.15
+
+
+def edge_radius(shape: tuple[int, int]) -> int:
+    """Radius of the edge band of an alpha of this (H, W), in pixels: see EDGE_RULE."""
+    return max(1, round(EDGE_RADIUS * max(shape)))
+
+
+def unknown_region(alpha: np.ndarray, radius: float | None = None) -> np.ndarray:
+    """The edge band of a true alpha (H, W), as bool (H, W), by EDGE_RULE; radius is in pixels.
+
+    A binary alpha has a band too, along the boundary between 0 and 1. A constant 0 or 1 has none.
+    """
+    _check_alpha(alpha, "the true alpha")
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    is_zero, is_one = (alpha <= 0).view(np.uint8), (alpha >= 1).view(np.uint8)
+    hard_boundary = (is_zero & cv2.dilate(is_one, cross)) | (is_one & cv2.dilate(is_zero, cross))
+    is_certain = (is_zero | is_one) & ~hard_boundary  # uint8: 0 at the pixels that are grown
+    if is_certain.all():
+        return np.zeros(alpha.shape, dtype=bool)  # the distance to nothing is not defined
+    # A distance transform costs the same at any radius; dilating by a disc grows with its area.
+    distance = cv2.distanceTransform(is_certain, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance <= (edge_radius(alpha.shape) if radius is None else radius)
+
+
+def trimap_from_alpha(alpha: np.ndarray, radius: float | None = None) -> np.ndarray:
+    """Trimap of a true alpha, float32 (H, W): 0.5 in the edge band, the alpha's own 0 or 1 elsewhere."""
+    return np.where(unknown_region(alpha, radius), np.float32(0.5), alpha).astype(np.float32)
+
+
+def sad(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Sum of absolute differences, in thousands."""
+    return _total(_absolute_map(pred, true), region) / 1000
+
+
+def mse(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Mean squared error."""
+    return _mean(_absolute_map(pred, true) ** 2, region)
+
+
+def mad(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Mean absolute difference."""
+    return _mean(_absolute_map(pred, true), region)
+
+
+def grad(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Gradient error, in thousands: the squared difference of gradient magnitudes, summed.
+
+    First-order Gaussian derivatives of sigma 1.4, 9 x 9, L2 norm 1, replicated borders. The reference
+    MATLAB code stretches both mattes to [0, 1] first, which would hide a washed-out matte: we do not.
+    """
+    return _total(_grad_map(pred, true), region) / 1000
+
+
+def conn(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Connectivity error, in thousands; components are those of the whole image, whatever the region.
+
+    At threshold t, Omega is the largest 4-connected component of (p >= t) and (g >= t), the first in
+    reading order if several are largest, and no pixel at all if the intersection is empty. l is the
+    last threshold before the pixel leaves Omega for the first time, as in the reference code, and
+    phi(a) = 1 - d [d >= 0.15] with d = a - l.
+    """
+    return _total(_conn_map(pred, true), region) / 1000
+
+
+def grad_aim(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Gradient error as the AIM and P3M evaluation code counts it: see UNITS, never mix with grad.
+
+    Derivatives of a Gaussian of sum 1, cut at 4 sigma (13 x 13), reflected borders, divided by 10.
+    """
+    _check_pair(pred, true)
+    smooth = _gaussian(int(4 * _SIGMA + 0.5))
+    smooth /= smooth.sum()
+    slope = _derivative(smooth)
+    magnitudes = [_gradient_magnitude(alpha, smooth, slope, cv2.BORDER_REFLECT) for alpha in (pred, true)]
+    return _total((magnitudes[0] - magnitudes[1]) ** 2, region) / 10
+
+
+def matting_metrics(
+    pred: np.ndarray, true: np.ndarray, with_conn: bool = True, edge: np.ndarray | None = None
+) -> dict[str, float]:
+    """All figures of one matte, by name: "image_sad" ... "edge_conn", units in UNITS.
+
+    edge is unknown_region(true), for a caller that scores several mattes of one photo. "edge_share" is
+    the share of pixels in the band; where it is 0 the edge figures are 0 and mean nothing. Conn takes
+    most of the time: training leaves it out.
+    """
+    absolute = _absolute_map(pred, true)
+    error_maps = {"sad": absolute, "mse": absolute**2, "mad": absolute, "grad": _grad_map(pred, true)}
+    if with_conn:
+        error_maps["conn"] = _conn_map(pred, true)
+    edge = unknown_region(true) if edge is None else edge
+    figures = {}
+    for name, region in (("image", None), ("edge", edge)):
+        for metric, error_map in error_maps.items():
+            is_mean = metric in ("mse", "mad")
+            figures[f"{name}_{metric}"] = (
+                _mean(error_map, region) if is_mean else _total(error_map, region) / 1000
+            )
+    figures["edge_share"] = float(np.count_nonzero(edge) / edge.size)
+    return figures
+
+
+def composite_error(image: np.ndarray, pred: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """What a person sees as a halo: the cut-out by pred against the cut-out by true, on plain colours.
+
+    image is the photo, uint8 (H, W, 3). For each matte a its foreground F is estimated from the photo
+    (Germer et al., "Fast Multi-Level Foreground Estimation", ICPR 2020) and put on colour c as
+    a F + (1 - a) c. The error is the mean absolute difference of the two composites over pixels and
+    channels, in 8-bit grey levels: "image_composite_black", ..., "edge_composite_green".
+    """
+    # Imported here: it compiles on its first use on a machine, for about a minute.
+    from pymatting import estimate_foreground_ml
+
+    _check_pair(pred, true)
+    if image.shape != (*true.shape, 3) or image.dtype != np.uint8:
+        raise ValueError(f"the photo must be uint8 {(*true.shape, 3)}, not {image.dtype} {image.shape}")
+    photo = np.float32(image) / 255
+    # d = p Fp - g Fg is what all colours share: the composites differ by d - (p - g) c.
+    pred_layer = pred[..., None] * estimate_foreground_ml(photo, pred)
+    true_layer = true[..., None] * estimate_foreground_ml(photo, true)
+    shared, difference = pred_layer - true_layer, (pred - true)[..., None]
+    edge = unknown_region(true)
+    figures = {}
+    for name, colour in COMPOSITE_COLOURS.items():
+        error_map = np.abs(shared - difference * np.float32(colour)).mean(axis=2)  # (H, W)
+        figures[f"image_composite_{name}"] = 255 * _mean(error_map, None)
+        figures[f"edge_composite_{name}"] = 255 * _mean(error_map, edge)
+    return figures
+
+
+def _check_alpha(alpha: np.ndarray, name: str) -> None:
+    if alpha.ndim != 2 or alpha.size == 0 or alpha.dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name} must be a float32 or float64 array (H, W), not {alpha.dtype} {alpha.shape}")
+    if not (alpha.min() >= 0 and alpha.max() <= 1):  # NaN fails both
+        raise ValueError(f"{name} must lie in [0, 1], not in [{alpha.min():g}, {alpha.max():g}]")
+
+
+def _check_pair(pred: np.ndarray, true: np.ndarray) -> None:
+    _check_alpha(pred, "the predicted alpha")
+    _check_alpha(true, "the true alpha")
+    if pred.shape != true.shape:
+        raise ValueError(f"sizes must agree: the predicted alpha is {pred.shape}, the true alpha {true.shape}")
+
+
+def _total(error_map: np.ndarray, region: np.ndarray | None) -> float:
+    values = error_map if region is None else error_map[region]
+    return float(values.sum(dtype=np.float64))  # float32 sums lose digits over millions of pixels
+
+
+def _mean(error_map: np.ndarray, region: np.ndarray | None) -> float:
+    count = error_map.size if region is None else np.count_nonzero(region)
+    return _total(error_map, region) / max(count, 1)
+
+
+def _absolute_map(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
+    _check_pair(pred, true)
+    return np.abs(pred - true)
+
+
+def _grad_map(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
+    _check_pair(pred, true)
+    half_size = math.ceil(_SIGMA * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * _SIGMA * _TRUNCATION)))
+    smooth = _gaussian(half_size)
+    slope = _derivative(smooth)
+    # The 2-D kernel is an outer product, so its L2 norm is the product of the two norms.
+    smooth, slope = smooth / np.linalg.norm(smooth), slope / np.linalg.norm(slope)
+    magnitudes = [_gradient_magnitude(alpha, smooth, slope, cv2.BORDER_REPLICATE) for alpha in (pred, true)]
+    return (magnitudes[0] - magnitudes[1]) ** 2
+
+
+def _gaussian(half_size: int) -> np.ndarray:
+    x = np.arange(-half_size, half_size + 1, dtype=np.float64)
+    return np.exp(-(x**2) / (2 * _SIGMA**2))
+
+
+def _derivative(gaussian: np.ndarray) -> np.ndarray:
+    half_size = len(gaussian) // 2
+    return -np.arange(-half_size, half_size + 1) / _SIGMA**2 * gaussian
+
+
+def _gradient_magnitude(alpha: np.ndarray, smooth: np.ndarray, slope: np.ndarray, border: int) -> np.ndarray:
+    along_x = cv2.sepFilter2D(alpha, -1, slope, smooth, borderType=border)
+    along_y = cv2.sepFilter2D(alpha, -1, smooth, slope, borderType=border)
+    # Not cv2.magnitude: its last bit depends on where the arrays lie in memory, so totals would not repeat.
+    return np.sqrt(along_x * along_x + along_y * along_y)
+
+
+def _conn_map(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
+    _check_pair(pred, true)
+    both = np.minimum(pred, true)  # both >= t is p >= t and g >= t
+    dtype = both.dtype.type  # levels in the alpha's own precision, so that a float32 0.7 reaches 0.7
+    is_inside = np.ones(both.shape, dtype=bool)
+    level = np.zeros(both.shape, dtype=np.uint8)
+    for step in range(1, _CONN_LEVELS + 1):
+        is_inside &= _largest_component(both >= dtype(step) / dtype(_CONN_LEVELS))
+        level += is_inside
+    last_level = level.astype(both.dtype) / dtype(_CONN_LEVELS)
+    return np.abs(_connected_part(pred - last_level) - _connected_part(true - last_level))
+
+
+def _connected_part(distance: np.ndarray) -> np.ndarray:
+    """phi of Rhemann et al.: 1 - d where d reaches the tolerance, else 1."""
+    return 1 - distance * (distance >= distance.dtype.type(_CONN_TOLERANCE))
+
+
+def _largest_component(mask: np.ndarray) -> np.ndarray:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
+    if count == 1:  # background alone
+        return np.zeros(mask.shape, dtype=bool)
+    return labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()

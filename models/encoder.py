@@ -1,0 +1,86 @@
+"""Swin encoder: the box that appears twice in the figure, as student (photo) and as teacher (true alpha)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+STRIDES = (4, 8, 16, 32)
+PADDING_MULTIPLE = STRIDES[-1]  # patch merging halves exactly only for multiples of the last stride
+
+
+class PretrainedWeightsError(RuntimeError):
+    """Pretrained weights could not be had; the message names the ways on."""
+
+
+class Encoder(nn.Module):
+    """Hierarchical Swin Transformer (Liu et al., ICCV 2021) that gives one feature map a stage.
+
+    The stages of timm's Swin put out their raw residual stream, whose scale grows with depth; as in Swin's own
+    detection code each stage gets its own LayerNorm, so that the decoder and the alignment see comparable values.
+
+    Input: (N, in_channels, H, W) in [0, 1], H and W multiples of 32. Output: [f1, f2, f3, f4], f_i of shape
+    (N, channels[i], H / STRIDES[i], W / STRIDES[i]), in channels_last memory (no copy: Swin computes in NHWC).
+    """
+
+    def __init__(self, backbone: str, *, in_channels: int = 3, pretrained: bool = False,
+                 weights_file: str | None = None, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.swin = _create_swin(backbone, in_channels, pretrained, weights_file, drop_path)
+        self.channels = tuple(self.swin.feature_info.channels())
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_channels == 3 else ((0.5,), (0.5,))
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        stages = self.swin((x - self.mean) / self.std)  # 4 x (N, H/s, W/s, C)
+        return [norm(f).permute(0, 3, 1, 2) for norm, f in zip(self.norms, stages, strict=True)]  # (N, C, H/s, W/s)
+
+    def set_gradient_checkpointing(self, enabled: bool = True) -> None:
+        """Trade a second forward of each stage for not keeping its activations."""
+        self.swin.set_grad_checkpointing(enabled)
+
+
+def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file: str | None,
+                 drop_path: float) -> nn.Module:
+    """timm's feature extractor; always_partition and strict_img_size let one set of weights take any size."""
+    options = dict(features_only=True, in_chans=in_channels, drop_path_rate=drop_path,
+                   strict_img_size=False, always_partition=True)
+    if weights_file:
+        overlay = {"state_dict": _read_backbone_weights(weights_file)}
+        try:
+            return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise PretrainedWeightsError(f"{weights_file} does not hold weights of {backbone} ({reason}): name a "
+                                         "file for this MODEL_IDX.") from error
+    if not pretrained:
+        return timm.create_model(backbone, pretrained=False, **options)
+    try:
+        return timm.create_model(backbone, pretrained=True, **options)
+    except Exception as error:  # the hub client raises a different class for each way a network can fail
+        raise PretrainedWeightsError(
+            f"The ImageNet weights of {backbone} could not be downloaded ({type(error).__name__}): connect to the "
+            "network once (they are kept in the cache), or give a local file with --backbone-weights FILE, or "
+            "start from scratch with --no-pretrained.") from error
+
+
+def _read_backbone_weights(path: str) -> dict:
+    """State dict in timm's or the official Swin naming (timm's filter maps the latter). Runs no code from the file."""
+    if not Path(path).is_file():
+        raise PretrainedWeightsError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
+    try:
+        if path.endswith(".safetensors"):
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and safetensors each raise their own classes for a broken file
+        raise PretrainedWeightsError(f"{path} is not a readable weight file ({type(error).__name__}): download it "
+                                     "again, or convert it to .safetensors.") from error
+    return state.get("model", state.get("state_dict", state))

@@ -1,0 +1,80 @@
+"""Full-resolution dilated residual refiner, held by the mask-guided attention 4 x (1 - x) to uncertain pixels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DILATIONS = (1, 2, 4)
+RESIDUAL_SCALE = 0.3  # of each block's mixing layer at the start, so that blocks begin near the identity
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def uncertainty(alpha: Tensor) -> Tensor:
+    """Mask-guided attention 4 x (1 - x): 1 where alpha is 0.5, 0 where it is 0 or 1. Any shape, [0, 1] to [0, 1]."""
+    return 4.0 * alpha * (1.0 - alpha)
+
+
+def gradient_map(image: Tensor) -> Tensor:
+    """Sobel gradient magnitude of the luma, scaled to about [0, 1]. (N, 3, H, W) in [0, 1] -> (N, 1, H, W)."""
+    weights = image.new_tensor(LUMA).view(1, 3, 1, 1)
+    luma = F.pad((image * weights).sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")  # (N, 1, H+2, W+2)
+    smooth_y = luma[:, :, :-2] + 2 * luma[:, :, 1:-1] + luma[:, :, 2:]  # (N, 1, H, W+2)
+    smooth_x = luma[..., :-2] + 2 * luma[..., 1:-1] + luma[..., 2:]  # (N, 1, H+2, W)
+    dx = smooth_y[..., 2:] - smooth_y[..., :-2]
+    dy = smooth_x[:, :, 2:] - smooth_x[:, :, :-2]
+    return (dx.square() + dy.square() + 1e-12).sqrt() / 4.0
+
+
+class DilatedInception(nn.Module):
+    """Three 3x3 convolutions side by side that look 1, 2 and 4 pixels far, mixed and added back."""
+
+    def __init__(self, channels: int, branch_channels: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Conv2d(channels, branch_channels, 3, padding=d, dilation=d) for d in DILATIONS)
+        self.mix = nn.Conv2d(len(DILATIONS) * branch_channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.cat([branch(x) for branch in self.branches], dim=1).relu_()
+        return torch.relu_(x + self.mix(seen))
+
+
+class Refiner(nn.Module):
+    """refined = clamp(coarse + 4 coarse (1 - coarse) delta, 0, 1), delta = tanh(dilated network) in [-1, 1].
+
+    No downsampling, and no normalization: either would make a pixel depend on more than its receptive field, and a
+    tile of a photo would no longer agree with the whole photo. The last layer starts at zero, so delta is 0 and the
+    refined matte is the coarse one, bit for bit, at step 0 (smart initialization).
+
+    Input: image (N, 3, H, W) and coarse alpha (N, 1, H, W), both in [0, 1]. Output: refined alpha (N, 1, H, W).
+    """
+
+    def __init__(self, channels: int = 32, branch_channels: int = 16, blocks: int = 3) -> None:
+        super().__init__()
+        self.channels = channels
+        self.stem = nn.Conv2d(5, channels, 3, padding=1)
+        self.blocks = nn.Sequential(*(DilatedInception(channels, branch_channels) for _ in range(blocks)))
+        self.head = nn.Conv2d(channels, 1, 3, padding=1)
+        for layer in self.modules():  # no normalization will correct the scale: it must be right from the start
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+        for block in self.blocks:
+            block.mix.weight.data *= RESIDUAL_SCALE
+        nn.init.zeros_(self.head.weight)
+        # pixels to each side that can change a pixel: Sobel, stem, one dilated convolution a block, head
+        self.receptive_radius = 1 + 1 + blocks * max(DILATIONS) + 1
+
+    def forward(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
+        delta = self.delta(image, coarse_alpha)
+        return (coarse_alpha + uncertainty(coarse_alpha) * delta).clamp(0.0, 1.0)
+
+    def delta(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
+        """The bounded correction before attention, float32 (N, 1, H, W) in [-1, 1]."""
+        x = torch.cat([2.0 * image - 1.0, gradient_map(image), 2.0 * coarse_alpha - 1.0], dim=1)  # (N, 5, H, W)
+        # half weights (export.py --half) do half sums; image and mattes come in float32 and stay so
+        x = x.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = self.blocks(torch.relu(self.stem(x)))  # (N, channels, H, W)
+        return torch.tanh(self.head(x).float())

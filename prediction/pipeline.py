@@ -1,0 +1,110 @@
+"""Overlap reading, computing and writing over a list of items, few in memory, and end well when told to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, NamedTuple
+
+from stop import IMPATIENT_AFTER
+
+
+class Stages(NamedTuple):
+    """load(item) -> a; compute(item, a) -> b; store(item, b) -> result. Compute runs in the calling thread."""
+
+    load: Callable[[Any], Any]
+    compute: Callable[[Any, Any], Any]
+    store: Callable[[Any, Any], Any]
+
+
+def run_overlapped(items: Iterable[Any], stages: Stages, done: Callable[[Any, Any], None], ahead: int = 1) -> None:
+    """Take every item through its stages; call done(item, result), or done(item, exception), in the calling thread.
+
+    `ahead` items are loaded before their turn, in as many threads, and as many are stored after it: 2 * ahead + 1
+    are in memory at most. 0: no threads. Items are loaded in their order, and with ahead = 1 stored in it too. After
+    Ctrl-C what is being stored is still stored and reported; then KeyboardInterrupt goes on.
+    """
+    if ahead == 0:
+        for item in items:
+            done(item, _outcome(lambda item=item: _all_stages(item, stages)))
+        return
+    items = iter(items)
+    loading: deque[tuple[Any, Future]] = deque()
+    storing: deque[tuple[Any, Future]] = deque()
+
+    def finish(keep: int) -> None:
+        while len(storing) > keep:
+            item, future = storing[0]
+            outcome = _outcome(future.result)
+            storing.popleft()  # only now: an interrupt while waiting must not lose it
+            done(item, outcome)
+
+    with ThreadPoolExecutor(ahead) as loaders, ThreadPoolExecutor(ahead) as storers:
+        def fetch(count: int) -> None:
+            loading.extend((item, loaders.submit(stages.load, item)) for item in islice(items, count))
+
+        try:
+            fetch(ahead)
+            while loading:
+                item, future = loading.popleft()
+                loaded = _outcome(future.result)
+                del future  # it holds what it loaded
+                fetch(1)
+                if not isinstance(loaded, Exception):
+                    loaded = _outcome(lambda item=item, loaded=loaded: stages.compute(item, loaded))
+                if isinstance(loaded, Exception):
+                    done(item, loaded)
+                    continue
+                storing.append((item, storers.submit(stages.store, item, loaded)))
+                del loaded
+                finish(keep=ahead)
+        finally:
+            for _, future in loading:
+                future.cancel()
+            finish(keep=0)
+
+
+def _all_stages(item: Any, stages: Stages) -> Any:
+    return stages.store(item, stages.compute(item, stages.load(item)))
+
+
+def _outcome(call: Callable[[], Any]) -> Any:
+    """What it returns, or the exception: one item's failure, whatever it is, must not end the others'."""
+    try:
+        return call()
+    except Exception as error:
+        return error
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """SIGTERM, which torchrun and clusters send, raises KeyboardInterrupt as Ctrl-C does, and neither does so twice.
+
+    Only a Ctrl-C that comes more than IMPATIENT_AFTER after the first raises again: torchrun passes on a Ctrl-C that
+    the terminal has sent already, and what is being finished should be.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first: float | None = None
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if first is not None and (number == signal.SIGTERM or now - first < IMPATIENT_AFTER):
+            return
+        first = now
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,269 @@
+"""The web page without a browser: what it makes of photos, what it forgets, how it refuses to start."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import app
+import photos
+from checkpoint import save_model
+from matting import Mattes
+from models import build_model
+from prediction.rendering import Style, render
+from web import outputs
+from web.outputs import Studio, hex_color, on_checkerboard, shrunk
+
+HEIGHT, WIDTH = 40, 56
+
+
+def red_is_alpha(image: torch.Tensor) -> Mattes:
+    """A predictor whose matte anybody can foresee. image: uint8 (3, H, W)."""
+    alpha = image[:1].float() / 255
+    return Mattes(alpha, alpha, 1.0)
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    return Studio(red_is_alpha, tmp_path / "cuts", max_pixels=10_000)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A photo with a sure subject on the left, a sure background on the right and a ramp between them."""
+    image = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    image[..., 0] = np.clip(np.linspace(3, -2, WIDTH), 0, 1) * 255
+    path = tmp_path / "my photo.png"
+    photos.write_image(path, image)
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def test_files_are_those_of_predict_at_native_size(studio: Studio, photo: Path) -> None:
+    cut = studio.cut(photo)
+    source = photos.read_photo(photo)
+    matte = source.image[..., 0].astype(np.float32) / 255
+    assert cut.size == (WIDTH, HEIGHT)
+    assert cut.alpha.file.name == "my photo_alpha.png"
+    assert np.array_equal(read(cut.alpha.file), source.image[..., 0])
+    assert np.array_equal(read(cut.cutout.file), render(source, matte, Style("cutout")))
+    assert cut.has_subject
+    assert cut.seconds > 0
+
+
+def test_a_turned_photo_is_cut_upright(studio: Studio, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / "turned.jpg", exif=exif)
+    cut = studio.cut(tmp_path / "turned.jpg")
+    assert cut.size == (HEIGHT, WIDTH)
+    assert read(cut.cutout.file).shape == (WIDTH, HEIGHT, 4)
+
+
+def test_sixteen_bits_and_own_transparency(studio: Studio, tmp_path: Path) -> None:
+    pixels = np.full((HEIGHT, WIDTH, 4), 65535, np.uint16)  # white: all subject, but for what the file cut away
+    pixels[:, :20, 3] = 0
+    cv2.imwrite(str(tmp_path / "deep.png"), pixels)
+    cut = studio.cut(tmp_path / "deep.png")
+    alpha = read(cut.alpha.file)
+    assert (alpha[:, :20] == 0).all()
+    assert (alpha[:, 20:] == 255).all()
+    assert read(cut.preview).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_photo_without_subject_is_told(studio: Studio, tmp_path: Path) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT), (100, 200, 200)).save(tmp_path / "sky.png")
+    assert not studio.cut(tmp_path / "sky.png").has_subject
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"hello", "is no photo"), (b"", "is empty"),
+                                                 (b"\xff\xd8\xff\xe0 cut short", "notes.jpg")])
+def test_a_bad_file_gives_one_sentence_without_its_folder(studio: Studio, tmp_path: Path, content: bytes,
+                                                          reason: str) -> None:
+    path = tmp_path / "notes.jpg"
+    path.write_bytes(content)
+    with pytest.raises(photos.PhotoError) as raised:
+        studio.cut(path)
+    sentence = str(raised.value)
+    assert sentence.startswith("notes.jpg")
+    assert reason in sentence
+    assert str(tmp_path) not in sentence
+    assert "\n" not in sentence
+
+
+def test_a_photo_over_the_limit_is_refused_before_it_is_decoded(studio: Studio, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
+    monkeypatch.setattr(photos, "read_photo", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(photos.PhotoError, match=r"wide.png has 0.0 megapixels, more than the 0.01 that"):
+        studio.cut(tmp_path / "wide.png")
+
+
+def test_nothing_of_a_photo_stays_in_memory(studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref] = []
+    read_photo, predict = photos.read_photo, outputs.predict_matte
+
+    def watched(array: np.ndarray) -> np.ndarray:
+        alive.append(weakref.ref(array))
+        return array
+
+    def watched_read(*args, **options) -> photos.Photo:
+        photo = read_photo(*args, **options)
+        watched(photo.image)
+        return photo
+
+    monkeypatch.setattr(photos, "read_photo", watched_read)
+    monkeypatch.setattr(outputs, "predict_matte", lambda *args: watched(predict(*args)))
+    cut = studio.cut(photo)
+    placed = studio.compose(cut, "blur")
+    gc.collect()
+    assert len(alive) == 3  # photo and matte, and the photo again for its background
+    assert placed.file.exists()
+    assert [reference() for reference in alive] == [None] * 3
+
+
+def test_files_go_with_their_photo(studio: Studio, photo: Path, tmp_path: Path) -> None:
+    first, second = studio.cut(photo), studio.cut(photo)
+    assert first.folder != second.folder
+    studio.discard(first)
+    assert list(studio.root.iterdir()) == [second.folder]
+    with pytest.raises(photos.PhotoError, match="choose it again"):
+        studio.compose(first, "blur")
+    assert list(studio.root.iterdir()) == [second.folder]
+
+
+def test_a_failure_leaves_no_files(studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise photos.PhotoError("The disk is full.")
+
+    monkeypatch.setattr(photos, "write_alpha", full)
+    with pytest.raises(photos.PhotoError):
+        studio.cut(photo)
+    assert list(studio.root.iterdir()) == []
+
+
+def test_backgrounds(studio: Studio, photo: Path, tmp_path: Path) -> None:
+    cut = studio.cut(photo)
+    alpha = read(cut.alpha.file)
+    beach = tmp_path / "beach.png"
+    Image.new("RGB", (13, 17), (1, 2, 3)).save(beach)
+    for background, color in (("#0a141e", (10, 20, 30)), (beach, (1, 2, 3))):
+        placed = studio.compose(cut, background)
+        picture = read(placed.file)
+        assert picture.shape == (HEIGHT, WIDTH, 3)
+        assert (picture[alpha == 0] == color).all()
+        assert np.array_equal(picture[alpha == 255], read(photo)[alpha == 255])
+    blurred = studio.compose(cut, "blur")
+    assert blurred.preview != placed.preview  # a browser would show the one that it has
+    assert not np.array_equal(read(blurred.file), picture)
+
+
+def test_a_bad_background_gives_a_sentence(studio: Studio, photo: Path, tmp_path: Path) -> None:
+    cut = studio.cut(photo)
+    (tmp_path / "beach.jpg").write_text("sand")
+    Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
+    for name in ("beach.jpg", "wide.png"):
+        with pytest.raises(photos.PhotoError, match=f"^{name} ") as raised:
+            studio.compose(cut, tmp_path / name)
+        assert str(tmp_path) not in str(raised.value)
+
+
+def test_previews_are_small_and_show_what_is_transparent() -> None:
+    assert shrunk(np.zeros((3000, 1500, 3), np.uint8)).shape == (1280, 640, 3)
+    assert shrunk(np.zeros((3000, 1), np.float32)).shape == (1280, 1)
+    small = np.full((90, 70, 4), 7, np.uint8)
+    assert shrunk(small) is small
+    small[:45, :, 3], small[45:, :, 3] = 255, 0
+    shown = on_checkerboard(small)
+    assert (shown[:45] == 7).all()
+    assert set(np.unique(shown[45:])) == set(outputs.CHECK_GREYS)
+
+
+@pytest.mark.parametrize(("text", "color"), [("#2a9d8f", "#2a9d8f"), ("rgba(42.4, 157, 143, 1)", "#2a9d8f"),
+                                             ("rgb(255.9 0 16)", "#ff0010"), ("blur", "blur")])
+def test_colors_as_browsers_write_them(text: str, color: str) -> None:
+    assert hex_color(text) == color
+
+
+def test_without_gradio_one_sentence_names_the_cure(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    assert app.main([]) == 2
+    assert "`make app`" in one_line(capsys)
+
+
+def test_without_a_usable_checkpoint_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setattr(app, "find_spec", lambda name: name)
+    monkeypatch.setattr(app, "RUNS", str(tmp_path))
+    assert app.main(["--device", "cpu"]) == 2
+    assert "--checkpoint" in one_line(capsys)
+    assert app.main(["--device", "cpu", "--checkpoint", str(tmp_path / "none.safetensors")]) == 2
+    assert "none.safetensors does not exist" in one_line(capsys)
+
+
+def one_line(capsys) -> str:
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+def test_the_newest_run_is_named_on_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = dict(backbone="swin_tiny_patch4_window7_224", image_size=64)
+    path = tmp_path / "run_7" / "best.safetensors"
+    path.parent.mkdir()
+    save_model(path, build_model(**options), model_options=options, config={}, scores={})
+    monkeypatch.setattr(app, "RUNS", str(tmp_path))
+    assert app.find_checkpoint(None) == app.find_checkpoint(path.parent) == path
+    name, network, _ = app.model_facts(path, torch.device("cpu"))
+    assert (name, network) == ("run_7", "swin_tiny_patch4_window7_224 at 64 px")
+
+
+class TestPage:
+    """What Gradio is told; skipped where it is not installed."""
+
+    @pytest.fixture
+    def page(self, studio: Studio, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
+        from web import page as web_page
+
+        return web_page.Page(studio, ("run <7>",))
+
+    def test_photos_are_done_one_at_a_time_and_by_nobody_else(self, page) -> None:
+        functions = [function for function in page.blocks.fns.values() if function.queue is not False]
+        assert {function.concurrency_id for function in functions} == {"photo"}
+        assert {function.concurrency_limit for function in functions} == {1}
+        assert {function.api_visibility for function in page.blocks.fns.values()} == {"private"}
+
+    def test_fonts_come_from_the_visitors_computer(self) -> None:
+        pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
+        from web.page import CSS, HEAD, THEME
+
+        assert THEME._stylesheets == []
+        assert not [text for text in (CSS, HEAD, *THEME._font_css) if "http" in text or "url(" in text]
+
+    def test_the_page_lives_on_whatever_happens_to_a_photo(self, page, photo: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+        good = page.show(None, photo)
+        monkeypatch.setattr(page.studio, "predictor", lambda image: 1 / 0)
+        bad = page.show(good[page.cut], photo)
+        assert bad[page.cut] is None
+        assert "ZeroDivisionError" in bad[page.status]
+        assert bad[page.compare] is None
+        assert not good[page.cut].folder.exists()
+        assert page.place(bad[page.cut], "Blur", "#ffffff", None)[page.placed] is None
+
+    def test_names_are_text_not_markup(self, page, tmp_path: Path) -> None:
+        path = tmp_path / "a&b.jpg"
+        path.write_text("no photo")
+        assert "a&amp;b.jpg is no photo" in page.show(None, path)[page.status]

@@ -1,0 +1,50 @@
+"""The architecture figure says what the network is."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+import torch
+
+from config import VARIANTS
+from figures import architecture
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return architecture.build(VARIANTS[0])
+
+
+def test_maps_have_the_channels_and_strides_that_the_figure_names(tiny):
+    parts = architecture.parts_of(tiny)
+    assert [stage.detail for stage in parts.encoder] == ["2 blocks", "2 blocks", "6 blocks", "2 blocks"]
+    features = tiny.student(torch.empty(1, 3, 64, 96, device="meta"))
+    assert [tuple(f.shape[1:]) for f in features] == [(s.channels, 64 // s.stride, 96 // s.stride)
+                                                     for s in parts.encoder]
+    x = features[3]
+    for stage, lateral in zip(parts.decoder, features[2::-1], strict=True):
+        x = getattr(tiny.decoder, stage.name)(x, lateral)
+        assert tuple(x.shape[1:]) == (stage.channels, 64 // stage.stride, 96 // stage.stride)
+
+
+def test_parameters_are_counted_and_complete(tiny):
+    parameters = architecture.parts_of(tiny).parameters
+    assert set(parameters) == {"student", "teacher", "decoder", "refiner"}
+    assert sum(parameters.values()) == sum(p.numel() for p in tiny.parameters())
+
+
+@pytest.mark.parametrize(("number", "text"), [(27_544_506, "27.5 M"), (900_000, "0.90 M"), (48_321, "0.048 M")])
+def test_millions(number, text):
+    assert architecture.millions(number) == text
+
+
+def test_the_figure_is_written_and_a_changed_network_changes_it(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(architecture, "draw_table", lambda axes: None)  # builds all variants
+    monkeypatch.setattr(architecture, "build", lambda variant: tiny)
+    assert architecture.main(["--output", str(tmp_path / "a.png")]) == 0
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    assert picture.shape[1] > 1500 and (picture[0] == 255).all() and picture.std() > 20
+    monkeypatch.setattr(tiny.refiner, "channels", 99)
+    architecture.draw(tmp_path / "b.png")
+    assert (cv2.imread(str(tmp_path / "b.png")) != picture).any()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "b.png"]

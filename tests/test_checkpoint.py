@@ -1,0 +1,123 @@
+"""What is saved rebuilds itself; what strangers send loads safely or is refused in a sentence."""
+
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+
+from checkpoint import (
+    CheckpointError,
+    load_model,
+    load_training_state,
+    newest_run,
+    read_metadata,
+    save_model,
+    save_training_state,
+)
+from models import build_model
+
+OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True, refiner_channels=32,
+               refiner_blocks=3)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model(**OPTIONS, use_teacher=True).eval()
+    torch.nn.init.normal_(model.refiner.head.weight, std=0.05)
+    path = tmp_path_factory.mktemp("run") / "best.safetensors"
+    save_model(path, model, model_options=OPTIONS, config={"seed": 1}, scores={"refined_image_sad": 2.0})
+    return model, path
+
+
+def test_a_checkpoint_rebuilds_its_own_model_without_the_teacher(saved):
+    model, path = saved
+    assert not any("teacher" in name for name in safetensors.torch.load_file(path))
+    loaded, image = load_model(path), torch.rand(1, 3, 64, 64)
+    assert loaded.teacher is None and loaded.image_size == 64 and not loaded.training
+    with torch.no_grad():
+        assert torch.equal(loaded(image).refined_alpha, model(image).refined_alpha)
+    assert read_metadata(path)["config"] == {"seed": 1}
+    assert "long side" in read_metadata(path)["preprocessing"]
+
+
+def test_a_half_precision_file_loads_as_float32(saved, tmp_path):
+    model, _ = saved
+    path = tmp_path / "half.safetensors"
+    save_model(path, model, model_options=OPTIONS, config={}, scores={}, dtype=torch.float16)
+    loaded = load_model(path)
+    assert next(loaded.parameters()).dtype == torch.float32
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert (loaded(image).coarse_alpha - model(image).coarse_alpha).abs().max() < 0.02
+
+
+class Bomb:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code from a checkpoint ran')",))
+
+
+def test_strangers_are_refused_in_a_sentence_that_names_the_file(saved, tmp_path):
+    _, path = saved
+    data, metadata = path.read_bytes(), None
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = safetensors.torch.load_file(path)
+    (tmp_path / "pickle.safetensors").write_bytes(pickle.dumps(Bomb()))
+    torch.save({"model": Bomb()}, tmp_path / "torch.pt")
+    (tmp_path / "truncated.safetensors").write_bytes(data[:len(data) // 2])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    safetensors.torch.save_file(state, tmp_path / "no_metadata.safetensors")
+    wrong = metadata | {"model": json.dumps(OPTIONS | {"backbone": "swin_base_patch4_window12_384"})}
+    safetensors.torch.save_file(state, tmp_path / "wrong_variant.safetensors", metadata=wrong)
+    unknown = metadata | {"model": json.dumps(OPTIONS | {"depth": 3})}
+    safetensors.torch.save_file(state, tmp_path / "unknown_option.safetensors", metadata=unknown)
+    broken = metadata | {"config": "{"}
+    safetensors.torch.save_file(state, tmp_path / "broken_metadata.safetensors", metadata=broken)
+    for file in [*sorted(tmp_path.iterdir()), tmp_path / "not there.safetensors"]:
+        with pytest.raises(CheckpointError) as refusal:
+            load_model(file)
+        assert file.name in str(refusal.value) and str(refusal.value).endswith(".") and "\n" not in str(refusal.value)
+
+
+def test_a_training_state_with_code_in_it_is_not_run(tmp_path):
+    torch.save({"model": Bomb()}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="no training state to resume"):
+        load_training_state(tmp_path)
+
+
+def test_the_previous_state_stays_and_serves_when_the_last_is_broken(tmp_path):
+    for step in (1, 2):
+        save_training_state(tmp_path, {"step": step})
+    assert load_training_state(tmp_path) == {"step": 2}
+    (tmp_path / "last.pt").write_bytes(b"half")
+    assert load_training_state(tmp_path) == {"step": 1}
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_a_failed_save_leaves_the_old_file_whole(saved, tmp_path, monkeypatch):
+    model, _ = saved
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(b"the old one")
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    with pytest.raises(OSError):
+        save_model(path, model, model_options=OPTIONS, config={}, scores={})
+    assert path.read_bytes() == b"the old one" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_newest_run_goes_by_the_file_that_is_asked_for(tmp_path):
+    assert newest_run(tmp_path) is None
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "last.pt").write_bytes(b"x")
+    import os
+
+    os.utime(tmp_path / "b" / "last.pt", (1, 1))
+    assert newest_run(tmp_path) == tmp_path / "a"
+    assert newest_run(tmp_path, holding="best.safetensors") is None

@@ -1,0 +1,97 @@
+"""torchrun with two gloo processes on the CPU: train.py with a network of a few thousand weights."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import distributed
+import train
+from checkpoint import load_training_state
+from tests.kill_test import read_log
+from tests.tiny import FLAGS, build_tiny
+from training import run_report
+from training.run_folder import find_run
+
+FEW = ("--train-samples", "43", "--val-samples", "3", "--amp", "off", "--weight-alignment", "0.1")
+
+
+def launch(*flags: str, processes: int = 2) -> subprocess.Popen:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen([*torchrun, "-m", "tests.tiny", *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def fit_alone(output: Path, *flags: str, code: int = 0) -> Path:
+    assert train.main([*flags, "--output", str(output)]) == code
+    return find_run(str(output), "")
+
+
+def test_two_processes_are_one_with_the_same_global_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(train, "build_model", build_tiny)
+    for name in ("curves", "preview"):
+        monkeypatch.setattr(run_report.plots, name, lambda *_: None)
+    seed = fit_alone(tmp_path / "seed", *FLAGS, "--train-samples", "4", "--epochs", "1", "--amp", "off")
+    flags = [*FLAGS, *FEW, "--epochs", "1", "--init-from", str(seed / "best.safetensors")]
+
+    process = launch(*flags, "--output", str(tmp_path / "two"))  # 43 samples: 10 steps of 2 x 2, and 3 photos left over
+    single = fit_alone(tmp_path / "one", *flags, "--batch-size", "4")
+    printed = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, printed
+    two = find_run(str(tmp_path / "two"), "")
+    assert "effective batch 4 (2 a process x 1 accumulated x 2 processes)" in printed
+    assert printed.count("epoch 1/1") == 1 and len(list((tmp_path / "two").iterdir())) == 1  # rank 0 alone
+
+    states = [load_training_state(folder) for folder in (single, two)]
+    assert [state["progress"]["step"] for state in states] == [10, 10]
+    for part in ("model", "average"):
+        distance = max((states[0][part][name] - states[1][part][name]).abs().max().item() for name in states[0][part])
+        assert distance < 1e-5, f"largest difference of the {part}'s weights after 10 steps: {distance:.1e}"
+    before, after = zip(*(read_log(folder) for folder in (single, two)), strict=True)
+    assert before[0]["epoch"] == "0" and all(  # the same weights, photos shared over the ranks: the same totals
+        before[0][name] == before[1][name] for name in before[0] if name.startswith("val_"))
+    assert float(after[0]["loss"]) == pytest.approx(float(after[1]["loss"]), rel=1e-4)
+
+    # another number of processes takes over at the epoch's end
+    capsys.readouterr()
+    assert fit_alone(tmp_path / "two", "--resume", "--epochs", "2") == two
+    assert "Goes on after 1 epochs" in capsys.readouterr().out
+    assert [row["step"] for row in read_log(two)] == ["0", "10", "31"]
+
+
+def child_with_rank(parent: int, rank: int) -> int | None:
+    """Process id of torchrun's child with this rank, by Linux's /proc."""
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                return int(child)
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes by Linux's /proc")
+def test_a_rank_that_dies_ends_the_job_within_a_minute(tmp_path: Path) -> None:
+    process = launch(*FLAGS, "--train-samples", "4000", "--save-every-minutes", "1e-9", "--output", str(tmp_path))
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/last.pt")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(child_with_rank(process.pid, 1), signal.SIGKILL)
+    start = time.monotonic()
+    printed = process.communicate(timeout=60)[0]
+    print(f"the job was over {time.monotonic() - start:.1f} s after the death of rank 1")
+    assert process.returncode != 0
+    assert "Process 0 stops, since another process of this run is gone or silent" in printed
+    assert "go on with --resume" in printed
+
+
+def test_alone_every_function_is_that_of_one_process() -> None:
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.any_rank([True, False]) == [True, False]
+    assert distributed.all_gather_objects([1, 2]) == [1, 2] and distributed.broadcast_object("a") == "a"
+    assert torch.equal(distributed.mean_over_ranks(torch.tensor([3.0])), torch.tensor([3.0]))
+    assert not distributed.is_lost_peer(RuntimeError("gloo"))

@@ -1,0 +1,96 @@
+"""The real scripts with the real network: train, resume, predict; and the network can learn four photos by heart."""
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+import benchmark
+import plots
+import predict
+import train
+from config import Config
+from data.synthetic import SyntheticDataset
+from models import build_model
+from training.trainer import Trainer
+
+SMALL = ["--no-pretrained", "--image-size", "64", "--batch-size", "2", "--val-samples", "2", "--train-samples", "4",
+         "--num-workers", "0", "--device", "cpu"]
+
+
+def test_train_resume_predict_round_trip(tmp_path, capsys):
+    runs = ["--output", str(tmp_path / "runs")]
+    assert train.main(["--dataset", "synthetic", "--epochs", "2", *SMALL, *runs]) == 0
+    assert train.main(["--resume", "--epochs", "3", *runs]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert {path.name for path in run.iterdir()} >= {
+        "config.json", "training_log.csv", "curves.png", "preview.png", "last.pt", "best.safetensors"}
+    log = pd.read_csv(run / "training_log.csv")
+    assert log["epoch"].tolist() == [1, 2, 3]
+    assert {"loss", "coarse_bce", "refined_gradient", "val_coarse_edge_sad", "val_refined_image_grad"} <= set(log)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8))
+    photo.save(tmp_path / "photo.png")
+    assert predict.main(["--input", str(tmp_path / "photo.png"), "--output", str(tmp_path / "out"), "--checkpoint",
+                         str(run), "--device", "cpu"]) == 0
+    matte = Image.open(tmp_path / "out" / "photo.png")
+    assert matte.size == (70, 40) and matte.mode == "L"
+    assert "TSR-Matte SwinTiny" in capsys.readouterr().out
+
+
+def test_overfitting_four_photos_lowers_sad_tenfold():
+    """Training code that cannot do this cannot learn anything."""
+    torch.manual_seed(0)
+    config = Config(pretrained=False, image_size=64, batch_size=4, max_student_downscale=1, use_teacher=False,
+                    learning_rate=1e-3, lr_schedule="constant", epochs=1, ema_decay=0.0)
+    model = build_model(**config.model_options)
+    trainer = Trainer(model, config, torch.device("cpu"), torch.float32, batches_per_epoch=10**6)
+    dataset = SyntheticDataset(samples=4, size=64, seed=5)
+    items = [dataset[(0, index)] for index in range(4)]
+    batch = {"image": torch.stack([item["image"] for item in items]),
+             "alpha": torch.stack([item["alpha"] for item in items]), "name": [item["name"] for item in items]}
+
+    def sad() -> float:
+        model.eval()
+        with torch.no_grad():
+            error = model(batch["image"].float() / 255).refined_alpha - batch["alpha"].float() / 255
+        model.train()
+        return error.abs().sum().item() / 1000
+
+    before = sad()
+    model.train()
+    for _ in range(12):
+        for _ in range(25):
+            trainer.train_batch(batch)
+        if sad() <= before / 10:
+            return
+    raise AssertionError(f"SAD {before:.3f} only fell to {sad():.3f}")
+
+
+def test_pictures_are_made_of_anything(tmp_path):
+    """Odd sizes, one row, no rows: a report must never end a run."""
+    rng = np.random.default_rng(0)
+    rows = [{"name": str(size), "image": rng.integers(0, 256, (*size, 3), dtype=np.uint8),
+             "true": rng.random(size, dtype=np.float32),
+             "mattes": {"coarse": rng.random(size, dtype=np.float32), "refined": rng.random(size, dtype=np.float32)}}
+            for size in ((40, 90), (1, 1), (700, 33))]
+    for draw in (plots.preview, plots.comparison):
+        draw(tmp_path / "picture.png", rows)
+        assert Image.open(tmp_path / "picture.png").size[0] > 4 * 300
+        draw(tmp_path / "none.png", [])
+        assert not (tmp_path / "none.png").exists()
+    plots.curves(tmp_path / "curves.png", [{"epoch": 0, "val_coarse_image_sad": 2.0}])
+    plots.curves(tmp_path / "curves.png", [{"epoch": 1, "loss": 1.0, "coarse_l1": 0.3, "val_refined_edge_mse": 0.1}])
+    assert Image.open(tmp_path / "curves.png").size == (1200, 800)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_benchmark_measures_every_part(tmp_path, capsys):
+    json_file = tmp_path / "rows.json"
+    assert benchmark.main(["--sizes", "64", "--working-size", "64", "--variants", "tiny", "--repeats", "1", "--device",
+                           "cpu", "--json", str(json_file)]) == 0
+    rows = pd.read_json(json_file)
+    assert rows["photo"].tolist() == ["portrait", "worst"]
+    assert (rows[["encoder_seconds", "decoder_seconds", "whole_seconds", "gated_seconds"]] > 0).all(axis=None)
+    assert benchmark.main(["--train", "--sizes", "32", "--variants", "tiny", "--repeats", "1", "--device", "cpu",
+                           "--options", "no-teacher"]) == 0
+    assert "student" in capsys.readouterr().out

@@ -1,0 +1,211 @@
+"""evaluate.py from its command line: folders against folders, checkpoints on photos, exit codes, torchrun."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import evaluate
+from photos import write_alpha, write_image
+from tests.test_scoring import disc
+
+ROOT = Path(evaluate.__file__).parent
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Five soft truths, and predictions of them that are shifted by 0 to 4 pixels."""
+    for folder in ("pred", "true"):
+        (tmp_path / folder).mkdir()
+    for index in range(5):
+        write_alpha(tmp_path / "pred" / f"photo{index}.png", disc(index))
+        write_alpha(tmp_path / "true" / f"photo{index}.png", disc())
+    return tmp_path / "pred", tmp_path / "true"
+
+
+def run(*arguments: object) -> int:
+    return evaluate.main([str(argument) for argument in arguments])
+
+
+def test_a_folder_against_itself_has_no_error(folders, tmp_path, capsys):
+    _, truths = folders
+    code = run("--predictions", truths, "--ground-truth", truths, "--workers", 0, "--json", tmp_path / "a.json")
+    assert code == 0
+    mattes = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["mattes"][str(truths)]
+    assert mattes and all(summary["mean"] == 0 for summary in mattes.values())
+    assert "edge band" in capsys.readouterr().out
+
+
+def test_table_csv_and_worst_files(folders, tmp_path, capsys):
+    arguments = ("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0)
+    code = run(*arguments, "--csv", tmp_path / "new" / "a.csv")
+    output = capsys.readouterr().out
+    assert code == 0
+    line = next(line for line in output.splitlines() if line.startswith("image  sad"))
+    assert [word.strip(",") for word in line.split() if word.startswith("photo")] == ["photo4", "photo3", "photo2"]
+    assert "sum |p - g| / 1000" in output and "5 soft" in output
+    with open(tmp_path / "new" / "a.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [f"photo{index}" for index in range(5)]
+    expected = np.abs(np.rint(disc(3) * 255) - np.rint(disc() * 255)).sum() / 255 / 1000
+    assert float(rows[3]["image_sad"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_bad_files_are_named_and_the_others_scored(folders, tmp_path, capsys):
+    pred, true = folders
+    write_alpha(pred / "photo1.png", disc(size=40))
+    (pred / "photo2.png").write_bytes(b"no picture")
+    (pred / "photo3.png").unlink()
+    write_alpha(pred / "extra.png", disc())
+    assert run("--predictions", pred, "--ground-truth", true, "--workers", 0, "--json", tmp_path / "a.json") == 1
+    report = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert {entry["name"] for entry in report["failed"]} == {"photo1", "photo2", "photo3", "extra"}
+    assert report["photos"] == 2
+    errors = capsys.readouterr().err
+    assert all(f"failed: {name}" in errors for name in ("photo1", "photo2", "photo3", "extra"))
+
+
+def test_composite_columns_from_the_photos(folders, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for index in range(4):
+        write_image(tmp_path / "photos" / f"photo{index}.jpg", np.full((32, 32, 3), 90, dtype=np.uint8))
+    arguments = ("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0, "--composite")
+    assert run(*arguments, "--images", tmp_path / "photos") == 1  # photo4 has none
+    output = capsys.readouterr()
+    assert "composite_green" in output.out and "failed: photo4" in output.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--predictions", "nowhere", "--ground-truth", "nowhere"],
+        ["--checkpoint", "nowhere.safetensors", "--dataset", "nowhere", "--device", "cpu"],
+        ["--checkpoint", "nowhere.safetensors", "--device", "abacus"],
+    ],
+    ids=["folder", "checkpoint", "device"],
+)
+def test_what_cannot_start_says_why_in_one_sentence(arguments, capsys):
+    assert run(*arguments) == 2
+    errors = capsys.readouterr().err.strip()
+    assert errors.count("\n") == 0 and errors.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--predictions", "a"], ["--predictions", "a", "--ground-truth", "b", "--checkpoint", "c"], ["--workers", "-1"],
+     ["--predictions", "a", "--ground-truth", "b", "--composite"]],
+)  # fmt: skip
+def test_flags_that_do_not_fit_together(arguments):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+
+
+def test_scoring_folders_imports_no_torch():
+    code = "import sys, evaluate; evaluate.main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "--predictions", "x", "--ground-truth", "y"], cwd=ROOT)
+    assert done.returncode == 0
+
+
+def test_torchrun_writes_the_same_json_as_one_process(folders, tmp_path):
+    """Three processes for five photos, one of them unreadable."""
+    pred, true = folders
+    (pred / "photo2.png").write_bytes(b"no picture")
+    common = ["--predictions", str(pred), "--ground-truth", str(true), "--json"]
+    assert run(*common, tmp_path / "one.json", "--workers", 0) == 1
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               str(ROOT / "evaluate.py"), *common, str(tmp_path / "two.json"), "--workers", "1"]  # fmt: skip
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+                          timeout=240)  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert (tmp_path / "two.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained checkpoints with and without refiner, and a dataset of four photos."""
+    import torch
+
+    from checkpoint import MODEL_FILE, save_model
+    from models import build_model
+
+    root = tmp_path_factory.mktemp("trained")
+    for use_refiner in (True, False):
+        torch.manual_seed(0)
+        options = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=use_refiner)
+        model = build_model(**options)
+        for parameter in model.refiner.parameters() if use_refiner else ():
+            torch.nn.init.normal_(parameter, std=0.5)  # the last layer is zero at first, and would change nothing
+        folder = root / ("refined" if use_refiner else "coarse")
+        folder.mkdir()
+        config = dict(val_samples=2, seed=0)
+        save_model(folder / MODEL_FILE, model, model_options=options, config=config, scores={})
+    for index in range(4):
+        for name in ("im", "gt"):
+            (root / "set" / "val" / name).mkdir(parents=True, exist_ok=True)
+        write_image(root / "set" / "val" / "im" / f"p{index}.png", np.uint8(255 * np.dstack([disc(index, 48)] * 3)))
+        write_alpha(root / "set" / "val" / "gt" / f"p{index}.png", disc(index, 48))
+    return {"refined": root / "refined", "coarse": root / "coarse", "set": root / "set"}
+
+
+def test_a_checkpoint_on_a_dataset(trained, tmp_path, capsys):
+    arguments = ("--checkpoint", trained["refined"], "--dataset", trained["set"], "--workers", 0, "--device", "cpu")
+    assert run(*arguments, "--csv", tmp_path / "a.csv", "--dis") == 0
+    output = capsys.readouterr().out
+    assert "best.safetensors" in output and "TwinSwin" not in output and "binarised" in output
+    with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
+        assert [row["matte"] for row in csv.DictReader(file)] == ["TSR-Matte"] * 4
+
+
+def test_the_synthetic_set_of_the_checkpoint(trained, tmp_path):
+    arguments = ("--checkpoint", trained["coarse"], "--dataset", "synthetic", "--workers", 0, "--device", "cpu")
+    assert run(*arguments, "--json", tmp_path / "a.json") == 0
+    report = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert report["photos"] == 2 and list(report["mattes"]) == ["TwinSwin-Matte"]
+
+
+def test_a_photo_without_its_alpha_is_named(trained, tmp_path, capsys):
+    write_image(trained["set"] / "val" / "im" / "alone.png", np.zeros((8, 8, 3), np.uint8))
+    arguments = ("--checkpoint", trained["coarse"], "--dataset", trained["set"] / "val", "--workers", 0)
+    try:
+        assert run(*arguments, "--device", "cpu") == 1
+    finally:
+        (trained["set"] / "val" / "im" / "alone.png").unlink()
+    assert "failed: alone" in capsys.readouterr().err
+
+
+def test_comparison_prints_side_by_side_and_draws(trained, tmp_path, capsys):
+    figure = tmp_path / "figures" / "compare.png"
+    arguments = ("--compare", trained["refined"], trained["coarse"], "--dataset", trained["set"], "--workers", 0)
+    assert run(*arguments, "--device", "cpu", "--figure", figure) == 0
+    output = capsys.readouterr().out
+    assert all(label in output for label in ("A TwinSwin-Matte", "A TSR-Matte", "B TwinSwin-Matte"))
+    assert cv2.imread(str(figure)).std() > 0
+
+
+def test_a_single_checkpoint_is_compared_with_its_own_coarse_matte(trained, tmp_path, capsys):
+    common = ("--dataset", trained["set"], "--workers", 0, "--device", "cpu", "--figure", tmp_path / "c.png")
+    assert run("--compare", trained["refined"], *common) == 0
+    assert "TwinSwin-Matte" in capsys.readouterr().out
+    assert run("--compare", trained["coarse"], *common) == 2
+
+
+def test_the_figure_shows_largest_median_and_smallest_difference(monkeypatch, tmp_path):
+    import plots
+
+    drawn = []
+    monkeypatch.setattr(plots, "comparison", lambda path, rows: drawn.extend(row["name"] for row in rows))
+    monkeypatch.setattr(evaluate, "predict_columns", lambda columns, image: {})
+    import torch
+
+    dataset = [{"name": f"p{i}", "image": torch.zeros(3, 4, 4), "alpha": torch.zeros(1, 4, 4)} for i in range(5)]
+    rows = [{"index": i, "difference": d} for i, d in enumerate([0.2, 0.5, 0.1, 0.9, 0.3])]
+    column = evaluate.Column("x", None, "coarse_alpha")
+    evaluate.draw_comparison(tmp_path / "c.png", [column, column], dataset, rows)
+    assert drawn == ["p3", "p4", "p2"]

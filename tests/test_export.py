@@ -1,0 +1,158 @@
+"""One export of a small Swin, made once: the graph at other sizes than the traced one, the road of predict, files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("onnx", reason="onnx is not installed (requirements-export.txt)")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (requirements-export.txt)")
+
+import onnx
+
+import export
+import loading
+import models.encoder
+import parity
+from checkpoint import CheckpointError, load_model, save_model
+from matting import predict_mattes
+from models import build_model
+from onnx_model import COARSE, IMAGE, cut
+
+OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=96, refiner_blocks=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_swin():
+    """The same graph as Swin-Tiny's with two blocks a stage and a sixth of its width; one thread."""
+    create, threads = models.encoder.timm.create_model, torch.get_num_threads()
+
+    def create_small(name, **options):
+        return create(name, **options, depths=(2, 2, 2, 2), embed_dim=16, num_heads=(1, 2, 4, 8))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.encoder.timm, "create_model", create_small)
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+
+def save(path: Path, seed: int = 0, **changes) -> Path:
+    torch.manual_seed(seed)
+    options = OPTIONS | changes
+    model = build_model(**options)
+    if model.refiner is not None:
+        torch.nn.init.normal_(model.refiner.head.weight, std=0.2)  # at its start it would refine nothing
+    # the last blocks of a fresh Swin hardly matter: amplified, a wrong shift or mask shows
+    torch.nn.init.normal_(model.decoder.decode3.up.weight, std=0.5)
+    save_model(path, model, model_options=options, config={"seed": 3}, scores={"sad": 1.5})
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds best.safetensors, best.onnx and best.refiner.onnx; export.main checked them."""
+    folder = tmp_path_factory.mktemp("run")
+    save(folder / "best.safetensors")
+    assert export.main(["--checkpoint", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    return loading.load(folder / "best.onnx")
+
+
+def test_export_writes_the_network_and_its_refiner_and_nothing_else(folder):
+    assert sorted(file.name for file in folder.iterdir()) == ["best.onnx", "best.refiner.onnx", "best.safetensors"]
+    network, refiner = (onnx.load(folder / name) for name in ("best.onnx", "best.refiner.onnx"))
+    assert not [weight.name for weight in network.graph.initializer if "teacher" in weight.name]
+    assert [value.name for value in refiner.graph.input] == [IMAGE, COARSE]
+    for value in (*network.graph.input, *network.graph.output, *refiner.graph.input, *refiner.graph.output):
+        shape = value.type.tensor_type.shape.dim
+        assert [bool(axis.dim_param) for axis in shape] == [True, False, True, True], value.name
+
+
+def test_metadata_tells_another_program_what_to_do(folder):
+    properties = {entry.key: entry.value for entry in onnx.load(folder / "best.refiner.onnx").metadata_props}
+    assert properties["part"] == "refiner" and "image_size" in properties["preprocessing"]
+    assert json.loads(properties["refiner"]) == {"channels": 32, "receptive_radius": 7}
+    metadata = loading.read_metadata(folder / "best.onnx")
+    assert metadata["config"] == {"seed": 3} and metadata["scores"] == {"sad": 1.5}
+    assert metadata["model"] == OPTIONS and metadata["variant"] == "TSR-Matte swin_tiny_patch4_window7_224"
+
+
+@pytest.mark.parametrize("size", [(250, 333), (40, 300), (20, 31)])
+def test_prediction_is_that_of_pytorch(folder, exported, size):
+    # larger than the working size, so narrow that Swin's last map is smaller than its shift, and tiny
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    model = load_model(folder / "best.safetensors")
+    wanted = predict_mattes(model, image, precision=torch.float32, tile=64)
+    got = predict_mattes(exported, image, tile=64)
+    assert got.refined_share == wanted.refined_share > 0
+    torch.testing.assert_close(got.coarse_alpha, wanted.coarse_alpha, atol=1e-4, rtol=0)
+    torch.testing.assert_close(got.refined_alpha, wanted.refined_alpha, atol=1e-4, rtol=0)
+    assert not torch.allclose(got.refined_alpha, got.coarse_alpha, atol=1e-2)
+
+
+def test_the_students_half_leaves_the_refiner_out(folder):
+    student = cut(onnx.load(folder / "best.onnx"), [IMAGE], [COARSE])
+    weights = {weight.name for weight in student.graph.initializer}
+    assert any("student" in name for name in weights) and not any("refiner" in name for name in weights)
+    assert not [node.name for node in student.graph.node if "refiner" in node.name]
+
+
+def test_without_a_refiner_both_outputs_are_the_coarse_alpha(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(parity, "SIZES", ((64, 96),))
+    path = save(tmp_path / "best.safetensors", use_refiner=False)
+    assert export.main(["--checkpoint", str(path), "--output", str(tmp_path / "deep" / "m.onnx"), "--half"]) == 0
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["m.onnx"]
+    small, large = (tmp_path / "deep" / "m.onnx").stat().st_size, (folder / "best.onnx").stat().st_size
+    assert small < 0.8 * large  # half the weights; in so small a network the nodes weigh as much
+    mattes = predict_mattes(loading.load(tmp_path / "deep" / "m.onnx"), torch.zeros(3, 30, 40, dtype=torch.uint8))
+    assert mattes.coarse_alpha.dtype == torch.float32 and mattes.refined_share == 0
+
+
+def test_a_graph_that_differs_is_not_left_behind(folder, tmp_path, monkeypatch, capsys):
+    of_seed_0 = (folder / "best.onnx").read_bytes()
+    monkeypatch.setattr(export, "trace", lambda model, path, *, half: path.write_bytes(of_seed_0))
+    monkeypatch.setattr(parity, "SIZES", ((64, 96),))
+    (tmp_path / "m.onnx").write_bytes(b"earlier")
+    other = save(tmp_path / "other.safetensors", seed=1)
+    assert export.main(["--checkpoint", str(other), "--output", str(tmp_path / "m.onnx")]) == 1
+    assert "nothing was written" in capsys.readouterr().err
+    assert (tmp_path / "m.onnx").read_bytes() == b"earlier"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "other.safetensors"]
+
+
+def test_not_a_number_is_no_parity(monkeypatch):
+    rows = [parity.Difference(1, (32, 32), 0.0, float("nan"), 0.0, 1.0), parity.Difference(2, (32, 32), 0, 0, 0, 1.0)]
+    monkeypatch.setattr(parity, "compare", lambda model, files: iter(rows))
+    with pytest.raises(parity.ParityError, match="nan"):
+        parity.check(None, [], tolerance=1e9)
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (None, "does not exist"), (b"", "names no format"), (b"\xffnot protobuf", "not a whole .onnx file"),
+    ("half", "not a whole .onnx file"), ("refiner", "holds the refiner alone"), ("graph", "onnxruntime")])
+def test_a_bad_file_is_one_sentence(folder, tmp_path, content, reason):
+    path = tmp_path / "bad.onnx"
+    whole = (folder / "best.onnx").read_bytes()
+    if content == "graph":
+        model = onnx.load(folder / "best.onnx")
+        next(node for node in model.graph.node if node.op_type == "Conv").op_type = "Unheard"
+        onnx.save(model, path)
+    elif content is not None:
+        path.write_bytes({"half": whole[:len(whole) // 2], "refiner": (folder / "best.refiner.onnx").read_bytes()}
+                         .get(content, content))
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        loading.load(path)
+    assert str(caught.value).count("\n") == 0 and "bad.onnx" in str(caught.value)
+
+
+def test_nothing_to_start_from_is_exit_code_2(tmp_path, capsys):
+    assert export.main(["--checkpoint", str(tmp_path / "none.safetensors")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,96 @@
+"""Which output belongs to which input: never two to one, and always the same."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from prediction.jobs import Job, JobError, Naming, plan_jobs
+
+NAMING = Naming(photo_suffix=".png", video_suffix=".mkv", in_place="_alpha")
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def outputs(root: Path, jobs: list[Job]) -> dict[str, str]:
+    return {job.source.relative_to(root).as_posix(): job.output.as_posix() for job in jobs}
+
+
+def test_names_that_would_be_the_same_keep_their_suffixes(tmp_path):
+    touch(tmp_path / "in", "a.jpg", "b.jpg", "b.PNG", "B.webp", "c.jpg", "c.png", "c.jpg.png", "c.mp4", "d.e.f.jpg")
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", NAMING)
+    assert outputs(tmp_path / "in", jobs) == {
+        "a.jpg": "a.png", "b.jpg": "b.jpg.png", "b.PNG": "b.PNG.png", "B.webp": "B.webp.png", "c.jpg": "c.jpg.png",
+        "c.png": "c.png.png", "c.jpg.png": "c.jpg.png.png", "c.mp4": "c.mkv", "d.e.f.jpg": "d.e.f.png"}
+
+
+def test_no_two_outputs_are_alike_whatever_the_names(tmp_path):
+    source = random.Random(0)
+    pieces = ("a", "b", ".jpg", ".png", ".mp4", ".mkv", "_alpha")
+    names = {"".join(source.choices(pieces, k=4)) + source.choice((".jpg", ".png", ".webp", ".mp4", ".mkv"))
+             for _ in range(300)}
+    touch(tmp_path, *(name for name in names if not name.startswith(".")))
+    for output in (tmp_path / "out", tmp_path):
+        jobs = [job for job in plan_jobs([tmp_path], output, NAMING) if job.refusal is None]
+        assert len({job.output for job in jobs}) == len(jobs) > 100
+        assert not {output / job.output for job in jobs} & {job.source for job in jobs}
+
+
+def test_names_do_not_depend_on_what_else_is_done(tmp_path):
+    touch(tmp_path / "in", "a.jpg", "a.png", "b.jpg")
+    whole = outputs(tmp_path / "in", plan_jobs([tmp_path / "in"], tmp_path / "out", NAMING))
+    for name, output in whole.items():
+        twice = [tmp_path / "in" / name, tmp_path / "in" / "." / name]
+        assert outputs(tmp_path / "in", plan_jobs(twice, tmp_path / "out", NAMING)) == {name: output}
+
+
+def test_several_inputs_are_named_from_the_folder_they_share(tmp_path):
+    touch(tmp_path, "one/a.jpg", "two/a.jpg", "two/sub/b.jpg")
+    jobs = plan_jobs([tmp_path / "one" / "a.jpg", tmp_path / "two"], tmp_path / "out", NAMING)
+    assert outputs(tmp_path, jobs) == {"one/a.jpg": "one/a.png", "two/a.jpg": "two/a.png",
+                                       "two/sub/b.jpg": "two/sub/b.png"}
+
+
+def test_outputs_are_no_inputs(tmp_path):
+    touch(tmp_path, "a.jpg", "results/a.png", "a_alpha.png")
+    jobs = plan_jobs([tmp_path], tmp_path / "results", NAMING)  # a folder of results inside
+    assert {job.source.name for job in jobs} == {"a.jpg", "a_alpha.png"}
+    jobs = plan_jobs([tmp_path], tmp_path, NAMING, written=["a_alpha.png", "results/a.png"])
+    assert outputs(tmp_path, jobs) == {"a.jpg": "a_alpha.png"}
+
+
+def test_an_input_that_would_be_overwritten_is_refused(tmp_path):
+    touch(tmp_path, "one/x.jpg", "x.png", "y.jpg", "y_alpha.png")
+    jobs = plan_jobs([tmp_path / "y.jpg"], tmp_path, NAMING)
+    assert "would overwrite" in jobs[0].refusal
+    jobs = plan_jobs([tmp_path / "one"], tmp_path, NAMING)
+    assert jobs[0].refusal is None  # x.png is nobody's input in this run
+    jobs = plan_jobs([tmp_path / "one" / "x.jpg", tmp_path / "one" / "z.jpg"], tmp_path / "one", NAMING)
+    assert [job.refusal is None for job in jobs] == [True, False]  # the missing z.jpg only
+
+
+def test_a_folder_named_like_a_photo_is_looked_into(tmp_path):
+    touch(tmp_path, "album.jpg/a.jpg")
+    (tmp_path / "x.jpg").mkdir()
+    jobs = plan_jobs([tmp_path], tmp_path / "out", NAMING)
+    assert [(job.source.name, job.refusal is None) for job in jobs] == [("a.jpg", True), ("x.jpg", False)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_in_a_circle_end(tmp_path):
+    touch(tmp_path, "sub/a.jpg")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    assert len(plan_jobs([tmp_path], tmp_path / "out", NAMING)) == 1
+
+
+def test_a_list_that_is_no_text_is_said(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(JobError, match="cannot be read as a list"):
+        plan_jobs([tmp_path / "list.txt"], tmp_path / "out", NAMING)

@@ -1,0 +1,116 @@
+"""Native-resolution prediction: tiles agree with the whole, skipped tiles could not have changed, no seams."""
+
+import numpy as np
+import pytest
+import torch
+
+import matting
+from benchmarks.measuring import peak_memory
+from matting import BYTES_PER_CHANNEL, predict_alpha, predict_mattes, refine_uncertain
+from models import Refiner, build_model
+from models.refiner import uncertainty
+
+
+def awake_refiner(seed: int = 0) -> Refiner:
+    torch.manual_seed(seed)
+    refiner = Refiner().eval()
+    torch.nn.init.normal_(refiner.head.weight, std=0.05)
+    return refiner
+
+
+def photo_and_disc(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random pixels, and a coarse alpha that is sure but for a soft ring."""
+    torch.manual_seed(height * width)
+    y, x = np.mgrid[:height, :width]
+    distance = np.hypot(y - 0.5 * height, x - 0.45 * width) / max(height, width)
+    alpha = np.clip((0.3 - distance) * 40 + 0.5, 0, 1).astype(np.float32)
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8), torch.from_numpy(alpha)[None]
+
+
+@pytest.mark.parametrize("size", [(300, 410), (257, 255), (64, 700), (33, 20), (1, 1), (513, 96)])
+@pytest.mark.parametrize("tile", [64, 100, 256])
+@torch.inference_mode()
+def test_tiles_agree_with_the_whole_photo(size, tile):
+    refiner = awake_refiner()
+    image, coarse = photo_and_disc(*size)
+    whole = refiner(image[None].float() / 255, coarse[None])[0]
+    tiled, share = refine_uncertain(refiner, image, coarse, tile=tile, max_memory=2**24)
+    refined_tiles = torch.zeros_like(coarse, dtype=torch.bool)
+    for top in range(0, size[0], tile):
+        for left in range(0, size[1], tile):
+            here = (..., slice(top, top + tile), slice(left, left + tile))
+            refined_tiles[here] = uncertainty(coarse[here]).max() >= 1 / 510
+    difference = (tiled - whole).abs()
+    assert difference[refined_tiles].numel() == 0 or difference[refined_tiles].max() <= 1e-5
+    assert difference.max() <= 0.5 / 255  # half a grey level, where a tile was skipped
+    assert 0 <= share <= 1
+    print(f"{size} tile {tile}: refined {share:.0%}, largest difference inside "
+          f"{difference[refined_tiles].max().item() if refined_tiles.any() else 0:.1e}, "
+          f"anywhere {difference.max():.1e}")
+
+
+@torch.inference_mode()
+def test_sure_photos_are_not_refined_at_all():
+    image = torch.randint(0, 256, (3, 200, 200), dtype=torch.uint8)
+    refined, share = refine_uncertain(awake_refiner(), image, torch.ones(1, 200, 200))
+    assert share == 0.0 and torch.equal(refined, torch.ones(1, 200, 200))
+
+
+@torch.inference_mode()
+def test_memory_setting_bounds_the_batch_of_tiles(monkeypatch):
+    """The estimate that the setting is divided by is at least what a tile takes, and not far above it."""
+    refiner, size = awake_refiner(), 512
+    image, coarse = torch.rand(1, 3, size, size), torch.full((1, 1, size, size), 0.5)
+    refiner(image, coarse)
+    with peak_memory(torch.device("cpu")) as peak:
+        refiner(image, coarse)
+    estimate = size * size * refiner.channels * BYTES_PER_CHANNEL
+    assert peak() is None or peak() <= 1.15 * estimate
+    seen = []
+    monkeypatch.setattr(Refiner, "forward", lambda self, photos, mattes: seen.append(len(photos)) or mattes)
+    window = 64 + 2 * refiner.receptive_radius
+    a_tile = window**2 * refiner.channels * BYTES_PER_CHANNEL
+    refine_uncertain(refiner, torch.zeros(3, 256, 256, dtype=torch.uint8), torch.full((1, 256, 256), 0.5), tile=64,
+                     max_memory=3 * a_tile)
+    assert max(seen) == 3 and sum(seen) == 16
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=64).eval()
+    torch.nn.init.normal_(model.refiner.head.weight, std=0.05)
+    return model
+
+
+@pytest.mark.parametrize("size", [(50, 70), (1, 1), (1, 900), (300, 200)])
+def test_any_photo_gets_a_matte_of_its_size(model, size):
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    mattes = predict_mattes(model, image, precision=torch.float32)
+    for alpha in (mattes.coarse_alpha, mattes.refined_alpha):
+        assert alpha.shape == (1, *size) and alpha.dtype == torch.float32
+        assert alpha.min() >= 0 and alpha.max() <= 1
+    assert torch.equal(predict_alpha(model, image, precision=torch.float32), mattes.refined_alpha)
+
+
+def test_gated_prediction_is_the_whole_prediction(model):
+    image = torch.randint(0, 256, (3, 420, 300), dtype=torch.uint8)
+    gated = predict_mattes(model, image, precision=torch.float32).refined_alpha
+    whole = predict_mattes(model, image, precision=torch.float32, gated=False).refined_alpha
+    assert (gated - whole).abs().max() <= 0.5 / 255
+
+
+def test_half_precision_costs_less_than_two_grey_levels_on_average(model):
+    image = torch.randint(0, 256, (3, 200, 300), dtype=torch.uint8)
+    full = predict_alpha(model, image, precision=torch.float32)
+    half = predict_alpha(model, image, precision=torch.bfloat16)
+    assert half.dtype == torch.float32
+    assert (full - half).abs().mean() < 2 / 255
+
+
+def test_the_native_photo_is_not_changed(model):
+    image = torch.randint(0, 256, (3, 90, 90), dtype=torch.uint8)
+    before = image.clone()
+    predict_alpha(model, image)
+    assert torch.equal(image, before)
+    assert matting.GATE == 1 / 510

@@ -1,0 +1,397 @@
+"""metrics.py against figures worked out by hand, and against slow transcriptions of each definition.
+
+    python -m tests.test_metrics [ALPHA.png ...]     the largest relative difference of each metric
+
+With files, the mattes are crops of those real alphas; without, they are drawn here.
+"""
+
+import math
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+import metrics
+
+SCORES = {name: getattr(metrics, name) for name in ("sad", "mse", "mad", "grad", "conn", "grad_aim")}
+
+
+def alpha_of(*rows: list[float]) -> np.ndarray:
+    return np.array(rows, dtype=np.float32)
+
+
+def drawn_alpha(height: int, width: int, seed: int) -> np.ndarray:
+    """Soft blobs and thin strands, with sure areas at both ends, of 8-bit levels as true alphas are."""
+    random = np.random.default_rng(seed)
+    field = cv2.GaussianBlur(random.standard_normal((height, width)).astype(np.float32), (0, 0), 6)
+    alpha = np.clip(3 * field / field.std() + 0.5, 0, 1)
+    for _ in range(8):
+        start, end = (tuple(int(v) for v in random.integers(0, (width, height))) for _ in range(2))
+        cv2.line(alpha, start, end, float(random.uniform(0.3, 1)), 1, cv2.LINE_4)
+    return np.rint(alpha * 255).astype(np.float32) / 255
+
+
+def imperfect(alpha: np.ndarray, seed: int) -> np.ndarray:
+    """A prediction of it: blurred, shifted by a pixel, noisy."""
+    noise = np.random.default_rng(seed).normal(0, 0.05, alpha.shape).astype(np.float32)
+    blurred = cv2.GaussianBlur(np.roll(alpha, 1, axis=1), (0, 0), 1.5)
+    return np.clip(blurred + noise * (blurred > 0.01), 0, 1)
+
+
+# Figures worked out by hand
+
+
+def test_sums_and_means_by_hand():
+    pred, true = alpha_of([0, 0.5], [1, 0.25]), alpha_of([0, 1], [0.5, 0.25])
+    right = np.array([[False, True], [False, True]])
+    assert metrics.sad(pred, true) == 0.001
+    assert metrics.mse(pred, true) == 0.125
+    assert metrics.mad(pred, true) == 0.25
+    assert metrics.sad(pred, true, right) == 0.0005
+    assert metrics.mse(pred, true, right) == 0.125
+    assert metrics.mad(pred, true, right) == 0.25
+
+
+def test_grad_of_a_step_by_hand():
+    """3 rows, a step from 0 to 1, against nothing.
+
+    With g(j) = exp(-j^2 / 3.92): sum g = 3.50566 and |g| = 1.57526, so the smoothing side gives 2.22545.
+    j g(j) = 0.77484, 0.72088, 0.30201, 0.06752, norm 1.55937: a pixel sees what lies past the step, which
+    is 1.86525, 1.09041, 0.36953, 0.06752 on each side; the squares of all eight sum to 9.61852.
+    """
+    true = np.zeros((3, 40), dtype=np.float32)
+    true[:, 20:] = 1
+    expected = 3 * 2.22545**2 * 9.61852 / 1.55937**2 / 1000
+    assert expected == pytest.approx(0.05877, rel=1e-4)
+    assert metrics.grad(np.zeros_like(true), true) == pytest.approx(expected, rel=1e-4)
+
+
+def test_grad_does_not_stretch_its_inputs():
+    """A washed-out matte has a gradient error; stretched to [0, 1] it would have none."""
+    true = drawn_alpha(32, 32, 0)
+    assert metrics.grad(0.5 * true, true) > 0.1 * metrics.grad(np.zeros_like(true), true) > 0
+
+
+def test_conn_of_a_detached_pixel_by_hand():
+    """From 0.6 on the last pixel is cut off: l = 0.5 for it and for the weak one; phi differs by 0.5 once."""
+    assert metrics.conn(alpha_of([1, 1, 0.5, 1]), alpha_of([1, 1, 1, 1])) == pytest.approx(0.0005)
+
+
+def test_conn_is_four_connected():
+    """Two pixels that touch at a corner are apart: the second one leaves at 0.1, so l = 0 and phi = 1 - a."""
+    pred, true = alpha_of([0.5, 0], [0, 0.5]), alpha_of([0.5, 0], [0, 1])
+    assert metrics.conn(pred, true) == pytest.approx(0.0005)
+
+
+def test_conn_keeps_the_level_at_which_a_pixel_left_first():
+    """The right part is the largest only from 0.3 on, but it left at 0.1: l = 0, phi differs by 0.1 twice."""
+    pred = alpha_of([0.2, 0.2, 0.2, 0, 0.6, 0.6, 0])
+    true = alpha_of([0.2, 0.2, 0.2, 0, 0.5, 0.5, 0])
+    assert metrics.conn(pred, true) == pytest.approx(0.0002)
+
+
+def test_conn_forgives_what_is_under_the_tolerance():
+    """l = 0.5 everywhere; d = 0.14 counts as connected, d = 0.16 does not."""
+    true = alpha_of([0.5, 0.5])
+    assert metrics.conn(alpha_of([0.64, 0.5]), true) == 0
+    assert metrics.conn(alpha_of([0.66, 0.5]), true) == pytest.approx(0.00016, rel=1e-5)
+
+
+def test_conn_takes_the_first_of_equal_components_in_reading_order():
+    """Two parts of 2 pixels: the upper is Omega, the lower has l = 0, so only errors below count in full."""
+    pred, true = np.zeros((2, 3, 5), dtype=np.float32)
+    true[0, 3:], true[2, :2] = 1, 1
+    pred[0, 3:], pred[2, :2] = 0.95, 0.95
+    assert metrics.conn(pred, true) == pytest.approx(2 * 0.05 / 1000, rel=1e-5)
+
+
+def test_conn_of_an_empty_intersection():
+    """No pixel is ever inside: l = 0, so phi is 1 for the empty matte and 0 for the full one."""
+    pred, true = np.zeros((4, 5), dtype=np.float32), np.ones((4, 5), dtype=np.float32)
+    assert metrics.conn(pred, true) == pytest.approx(20 / 1000)
+
+
+def test_composite_error_by_hand(monkeypatch):
+    """With the photo as its own foreground: 0.5 F + 0.5 c against F, for a grey F of 51 / 255."""
+    monkeypatch.setattr("pymatting.estimate_foreground_ml", lambda image, alpha: image)
+    image = np.full((4, 4, 3), 51, dtype=np.uint8)
+    true = np.ones((4, 4), dtype=np.float32)
+    figures = metrics.composite_error(image, 0.5 * true, true)
+    assert figures["image_composite_black"] == pytest.approx(25.5, rel=1e-5)
+    assert figures["image_composite_white"] == pytest.approx(102, rel=1e-5)
+    assert figures["image_composite_green"] == pytest.approx((25.5 + 102 + 25.5) / 3, rel=1e-5)
+    assert figures["edge_composite_black"] == 0  # a full alpha has no edge
+
+
+def test_composite_error_shows_a_halo():
+    """A dark disc on white: a matte 3 pixels too wide takes white along, which black shows and white hides."""
+    true = np.zeros((48, 48), dtype=np.float32)
+    cv2.circle(true, (24, 24), 12, 1.0, -1, cv2.LINE_4)
+    image = np.repeat(np.uint8(255 - 205 * true)[..., None], 3, axis=2)
+    wide = cv2.dilate(true, np.ones((7, 7), np.uint8))
+    assert not any(metrics.composite_error(image, true, true).values())
+    figures = metrics.composite_error(image, wide, true)
+    assert figures["image_composite_black"] > 10 > 2 > figures["image_composite_white"]
+
+
+# The edge band
+
+
+def test_edge_band_of_a_binary_alpha_lies_along_its_boundary():
+    alpha = alpha_of([0, 0, 0, 0, 1, 1, 1, 1])
+    assert metrics.edge_radius(alpha.shape) == 1
+    assert metrics.unknown_region(alpha)[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
+
+
+def test_edge_band_of_a_soft_alpha_by_hand():
+    alpha = np.zeros((5, 5), dtype=np.float32)
+    alpha[2, 2] = 0.5
+    assert metrics.unknown_region(alpha, radius=0).sum() == 1
+    assert metrics.unknown_region(alpha, radius=1).sum() == 5  # a disc, not a square
+    assert metrics.unknown_region(alpha, radius=1.5).sum() == 9
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_edge_band_of_a_constant_alpha_is_empty(value):
+    assert not metrics.unknown_region(np.full((9, 9), value, dtype=np.float32)).any()
+
+
+def test_edge_band_grows_with_the_image():
+    assert metrics.edge_radius((480, 854)) == 9
+    assert metrics.edge_radius((4096, 3000)) == 41
+    assert "1%" in metrics.EDGE_RULE
+
+
+def test_edge_band_by_brute_force():
+    alpha = drawn_alpha(40, 30, 3)
+    alpha[5:25, 5:20] = 1  # a hard boundary too
+    alpha[8:12, 8:12] = 0
+    expected = slow_band(alpha, 3)
+    assert 0 < expected.mean() < 1
+    assert np.array_equal(metrics.unknown_region(alpha, 3), expected)
+
+
+def test_trimap_keeps_the_sure_pixels_of_the_alpha():
+    alpha = drawn_alpha(48, 64, 1)
+    trimap = metrics.trimap_from_alpha(alpha)
+    band = metrics.unknown_region(alpha)
+    assert trimap.dtype == np.float32 and set(np.unique(trimap)) == {0, 0.5, 1}
+    assert np.all(trimap[band] == 0.5) and np.array_equal(trimap[~band], alpha[~band])
+
+
+# Invariants
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_constant_truths_give_finite_figures_and_no_edge(value):
+    true = np.full((16, 20), value, dtype=np.float32)
+    figures = metrics.matting_metrics(1 - true, true)
+    assert all(math.isfinite(figure) for figure in figures.values())
+    assert figures["image_mad"] == 1 and figures["edge_share"] == 0
+    assert all(figure == 0 for name, figure in figures.items() if name.startswith("edge"))
+    assert not any(metrics.matting_metrics(true, true).values())
+
+
+def test_matting_metrics_agrees_with_the_single_functions():
+    true = drawn_alpha(48, 64, 2)
+    pred = imperfect(true, 3)
+    figures = metrics.matting_metrics(pred, true)
+    band = metrics.unknown_region(true)
+    assert figures.pop("edge_share") == band.mean()
+    assert set(figures) == {f"{r}_{m}" for r in ("image", "edge") for m in SCORES if m != "grad_aim"}
+    for name, figure in figures.items():
+        region, metric = name.split("_", 1)
+        assert figure == SCORES[metric](pred, true, band if region == "edge" else None)
+    quick = metrics.matting_metrics(pred, true, with_conn=False, edge=band)
+    assert quick == {k: v for k, v in metrics.matting_metrics(pred, true).items() if "conn" not in k}
+
+
+@pytest.mark.parametrize("metric", SCORES)
+def test_figures_repeat_to_the_last_bit_wherever_the_arrays_lie(metric):
+    true = drawn_alpha(48, 64, 2)
+    pred = imperfect(true, 3)
+    figures = set()
+    for offset in range(8):
+        buffer = np.empty(true.size + 8, dtype=np.float32)
+        moved = buffer[offset : offset + true.size].reshape(true.shape)
+        moved[:] = true
+        figures.add(SCORES[metric](pred.copy(), moved))
+    assert len(figures) == 1
+
+
+@pytest.mark.parametrize("metric", SCORES)
+def test_an_empty_region_holds_no_error(metric):
+    true = drawn_alpha(24, 24, 4)
+    assert SCORES[metric](1 - true, true, np.zeros(true.shape, dtype=bool)) == 0
+
+
+@pytest.mark.parametrize(
+    "pred",
+    [np.zeros((4, 5), np.float32), np.full((4, 4), 255, np.float32), np.full((4, 4), np.nan, np.float32),
+     np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.float32)],
+    ids=["size", "x255", "nan", "uint8", "channel"],
+)  # fmt: skip
+@pytest.mark.parametrize("metric", SCORES)
+def test_bad_mattes_are_refused(metric, pred):
+    with pytest.raises(ValueError, match="alpha"):
+        SCORES[metric](pred, np.zeros((4, 4), np.float32))
+
+
+def test_every_figure_has_a_unit():
+    assert set(SCORES) | {"composite"} == set(metrics.UNITS)
+
+
+# Slow transcriptions of the definitions, in float64
+
+
+def slow_band(alpha, radius):
+    height, width = alpha.shape
+    seeds = []
+    for y in range(height):
+        for x in range(width):
+            around = [(y, x - 1), (y, x + 1), (y - 1, x), (y + 1, x)]
+            values = [alpha[v, u] for v, u in around if 0 <= v < height and 0 <= u < width]
+            if 0 < alpha[y, x] < 1 or 1 - alpha[y, x] in values and alpha[y, x] in (0, 1):
+                seeds.append((y, x))
+    rows, columns = np.mgrid[:height, :width]
+    return np.any([(rows - y) ** 2 + (columns - x) ** 2 <= radius**2 for y, x in seeds], axis=0)
+
+
+def slow_errors(pred, true, inside):
+    return [float(p) - float(g) for p, g, i in zip(pred.flat, true.flat, inside.flat, strict=True) if i]
+
+
+def slow_sad(pred, true, inside):
+    return sum(abs(d) for d in slow_errors(pred, true, inside)) / 1000
+
+
+def slow_mse(pred, true, inside):
+    errors = slow_errors(pred, true, inside)
+    return sum(d * d for d in errors) / len(errors)
+
+
+def slow_mad(pred, true, inside):
+    errors = slow_errors(pred, true, inside)
+    return sum(abs(d) for d in errors) / len(errors)
+
+
+def slow_magnitude(alpha):
+    """gaussgradient of the reference code: a 2-D kernel, element by element, then a 2-D convolution."""
+    sigma, epsilon = 1.4, 1e-2
+    half = math.ceil(sigma * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * sigma * epsilon)))
+
+    def gauss(x):
+        return math.exp(-(x**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
+
+    kernel = np.array([[gauss(i) * -j * gauss(j) / sigma**2 for j in range(-half, half + 1)]
+                       for i in range(-half, half + 1)])  # fmt: skip
+    kernel /= math.sqrt((kernel**2).sum())
+    padded = np.pad(alpha.astype(np.float64), half, mode="edge")
+    magnitude = np.zeros(alpha.shape)
+    for y, x in np.ndindex(alpha.shape):
+        window = padded[y : y + 2 * half + 1, x : x + 2 * half + 1]
+        magnitude[y, x] = math.hypot((window * kernel).sum(), (window * kernel.T).sum())
+    return magnitude
+
+
+def slow_grad(pred, true, inside):
+    return ((slow_magnitude(pred) - slow_magnitude(true)) ** 2)[inside].sum() / 1000
+
+
+def slow_grad_aim(pred, true, inside):
+    """With the very call of the AIM code."""
+    total = []
+    for alpha in (pred.astype(np.float64), true.astype(np.float64)):
+        down, across = (gaussian_filter(alpha, sigma=1.4, order=order) for order in ([1, 0], [0, 1]))
+        total.append(np.sqrt(down**2 + across**2))
+    return ((total[0] - total[1]) ** 2)[inside].sum() / 10
+
+
+def slow_largest_component(mask):
+    """Flood fill from each pixel in reading order; the first of the largest."""
+    height, width = mask.shape
+    largest, seen = set(), set()
+    for start in np.ndindex(mask.shape):
+        if not mask[start] or start in seen:
+            continue
+        component, stack = {start}, [start]
+        while stack:
+            y, x = stack.pop()
+            for v, u in ((y, x - 1), (y, x + 1), (y - 1, x), (y + 1, x)):
+                if 0 <= v < height and 0 <= u < width and mask[v, u] and (v, u) not in component:
+                    component.add((v, u))
+                    stack.append((v, u))
+        seen |= component
+        largest = component if len(component) > len(largest) else largest
+    return largest
+
+
+def slow_conn(pred, true, inside):
+    last = dict.fromkeys(np.ndindex(pred.shape))
+    for step in range(1, 11):
+        threshold = np.float32(step / 10)
+        omega = slow_largest_component((pred >= threshold) & (true >= threshold))
+        for pixel in last:
+            if last[pixel] is None and pixel not in omega:
+                last[pixel] = (step - 1) / 10
+    total = 0.0
+    for pixel, level in last.items():
+        level = 1.0 if level is None else level
+        phi = [1 - d if d >= 0.15 else 1.0 for d in (float(pred[pixel]) - level, float(true[pixel]) - level)]
+        total += abs(phi[0] - phi[1]) * bool(inside[pixel])
+    return total / 1000
+
+
+SLOW = {"sad": slow_sad, "mse": slow_mse, "mad": slow_mad, "grad": slow_grad, "conn": slow_conn,
+        "grad_aim": slow_grad_aim}  # fmt: skip
+
+
+def drawn_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    random = np.random.default_rng(7)
+    noise = random.random((2, 23, 31)).astype(np.float32)
+    steps = (random.integers(0, 11, (2, 20, 26)) / 10).astype(np.float32)  # on the thresholds themselves
+    drawn = [drawn_alpha(48, 40, seed) for seed in (5, 6)]
+    binary = (drawn[0] > 0.5).astype(np.float32)
+    return [tuple(noise), tuple(steps), *((imperfect(a, 1), a) for a in (*drawn, binary)), (drawn[0], drawn[1])]
+
+
+def real_pairs(path: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The crop of 96 pixels of an alpha (last channel of the file) that holds the most soft pixels."""
+    alpha = np.atleast_3d(cv2.imread(path, cv2.IMREAD_UNCHANGED))[..., -1].astype(np.float32) / 255
+    counts = cv2.boxFilter(np.float32((alpha > 0) & (alpha < 1)), -1, (96, 96), normalize=False)
+    centre = np.unravel_index(counts.argmax(), counts.shape)
+    y, x = (int(np.clip(c - 48, 0, side - 96)) for c, side in zip(centre, alpha.shape, strict=True))
+    crop = np.ascontiguousarray(alpha[y : y + 96, x : x + 96])
+    return [(imperfect(crop, 1), crop)]
+
+
+def largest_differences(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Of each metric: the largest relative difference from the transcription, over pairs and three regions."""
+    largest = dict.fromkeys(SLOW, 0.0)
+    for pred, true in pairs:
+        scattered = np.random.default_rng(0).random(true.shape) < 0.3
+        for region in (None, metrics.unknown_region(true), scattered):
+            inside = np.ones(true.shape, dtype=bool) if region is None else region
+            for name, slow in SLOW.items():
+                expected = slow(pred, true, inside)
+                difference = abs(SCORES[name](pred, true, region) - expected) / expected
+                largest[name] = max(largest[name], difference)
+    return largest
+
+
+def report(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    largest = largest_differences(pairs)
+    print(f"\nlargest relative difference from the transcription, {len(pairs)} mattes x 3 regions")
+    for name, difference in largest.items():
+        print(f"  {name:9} {difference:.1e}")
+    return largest
+
+
+def test_cross_check_with_the_transcriptions():
+    assert all(difference < 1e-5 for difference in report(drawn_pairs()).values())
+
+
+if __name__ == "__main__":
+    report([pair for path in sys.argv[1:] for pair in real_pairs(path)] or drawn_pairs())

@@ -1,0 +1,170 @@
+"""Invariants of the network: identity at the start, sizes, batches, who gets gradients, what a tile sees."""
+
+import pytest
+import torch
+
+from losses import matting_losses
+from models import PretrainedWeightsError, build_model
+from models.matting_network import saturating_sigmoid
+from models.refiner import Refiner, gradient_map, uncertainty
+
+TINY = "swin_tiny_patch4_window7_224"
+WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, teacher=0.5, alignment=1.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(backbone=TINY, image_size=64, use_teacher=True).eval()
+
+
+def awake(refiner: Refiner) -> Refiner:
+    """A refiner that has left its identity start."""
+    torch.nn.init.normal_(refiner.head.weight, std=0.3)
+    return refiner
+
+
+def test_refined_is_coarse_at_initialization_bit_for_bit(model):
+    output = model(torch.rand(2, 3, 64, 96))
+    assert torch.equal(output.refined_alpha, output.coarse_alpha)
+    assert output.coarse_alpha.std() > 0
+
+
+def test_refiner_cannot_move_a_sure_pixel():
+    refiner = awake(Refiner())
+    coarse = torch.rand(1, 1, 40, 40)
+    coarse[..., :20], coarse[..., 20:30] = 0.0, 1.0
+    with torch.no_grad():
+        refined = refiner(torch.rand(1, 3, 40, 40), coarse)
+    assert torch.equal(refined[..., :30], coarse[..., :30])
+    assert not torch.equal(refined[..., 30:], coarse[..., 30:])
+
+
+def test_receptive_radius_is_as_stated():
+    refiner = awake(Refiner()).double()
+    image = torch.rand(1, 3, 61, 61, dtype=torch.double, requires_grad=True)
+    coarse = torch.full((1, 1, 61, 61), 0.5, dtype=torch.double, requires_grad=True)
+    refiner.head.weight.data *= 0.01  # away from where tanh is flat
+    refiner.delta(image, coarse)[0, 0, 30, 30].backward()
+    reach = [(grad[0].abs().sum(0) > 0).nonzero().sub(30).abs().max().item() for grad in (image.grad, coarse.grad)]
+    assert max(reach) <= refiner.receptive_radius
+    assert reach[0] == refiner.receptive_radius  # a halo any smaller would show seams
+
+
+@pytest.mark.parametrize("size", [(64, 64), (333, 517), (1, 1), (2000, 40)])
+def test_any_size_comes_back_in_its_own_size(model, size):
+    with torch.no_grad():
+        output = model(torch.rand(1, 3, *size))
+    assert output.coarse_alpha.shape == output.refined_alpha.shape == (1, 1, *size)
+    assert output.refined_alpha.isfinite().all()
+
+
+def test_a_batch_equals_its_singles(model):
+    awake(model.refiner)
+    images = torch.rand(3, 3, 70, 50)
+    with torch.no_grad():
+        together = model(images).refined_alpha
+        apart = torch.cat([model(image[None]).refined_alpha for image in images])
+    torch.nn.init.zeros_(model.refiner.head.weight)
+    torch.testing.assert_close(together, apart, atol=2e-5, rtol=0)
+
+
+def test_every_parameter_gets_a_finite_gradient(model):
+    model.zero_grad()
+    awake(model.refiner)  # at exactly zero, the layers before the head have none in the first step
+    alpha = torch.rand(2, 1, 64, 64)
+    matting_losses(model(torch.rand(2, 3, 64, 64), alpha), alpha, WEIGHTS)["loss"].backward()
+    torch.nn.init.zeros_(model.refiner.head.weight)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0 or "relative_position" in name, name
+
+
+def test_bfloat16_gradients_are_those_of_float32(model):
+    """oneDNN's weight gradient of dilated convolutions is wrong for some widths; these must not be among them."""
+    torch.manual_seed(0)
+    refiner = awake(Refiner())
+    image, coarse = torch.rand(2, 3, 64, 64), torch.rand(2, 1, 64, 64)
+    gradients = []
+    for half in (False, True):
+        refiner.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            delta = refiner.delta(image, coarse)
+        (delta * torch.linspace(-1, 1, 64)).mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in refiner.parameters() if parameter.ndim > 1])
+    for full, half in zip(*gradients, strict=True):
+        assert (full - half).norm() < 0.1 * full.norm()
+
+
+def test_alignment_sends_no_gradient_into_the_teacher(model):
+    model.zero_grad()
+    alpha = torch.rand(1, 1, 64, 64)
+    output = model(torch.rand(1, 3, 64, 64), alpha)
+    matting_losses(output, alpha, dict.fromkeys(WEIGHTS, 0.0) | {"alignment": 1.0})["loss"].backward()
+    assert all(parameter.grad is None for parameter in model.teacher.parameters())
+    assert any(parameter.grad.abs().sum() > 0 for parameter in model.student.parameters() if parameter.grad is not None)
+
+
+def test_a_frozen_teacher_gives_features_and_no_reconstruction():
+    model = build_model(backbone=TINY, image_size=32, use_teacher=True)
+    model.freeze_teacher()
+    alpha = torch.rand(1, 1, 32, 32)
+    output = model(torch.rand(1, 3, 32, 32), alpha)
+    assert output.teacher_logits is None
+    assert not any(feature.requires_grad for feature in output.teacher_features)
+    assert "teacher_bce" not in matting_losses(output, alpha, WEIGHTS)
+
+
+def test_student_may_see_a_smaller_view(model):
+    image, alpha = torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    output = model(image, alpha, torch.rand(1, 3, 32, 32))
+    assert output.coarse_logits.shape[-2:] == (32, 32)
+    assert output.refined_alpha.shape[-2:] == (64, 64)
+
+
+def test_sure_can_mean_sure():
+    alpha = saturating_sigmoid(torch.tensor([-30.0, -5.0, 0.0, 5.0, 30.0]))
+    assert alpha.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+    assert uncertainty(alpha).tolist() == [0.0, 0.0, 1.0, 0.0, 0.0]
+
+
+def test_gradient_map_is_zero_on_flat_and_one_at_a_full_step():
+    flat = gradient_map(torch.full((1, 3, 8, 8), 0.3))
+    step = gradient_map(torch.cat([torch.zeros(1, 3, 8, 4), torch.ones(1, 3, 8, 4)], dim=-1))
+    assert flat.abs().max() < 1e-5
+    assert step.max().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_twinswin_has_no_refiner():
+    model = build_model(backbone=TINY, image_size=32, use_refiner=False).eval()
+    output = model(torch.rand(1, 3, 32, 32))
+    assert output.refined_alpha is output.coarse_alpha
+    assert not any("refiner" in name for name in model.state_dict())
+
+
+def test_weights_that_cannot_be_had_are_one_sentence(tmp_path):
+    broken = tmp_path / "weights.pth"
+    broken.write_bytes(b"not a weight file")
+    for path, words in ((str(tmp_path / "none.pth"), "does not exist"), (str(broken), "not a readable weight file")):
+        with pytest.raises(PretrainedWeightsError, match=words):
+            build_model(backbone=TINY, image_size=32, backbone_weights=path)
+
+
+@pytest.mark.parametrize("naming", ["timm", "official"])
+def test_local_backbone_weights_load_in_both_namings(tmp_path, naming):
+    import timm
+
+    source = timm.create_model(TINY, pretrained=False)
+    state = source.state_dict()
+    if naming == "official":  # downsampling belongs to the end of a stage there, and the file nests under "model"
+        moved = {f"layers.{i + 1}.downsample": f"layers.{i}.downsample" for i in range(3)}
+        renamed = {}
+        for name, value in state.items():
+            prefix = next((new for new in moved if name.startswith(new)), None)
+            renamed[name.replace(prefix, moved[prefix]) if prefix else name.replace("head.fc.", "head.")] = value
+        state = {"model": renamed}
+    torch.save(state, tmp_path / "swin.pth")
+    model = build_model(backbone=TINY, image_size=32, use_teacher=True, backbone_weights=str(tmp_path / "swin.pth"))
+    expected = source.layers[2].downsample.reduction.weight
+    assert torch.equal(dict(model.student.named_parameters())["swin.layers_2.downsample.reduction.weight"], expected)
+    assert model.teacher.swin.patch_embed.proj.weight.shape[1] == 1

@@ -1,0 +1,154 @@
+"""Non-finite steps and half precision: nothing is lost, nothing is silent."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from devices import DeviceError, choose_precision
+from losses import matting_losses
+from models import MattingOutput
+from models.matting_network import saturating_sigmoid
+from models.refiner import uncertainty
+from tests.kill_test import differences
+from tests.tiny import random_batch, tiny_trainer
+from training import trainer as training
+from training.trainer import NonFiniteError
+
+WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, teacher=0.5, alignment=0.1)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    """Make the loss of the batches to come `value` times what it is."""
+    monkeypatch.setattr(training, "matting_losses", lambda *arguments: {
+        name: term * value for name, term in matting_losses(*arguments).items()})
+
+
+def moving_parts(trainer) -> dict:
+    return copy.deepcopy({"model": trainer.model.state_dict(), "average": trainer.average.network.state_dict(),
+                          "optimizer": trainer.optimizer.state_dict()["state"]})
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_step_that_is_not_finite_moves_nothing(precision: torch.dtype, value: float, monkeypatch: pytest.MonkeyPatch
+                                               ) -> None:
+    trainer = tiny_trainer(precision=precision, ema_decay=0.0)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # no overflow of its own in this test
+    for seed in (0, 1):
+        trainer.train_batch(random_batch(seed))
+    before = moving_parts(trainer)
+    with monkeypatch.context() as patch:
+        poison(patch, value)
+        trainer.train_batch(random_batch(2))
+    assert differences(before, moving_parts(trainer)) == []
+    trainer.read_device()
+    assert trainer.progress.bad_steps == trainer.progress.bad_in_a_row == 1
+    assert math.isfinite(trainer.progress.sums["loss"])  # the epoch's mean survives
+    trainer.train_batch(random_batch(3))
+    trainer.read_device()
+    assert (trainer.progress.bad_steps, trainer.progress.bad_in_a_row) == (1, 0)
+    assert differences(before["model"], trainer.model.state_dict())
+
+
+def test_gradient_that_is_not_finite_under_a_finite_loss() -> None:
+    trainer = tiny_trainer()
+    trainer.train_batch(random_batch(0))
+    before = moving_parts(trainer)
+    hook = trainer.model.decoder.head.bias.register_hook(lambda gradient: gradient * math.inf)
+    trainer.train_batch(random_batch(1))
+    hook.remove()
+    after = moving_parts(trainer)
+    assert differences([before["model"], before["optimizer"]], [after["model"], after["optimizer"]]) == []
+    trainer.read_device()
+    assert trainer.progress.bad_steps == 1
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_norm_that_overflows_leaves_finite_weights(clip: float) -> None:
+    trainer = tiny_trainer(gradient_clip=clip)
+    trainer.model.decoder.head.weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+    trainer.train_batch(random_batch(0))
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_one_bad_batch_of_a_group_skips_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tiny_trainer(accumulation_steps=2)
+    before = copy.deepcopy(trainer.model.state_dict())
+    with monkeypatch.context() as patch:
+        poison(patch, math.nan)
+        trainer.train_batch(random_batch(0))
+    trainer.train_batch(random_batch(1))
+    assert differences(before, trainer.model.state_dict()) == []
+    assert trainer.progress.step == 1
+
+
+def test_scale_stays_one_without_fp16_and_halves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, math.nan)
+    scales = {}
+    for precision in (torch.bfloat16, torch.float16):
+        trainer = tiny_trainer(precision=precision)
+        for seed in range(4):
+            trainer.train_batch(random_batch(seed))
+        scales[precision] = trainer.scaler.get_scale()
+    assert scales == {torch.bfloat16: 1.0, torch.float16: 2.0**12}
+
+
+def test_run_stops_and_names_the_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tiny_trainer(batches_per_epoch=20, max_bad_steps=3)
+    batches = [random_batch(seed) for seed in range(20)]
+
+    def losses(output, alpha, weights) -> dict:
+        terms = matting_losses(output, alpha, weights)
+        return {name: term * math.nan for name, term in terms.items()} if trainer.progress.batch > 4 else terms
+
+    monkeypatch.setattr(training, "matting_losses", losses)
+    with pytest.raises(NonFiniteError) as stopped:
+        trainer.train_one_epoch(batches, lambda: False)
+    message = str(stopped.value)
+    assert message.startswith("3 steps in a row had no finite loss")
+    assert all(f"photo_{seed}_{i}" in message for seed in (4, 5, 6) for i in (0, 1)) and "photo_3_0" not in message
+    assert "--amp" in message and "data.check" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_losses_at_the_extremes_of_half_precision(dtype: torch.dtype, truth: float, sign: float) -> None:
+    # bfloat16 ends at 3e38, where a sum of 1024 overflows float32 itself: an honest inf, for the guard
+    extreme = min(torch.finfo(dtype).max, 1e30)
+    logits = torch.full((1, 1, 32, 32), sign * extreme, dtype=dtype)
+    logits[..., ::2] = sign * 20.0  # saturated, and far from the format's end
+    logits[..., ::3] = 0.0
+    logits.requires_grad_()
+    delta = torch.full_like(logits, 0.3).detach().requires_grad_()
+    features = [torch.full((1, 8, 4, 4), value, dtype=dtype, requires_grad=True)
+                for value in (0.0, torch.finfo(dtype).tiny, torch.finfo(torch.float16).max)]
+    coarse = saturating_sigmoid(logits)
+    refined = (coarse + uncertainty(coarse) * delta).clamp(0.0, 1.0)
+    output = MattingOutput(logits, coarse.to(dtype), refined.to(dtype), features, logits, [-f for f in features])
+    terms = matting_losses(output, torch.full((1, 1, 32, 32), truth), WEIGHTS)
+    assert all(torch.isfinite(term) and term.dtype == torch.float32 for term in terms.values())
+    terms["loss"].backward()
+    assert all(torch.isfinite(leaf.grad).all() for leaf in (logits, delta, *features))
+    wrong = logits.grad[..., logits[0, 0, 0].abs() >= 20.0]
+    if truth == (1.0 - sign) / 2:  # saturated at the wrong end: cross-entropy keeps the gradient alive
+        assert (wrong.sign() == sign).all()
+
+
+def test_log_of_a_clamped_probability_would_not_do() -> None:
+    """The mistake that the test above guards against: 1 - 1e-6 is 1 in float16."""
+    alpha = torch.tensor([1.0], dtype=torch.float16).clamp(max=1 - 1e-6).requires_grad_()
+    assert not torch.isfinite(torch.logit(alpha.float()))
+    assert torch.isfinite(F.binary_cross_entropy_with_logits(torch.tensor([60000.0]), torch.tensor([0.0])))
+
+
+def test_choice_of_precision() -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("off", cpu) == torch.float32
+    assert choose_precision("bf16", cpu) == torch.bfloat16
+    assert choose_precision("auto", cpu) in (torch.float32, torch.bfloat16)
+    with pytest.raises(DeviceError, match="--amp"):
+        choose_precision("fp16", cpu)

@@ -1,0 +1,282 @@
+"""predict.py from end to end, with a small random network."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import predict_fixtures
+import pytest
+import torch
+from make_mixed_folder import by_opencv
+from PIL import Image, ImageCms
+from predict_fixtures import contents, load_once, picture, save
+
+import predict
+from matting import Mattes, predict_alpha
+from photos import read_alpha
+from prediction import photo_stages
+
+run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
+ROOT = Path(predict.__file__).resolve().parent
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def manifest_of(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def rows_of(folder: Path) -> dict[str, dict]:
+    return {Path(row["input"]).name: row for row in manifest_of(folder)["files"]}
+
+
+def flat_mattes(value: float):
+    """In place of the network: the same alpha everywhere."""
+    def predict_flat(model, image, **options) -> Mattes:
+        alpha = torch.full((1, *image.shape[-2:]), value)
+        return Mattes(alpha, alpha, 0.0)
+
+    return predict_flat
+
+
+def test_no_flags_takes_test_data_and_the_newest_checkpoint(run, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(model_file.parent.parent.parent)
+    save(Path("test_data/cat.jpg"))
+    assert run(named=False) == 0
+    assert read_alpha("test_results/cat.png").shape == (24, 36)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_matte_is_that_of_predict_alpha_rounded_and_never_stretched(run, model_file, tmp_path, bits):
+    save(tmp_path / "in" / "cat.png", picture(1, 40, 70))
+    assert run("--input", tmp_path / "in", "--output", tmp_path, "--bits", bits) == 0
+    model = load_once(model_file, torch.device("cpu"))
+    expected = predict_alpha(model, torch.from_numpy(picture(1, 40, 70)).permute(2, 0, 1))[0].numpy()
+    assert 0 < expected.min() < expected.max() < 1  # a stretched matte would reach both ends
+    assert np.abs(read_alpha(tmp_path / "cat.png") - expected).max() <= 0.5001 / (2**bits - 1)
+
+
+def test_own_alpha_is_multiplied_in(run, tmp_path):
+    alpha = np.random.default_rng(1).integers(0, 256, (24, 36), dtype=np.uint8)
+    save(tmp_path / "in" / "plain.png")
+    save(tmp_path / "in" / "clear.png", np.dstack([picture(), alpha]))
+    assert run("--input", tmp_path / "in", "--output", tmp_path, "--bits", 16) == 0
+    expected = read_alpha(tmp_path / "plain.png") * (alpha / 255)
+    assert np.abs(read_alpha(tmp_path / "clear.png") - expected).max() < 2e-5
+
+
+def test_every_kind_has_its_channels_bits_and_profile(run, tmp_path):
+    source = save(tmp_path / "in" / "cat.jpg", icc_profile=PROFILE)
+    for kind, mode in (("alpha", "L"), ("cutout", "RGBA"), ("foreground", "RGB"), ("composite", "RGB")):
+        assert run("--input", source, "--output", tmp_path / kind, "--kind", kind) == 0
+        with Image.open(tmp_path / kind / "cat.png") as written:
+            assert (written.mode, written.size) == (mode, (36, 24))
+            assert written.info.get("icc_profile") == (None if kind == "alpha" else PROFILE)
+    assert run("--input", source, "--output", tmp_path, "--kind", "cutout", "--bits", 16) == 0
+    assert cv2.imread(str(tmp_path / "cat.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert run("--input", source, "--output", tmp_path, "--kind", "cutout", "--format", "webp") == 0
+    assert Image.open(tmp_path / "cat.webp").mode == "RGBA"
+
+
+def test_cutout_has_the_matte_as_straight_alpha(run, tmp_path):
+    source = save(tmp_path / "in" / "cat.png")
+    run("--input", source, "--output", tmp_path / "alpha")
+    run("--input", source, "--output", tmp_path / "cutout", "--kind", "cutout")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "cutout" / "cat.png"))[..., 3],
+                          np.asarray(Image.open(tmp_path / "alpha" / "cat.png")))
+
+
+@pytest.mark.parametrize("background", ["red", "#ff0000", "photo", "blur"])
+def test_composite_of_an_empty_matte_is_the_background(run, tmp_path, monkeypatch, background):
+    monkeypatch.setattr(predict, "predict_mattes", flat_mattes(0.0))
+    source = save(tmp_path / "in" / "cat.png", np.full((24, 36, 3), 90, np.uint8))
+    red = save(tmp_path / "beach.png", np.full((50, 40, 3), (255, 0, 0), np.uint8))
+    flag = red if background == "photo" else background
+    assert run("--input", source, "--output", tmp_path, "--kind", "composite", "--background", flag) == 0
+    expected = (90, 90, 90) if background == "blur" else (255, 0, 0)
+    assert (np.asarray(Image.open(tmp_path / "cat.png")) == expected).all()
+
+
+def test_orientation_16_bits_and_animation(run, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "in" / "turned.jpg", exif=exif)
+    (tmp_path / "in" / "deep.tif").write_bytes(by_opencv(picture(), ".tif"))
+    save(tmp_path / "in" / "moving.webp", save_all=True, append_images=[Image.fromarray(picture(1))])
+    assert run("--input", tmp_path / "in", "--output", tmp_path) == 0
+    assert read_alpha(tmp_path / "turned.png").shape == (36, 24)
+    assert read_alpha(tmp_path / "deep.png").shape == (24, 36)
+    assert rows_of(tmp_path)["moving.webp"]["notes"] == ["animated: first frame used"]
+
+
+def test_tree_is_kept_and_lists_are_read(run, tmp_path, monkeypatch):
+    for name in ("a.jpg", "sub/a.jpg", "sub/deep/b.v1.PNG", "sub/.hidden.jpg"):
+        save(tmp_path / "in" / name)
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 0
+    assert set(contents(tmp_path / "out")) == {"a.png", "sub/a.png", "sub/deep/b.v1.png"}
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("# chosen\nin/sub/a.jpg\n\nin/sub/deep\nin/sub/a.jpg\n", encoding="utf-8")
+    assert run("--input", "list.txt", "--output", "listed") == 0
+    assert set(contents(tmp_path / "listed")) == {"a.png", "deep/b.v1.png"}
+
+
+def test_same_folder_in_and_out_harms_nothing(run, tmp_path):
+    folder = tmp_path / "in"
+    for name in ("a.jpg", "b.jpg", "b.png", "sub/c.png"):
+        save(folder / name)
+    before = contents(folder)
+    for _ in range(2):  # the second time, the outputs of the first are there
+        assert run("--input", folder, "--output", folder) == 0
+    assert run("--input", folder, "--output", folder, "--kind", "cutout") == 0
+    after = contents(folder)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {
+        *("a_alpha.png", "b.jpg_alpha.png", "b.png_alpha.png", "sub/c_alpha.png"),
+        *("a_cutout.png", "b.jpg_cutout.png", "b.png_cutout.png", "sub/c_cutout.png")}
+
+
+def test_a_file_that_is_not_ours_is_not_overwritten(run, tmp_path, capsys):
+    save(tmp_path / "a.jpg")
+    true_alpha = save(tmp_path / "a_alpha.png", picture(1))
+    before = true_alpha.read_bytes()
+    assert run("--input", tmp_path, "--output", tmp_path) == 1
+    assert true_alpha.read_bytes() == before
+    assert (tmp_path / "a_alpha_alpha.png").exists()  # it is a photo as any other
+    assert "a.jpg would overwrite" in capsys.readouterr().err
+
+
+def test_skip_existing_finishes_an_interrupted_job_byte_for_byte(run, tmp_path, monkeypatch):
+    for number in range(6):
+        save(tmp_path / "in" / f"{number}.jpg", picture(number))
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "whole") == 0
+
+    predict_mattes, calls = predict.predict_mattes, []
+
+    def stop_at_the_fourth(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return predict_mattes(*arguments, **options)
+
+    monkeypatch.setattr(predict, "predict_mattes", stop_at_the_fourth)
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == predict.INTERRUPTED
+    done = contents(tmp_path / "out")
+    assert sorted(done) == ["0.png", "1.png", "2.png"]  # whole ones, and no others
+    manifest = manifest_of(tmp_path / "out")
+    assert manifest["stopped"] and len(manifest["files"]) == 3
+
+    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in done}
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out", "--skip-existing") == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in done} == times
+    manifest = manifest_of(tmp_path / "out")
+    assert (manifest["done"], manifest["skipped"], len(manifest["files"])) == (3, 3, 6)
+    assert all(row["seconds"] for row in manifest["files"])  # those of the first run too
+
+
+def test_skip_existing_does_another_kind_again(run, tmp_path):
+    source = save(tmp_path / "in" / "a.jpg")
+    run("--input", source, "--output", tmp_path)
+    assert run("--input", source, "--output", tmp_path, "--kind", "cutout", "--skip-existing") == 0
+    assert Image.open(tmp_path / "a.png").mode == "RGBA"
+
+
+def test_manifest_says_what_a_person_wants_to_know(run, tmp_path, monkeypatch):
+    source = save(tmp_path / "in" / "a.jpg")
+    monkeypatch.setattr(predict, "predict_mattes", flat_mattes(0.3))
+    assert run("--input", source, "--output", tmp_path) == 0
+    row = rows_of(tmp_path)["a.jpg"]
+    assert (row["output"], row["kind"], row["width"], row["height"]) == ("a.png", "alpha", 36, 24)
+    assert set(row["seconds"]) == {"decode", "network", "render", "encode"}
+    assert row["notes"] == ["no subject found"] and row["unsure_interior"] == 1
+    assert read_alpha(tmp_path / "a.png").max() < 0.31  # an empty matte stays empty
+
+
+def test_timing_names_each_part(run, tmp_path, capsys):
+    source = save(tmp_path / "in" / "a.jpg")
+    assert run("--input", source, "--output", tmp_path, "--timing", "--kind", "cutout") == 0
+    seconds = rows_of(tmp_path)["a.jpg"]["seconds"]
+    assert set(seconds) == {"decode", "student", "refiner", "render", "encode"} and min(seconds.values()) > 0
+    assert "student" in capsys.readouterr().out
+
+
+def test_unsure_interior_counts_grey_insides_and_no_edges():
+    y, x = np.mgrid[:200, :300]
+    disc = np.clip((60 - np.hypot(y - 100, x - 150)) / 3 + 0.5, 0, 1).astype(np.float32)
+    assert photo_stages.unsure_interior(disc) == 0
+    assert photo_stages.unsure_interior(np.zeros((200, 300), np.float32)) == 0
+    half_grey = np.where(x < 150, disc * 0.6, disc).astype(np.float32)
+    assert photo_stages.unsure_interior(half_grey) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("flags", [
+    ["--kind", "alpha", "--format", "webp"], ["--kind", "cutout", "--format", "webp", "--bits", "16"],
+    ["--background", "red"], ["--kind", "cutout", "--video", "mp4"], ["--max-memory", "0"], ["--workers", "-1"]])
+def test_options_that_do_not_go_together_are_refused(run, flags):
+    with pytest.raises(SystemExit) as stopped:
+        run(*flags)
+    assert stopped.value.code == 2
+
+
+def test_start_errors_are_one_sentence_and_exit_code_2(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = save(Path("in/a.jpg"))
+    Path("empty").mkdir()
+    Path("in/readme.md").write_text("no photo")
+    Path("taken").write_text("a file")
+    Path("foreign").mkdir()
+    Path("foreign/manifest.json").write_text('{"name": "somebody else\'s"}')
+    for flags in (["--input", "nothing.jpg"], ["--input", "empty"], ["--input", source, "--output", "taken/out"],
+                  ["--input", source, "--output", "foreign"], ["--input", source, "--checkpoint", "no.safetensors"],
+                  ["--input", source, "--device", "cuda:77"],
+                  ["--input", source, "--kind", "composite", "--background", "no such colour"]):
+        assert run(*flags, named="--checkpoint" not in flags) == 2 if "--device" not in flags else \
+            predict.main([*map(str, flags), "--checkpoint", str(tmp_path)]) == 2
+        message = capsys.readouterr().err.strip()
+        assert len(message.splitlines()) == 1 and message.endswith("."), message
+    assert Path("foreign/manifest.json").read_text() == '{"name": "somebody else\'s"}'
+    assert run("--input", source, named=False) == 2  # no checkpoints/ here
+    assert "train.py" in capsys.readouterr().err
+
+
+def start(model_file: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    command = [sys.executable, *launcher, str(ROOT / "predict.py"), "--checkpoint", str(model_file), "--device", "cpu"]
+    return subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send")
+def test_ctrl_c_leaves_whole_files_and_a_manifest(model_file, tmp_path):
+    for number in range(400):
+        save(tmp_path / "in" / f"{number:03d}.jpg", picture(number, 96, 128))
+    process = start(model_file, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    while not list((tmp_path / "out").glob("*.png")):
+        assert process.poll() is None, process.stdout.read()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == predict.INTERRUPTED, said
+    assert "--skip-existing" in said and "Traceback" not in said
+    written = sorted((tmp_path / "out").glob("*.png"))
+    assert 0 < len(written) < 400
+    assert [row["output"] for row in manifest_of(tmp_path / "out")["files"]] == [path.name for path in written]
+    assert {read_alpha(path).shape for path in written} == {(96, 128)}
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_ranks_share_the_list_and_write_one_manifest(model_file, tmp_path):
+    for number in range(5):
+        save(tmp_path / "in" / f"{number}.jpg", picture(number))
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no photo")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start(model_file, "--input", tmp_path / "in", "--output", tmp_path / "out", launcher=launcher)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 1 and said.count("failed: ") == 1, said
+    assert set(contents(tmp_path / "out")) == {f"{number}.png" for number in range(5)}  # no journal is left
+    manifest = manifest_of(tmp_path / "out")
+    assert (manifest["done"], manifest["failed"], len(manifest["files"])) == (5, 1, 6)

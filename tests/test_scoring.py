@@ -1,0 +1,91 @@
+"""scoring.py: pairs by name, figures of a matte, one bad file among others, processes."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.scoring import Failure, Wanted, match_files, score_all, score_files, score_matte
+from photos import write_alpha
+
+
+def disc(shift: int = 0, size: int = 32) -> np.ndarray:
+    """A soft disc, float32 (size, size) in [0, 1]."""
+    rows, columns = np.mgrid[:size, :size]
+    distance = np.hypot(rows - size / 2, columns - size / 2 - shift)
+    return np.clip(size / 3 - distance, 0, 1).astype(np.float32)
+
+
+def test_names_are_paths_without_the_last_suffix(tmp_path: Path):
+    for folder, suffix in (("a", ".PNG"), ("b", ".png")):
+        for name in ("deep/cat.v2", "dog 1"):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_alpha(path, disc())
+            path.rename(path.with_suffix(suffix))
+    pairs, failures = match_files(tmp_path / "a", tmp_path / "b")
+    assert [name for name, *_ in pairs] == ["deep/cat.v2", "dog 1"] and failures == []
+
+
+def test_composed_and_decomposed_accents_are_one_name(tmp_path: Path):
+    for folder, form in (("a", "NFC"), ("b", "NFD")):
+        (tmp_path / folder).mkdir()
+        write_alpha(tmp_path / folder / (unicodedata.normalize(form, "caf\u00e9") + ".png"), disc())
+    pairs, failures = match_files(tmp_path / "a", tmp_path / "b")
+    assert len(pairs) == 1 and failures == []
+
+
+def test_files_without_exactly_one_partner_are_named(tmp_path: Path):
+    for folder, names in (("a", ["both", "only_a", "twice"]), ("b", ["both", "only_b", "twice"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            write_alpha(tmp_path / folder / f"{name}.png", disc())
+    (tmp_path / "b" / "twice.tif").write_bytes((tmp_path / "b" / "twice.png").read_bytes())
+    pairs, failures = match_files(tmp_path / "a", tmp_path / "b")
+    assert [name for name, *_ in pairs] == ["both"]
+    assert [failure.name for failure in failures] == ["only_a", "only_b", "twice"]
+
+
+def test_wanted_figures_and_no_others():
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    quick = score_matte(disc(1), disc(), None, Wanted(full=False))
+    assert "image_sad" in quick and not any("conn" in name or "aim" in name for name in quick)
+    everything = score_matte(disc(1), disc(), image, Wanted(dis=True, composite=True))
+    assert quick.items() <= everything.items()
+    assert {"image_conn", "image_grad_aim", "dis_hce", "edge_composite_green"} <= everything.keys()
+    assert 0 < everything["soft_share"] < 0.3
+
+
+def tasks_with_faults(folder: Path) -> list[tuple[str, tuple]]:
+    """Six pairs of files: the second is truncated, the fourth has another size."""
+    tasks = []
+    for index in range(6):
+        pred, true = folder / f"pred{index}.png", folder / f"true{index}.png"
+        write_alpha(pred, disc(index, size=40 if index == 3 else 32))
+        write_alpha(true, disc())
+        tasks.append((f"file{index}", (pred, true, None, Wanted(full=False))))
+    (folder / "pred1.png").write_bytes((folder / "pred1.png").read_bytes()[:60])
+    return tasks
+
+
+def test_bad_files_are_named_and_the_others_scored(tmp_path: Path):
+    outcomes = dict(score_all(score_files, tasks_with_faults(tmp_path), workers=0))
+    failed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Failure)}
+    assert list(outcomes) == [f"file{index}" for index in range(6)]
+    assert failed.keys() == {"file1", "file3"}
+    assert "pred1.png" in failed["file1"].reason and "sizes must agree" in failed["file3"].reason
+    assert outcomes["file0"]["image_sad"] == 0 < outcomes["file2"]["image_sad"]
+
+
+def test_worker_processes_give_the_same_figures_in_the_same_order(tmp_path: Path):
+    tasks = tasks_with_faults(tmp_path)
+    assert list(score_all(score_files, tasks, workers=2)) == list(score_all(score_files, tasks, workers=0))
+
+
+def test_an_error_in_the_code_is_not_taken_for_a_bad_file():
+    def broken() -> dict:
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError):
+        list(score_all(broken, [("x", ())], workers=0))

@@ -1,0 +1,125 @@
+"""validation.py with a stub for the network: what is scored, what is left out, and the same totals on any ranks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import matting
+from evaluation import validation
+from evaluation.validation import Column, score_dataset, validate
+from metrics import matting_metrics
+from tests.test_scoring import disc
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Discs:
+    """Seven soft discs; the last is all background, item `broken` cannot be read."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> dict:
+        if index == self.broken:
+            raise ValueError(f"disc{index}.png is cut short.")
+        alpha = torch.from_numpy(disc(index)[None]) * (index < 6)  # (1, H, W)
+        image = (alpha * 255).byte().expand(3, -1, -1)
+        return {"image": image, "alpha": alpha, "name": f"disc{index}"}
+
+
+def stub_mattes(model: object, image: torch.Tensor) -> SimpleNamespace:
+    """The photo's red is nearly the alpha: exact to 8 bits as refined, half of it as coarse."""
+    alpha = image[:1].float() / 255
+    return SimpleNamespace(coarse_alpha=alpha / 2, refined_alpha=alpha)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
+    monkeypatch.setattr(matting, "predict_mattes", stub_mattes)
+    return torch.nn.Identity()
+
+
+def test_means_are_those_of_the_mattes(model):
+    means = validate(model, Discs())
+    alphas = [Discs()[index]["alpha"][0].numpy() for index in range(7)]
+    expected = [matting_metrics(np.floor(alpha * 255).astype(np.float32) / 255 / 2, alpha, with_conn=False)
+                for alpha in alphas]  # fmt: skip
+    assert means["coarse_image_sad"] == pytest.approx(np.mean([e["image_sad"] for e in expected]), rel=1e-6)
+    assert means["coarse_edge_mse"] == pytest.approx(np.mean([e["edge_mse"] for e in expected[:6]]), rel=1e-6)
+    assert means["refined_image_sad"] < 0.1 * means["coarse_image_sad"]
+    regions = [f"{matte}_{region}" for matte in ("coarse", "refined") for region in ("image", "edge")]
+    assert means.keys() == {f"{region}_{metric}" for region in regions for metric in ("sad", "mse", "mad", "grad")}
+
+
+def test_the_mode_of_the_model_is_put_back(model):
+    for training in (True, False):
+        model.train(training)
+        validate(model, Discs())
+        assert model.training is training
+
+
+def test_a_photo_that_cannot_be_read_is_named_and_left_out(model, capsys):
+    broken = validate(model, Discs(broken=2))
+    assert "disc2.png is cut short" in capsys.readouterr().err
+    assert broken != validate(model, Discs())
+
+
+def test_edge_figures_exist_where_no_photo_has_an_edge(model):
+    means = validate(model, torch.utils.data.Subset(Discs(), [6]))
+    assert means["refined_edge_sad"] == 0 == means["coarse_edge_grad"]
+
+
+def test_nothing_to_score_is_an_error(model):
+    with pytest.raises(ValueError, match="data.check"):
+        validate(model, torch.utils.data.Subset(Discs(broken=0), [0]))
+
+
+def test_each_model_runs_once_a_photo(model, monkeypatch):
+    calls = []
+    monkeypatch.setattr(matting, "predict_mattes", lambda m, image: calls.append(m) or stub_mattes(m, image))
+    other = torch.nn.Identity()
+    columns = [Column("a", model, "coarse_alpha"), Column("b", model, "refined_alpha")]
+    columns.append(Column("c", other, "refined_alpha"))
+    scores = score_dataset(columns, Discs(), validation.QUICK, 0, progress=False)
+    assert len(calls) == 14 and len(scores.rows) == 21
+    assert [row["matte"] for row in scores.rows[:3]] == ["a", "b", "c"]
+    assert scores.rows[0]["difference"] == pytest.approx(float(Discs()[0]["alpha"].mean()) / 2, rel=0.02)
+
+
+RANK_SCRIPT = """
+import json, sys
+import torch, distributed, matting
+from tests.test_validation import Discs, stub_mattes
+from evaluation.validation import validate
+
+matting.predict_mattes = stub_mattes
+distributed.setup()
+means = validate(torch.nn.Identity(), Discs(broken=3))
+with open(f"{sys.argv[1]}/{distributed.rank()}.json", "w") as file:
+    json.dump(means, file)
+distributed.shutdown()
+"""
+
+
+def test_two_ranks_give_the_totals_of_one_process_to_the_last_bit(model, tmp_path):
+    """Seven photos, one of them broken: the shares differ in size."""
+    script = tmp_path / "rank.py"
+    script.write_text(RANK_SCRIPT, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("disc3.png is cut short") == 1
+    alone = validate(model, Discs(broken=3))
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) == alone

@@ -1,0 +1,133 @@
+"""Videos: every frame, in order, at the rate of the source, and files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import predict_fixtures
+import pytest
+import torch
+from predict_fixtures import contents, load_once, save
+
+import predict
+from matting import predict_alpha
+from photos import PhotoError, read_alpha
+from prediction import video
+from prediction.video import VideoReader, write_video
+
+run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
+
+RATE = 24000 / 1001
+
+
+def frames(count: int = 5, height: int = 36, width: int = 48) -> list[np.ndarray]:
+    return [np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8) for i in range(count)]
+
+
+def read_all(path: Path) -> list[np.ndarray]:
+    reader, found = VideoReader(path), []
+    while (frame := reader.read()) is not None:
+        found.append(frame)
+    return found
+
+
+def clip(path: Path, pictures: list[np.ndarray], rate: float = RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_video(path, rate) as append:
+        for picture in pictures:
+            append(picture)
+    return path
+
+
+def row_of(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"][0]
+
+
+@pytest.mark.parametrize("rate", [RATE, 12.5, 60])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mkv_keeps_every_level_and_the_rate(tmp_path, rate, channels):
+    pictures = [picture[..., 0] if channels == 1 else picture for picture in frames()]
+    path = clip(tmp_path / "a.mkv", pictures, rate)
+    assert VideoReader(path).rate == pytest.approx(rate, abs=1e-2)
+    for found, expected in zip(read_all(path), pictures, strict=True):
+        assert np.array_equal(found[..., 0] if channels == 1 else found, expected)
+
+
+def test_odd_sizes_lose_nothing(tmp_path):
+    pictures = frames(2, 35, 47)
+    found = read_all(clip(tmp_path / "a.mkv", pictures))
+    assert found[0].shape == (36, 48, 3) and np.array_equal(found[1][:35, :47], pictures[1])
+
+
+def test_a_video_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="stop"), write_video(tmp_path / "a.mkv", 25) as append:
+        append(frames(1)[0])
+        raise ValueError("stop")
+    with pytest.raises(PhotoError, match="not written whole"), write_video(tmp_path / "a.mkv", 25):
+        pass  # no frame: what a full disk looks like, as OpenCV does not say
+    assert not list(tmp_path.iterdir())
+
+
+def test_alpha_video_is_the_matte_of_each_frame(run, model_file, tmp_path):
+    source = clip(tmp_path / "in" / "walk.mkv", frames())
+    assert run("--input", source, "--output", tmp_path) == 0
+    model = load_once(model_file, torch.device("cpu"))
+    found = read_all(tmp_path / "walk.mkv")
+    for matte, frame in zip(found, frames(), strict=True):
+        expected = predict_alpha(model, torch.from_numpy(frame).permute(2, 0, 1))[0].numpy()
+        assert np.abs(matte[..., 0] / 255 - expected).max() < 0.5001 / 255
+    row = row_of(tmp_path)
+    assert (row["frames"], row["frame_rate"]) == (5, pytest.approx(RATE, abs=1e-2))
+
+
+def test_png_frames_and_the_other_kinds(run, tmp_path):
+    source = clip(tmp_path / "in" / "walk.mp4", frames())
+    assert run("--input", source, "--output", tmp_path / "cutout", "--kind", "cutout") == 0
+    assert set(contents(tmp_path / "cutout")) == {f"walk.frames/00000{number}.png" for number in range(1, 6)}
+    assert cv2.imread(str(tmp_path / "cutout/walk.frames/000001.png"), cv2.IMREAD_UNCHANGED).shape == (36, 48, 4)
+    assert run("--input", source, "--output", tmp_path / "red", "--kind", "composite", "--background", "red") == 0
+    assert len(read_all(tmp_path / "red" / "walk.mp4")) == 5
+    assert VideoReader(tmp_path / "red" / "walk.mp4").rate == pytest.approx(RATE, abs=1e-2)
+
+
+def test_an_interrupted_folder_of_frames_is_finished(run, tmp_path, monkeypatch):
+    source = clip(tmp_path / "in" / "walk.mkv", frames())
+    flags = ("--input", source, "--output", tmp_path / "out", "--video", "png")
+    predict_mattes, calls = predict.predict_mattes, []
+
+    def count(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return predict_mattes(*arguments, **options)
+
+    monkeypatch.setattr(predict, "predict_mattes", count)
+    assert run(*flags) == predict.INTERRUPTED
+    assert len(contents(tmp_path / "out")) == 3
+    assert run(*flags, "--skip-existing") == 0
+    assert len(contents(tmp_path / "out")) == 5 and len(calls) == 4 + 2
+    assert run(*flags, "--skip-existing") == 0 and len(calls) == 6  # now it is known to be whole
+    assert read_alpha(tmp_path / "out" / "walk.frames" / "000005.png").shape == (36, 48)
+
+
+def test_a_video_cut_short_is_done_as_far_as_it_goes_and_named(run, tmp_path, capsys):
+    whole = clip(tmp_path / "whole.mkv", frames(20)).read_bytes()
+    save(tmp_path / "in" / "photo.png")
+    (tmp_path / "in" / "cut.mkv").write_bytes(whole[:len(whole) // 2])
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
+    assert "cut.mkv is cut short, only " in capsys.readouterr().err
+    assert set(contents(tmp_path / "out")) == {"cut.mkv", "photo.png"}
+    assert 0 < len(read_all(tmp_path / "out" / "cut.mkv")) < 20
+
+
+def test_a_missing_rate_is_said(tmp_path, monkeypatch):
+    class WithoutRate(cv2.VideoCapture):
+        def get(self, what: int) -> float:
+            return 0.0 if what == cv2.CAP_PROP_FPS else super().get(what)
+
+    path = clip(tmp_path / "a.mkv", frames(2))
+    monkeypatch.setattr(video.cv2, "VideoCapture", WithoutRate)
+    assert VideoReader(path).rate == video.DEFAULT_RATE and VideoReader(path).notes

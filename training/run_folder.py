@@ -1,0 +1,98 @@
+"""A run's folder: made once, logged to a row an epoch, found again to resume."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, whole_file, write_json
+
+LOG_FILE = "training_log.csv"
+CONFIG_FILE = "config.json"
+
+
+class RunError(ValueError):
+    """A run folder that cannot be made or resumed; the message says what to do."""
+
+
+def create_run(output: str, name: str) -> Path:
+    """Make output/<name>_<date>_<time>/; a second run in the same second gets a number."""
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ("", *(f"_{i}" for i in range(2, 100))):
+        folder = Path(output) / f"{name}_{stamp}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(f"{folder} cannot be made ({error.strerror}): choose another with --output.") from error
+        return folder
+    raise RunError(f"{output} already holds 99 runs of this second: start again.")
+
+
+def find_run(output: str, run: str) -> Path:
+    """The named run (a path, or its name under `output`), or the newest one for an empty name.
+
+    The newest is the one whose state or settings were written last: a run that was killed before its first saving
+    counts, as going on with an older one in its place would be a surprise.
+    """
+    if not run:
+        runs = [file.parent for file in Path(output).glob(f"*/{CONFIG_FILE}")]
+        if not runs:
+            raise RunError(f"{output} holds no run: start one without --resume.")
+        return max(runs, key=_written)
+    for folder in (Path(run), Path(output) / run):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    raise RunError(f"{run} is not a run folder (no {CONFIG_FILE}): name one under {output}, or give --resume alone "
+                   "for the newest.")
+
+
+def _written(folder: Path) -> float:
+    """When the state or settings were last written, in seconds."""
+    files = [folder / name for name in (CONFIG_FILE, STATE_FILE, PREVIOUS_STATE_FILE)]
+    return max(file.stat().st_mtime for file in files if file.is_file())
+
+
+def has_state(folder: Path) -> bool:
+    """Whether there is anything to resume; a run that was killed before its first saving begins again."""
+    return any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
+    """The settings in a run's config.json, and the file's name for messages. Raises RunError."""
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): repair it, or copy the one of a run with the same settings."
+                       ) from error
+    if not isinstance(values, dict):
+        raise RunError(f"{path} does not hold settings by name: copy the one of a run with the same settings.")
+    return values, str(path)
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """config.json, written only where it says something else: a run that goes on does not become newer by that."""
+    path = folder / CONFIG_FILE
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != settings:
+        write_json(path, settings)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of savings that a kill cut off; they can be as large as the state itself."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def write_log(folder: Path, rows: Sequence[dict]) -> None:
+    """training_log.csv, whole, from the rows that the training state holds: no duplicate and no gap after a kill."""
+    # the columns of the last row first: the row before the first step has no losses yet
+    columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))
+    with whole_file(folder / LOG_FILE) as temporary:
+        pd.DataFrame(list(rows), columns=columns).to_csv(temporary, index=False, float_format="%.6g")

@@ -1,0 +1,264 @@
+"""One run's state and its epoch loop; train.py decides what happens between epochs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import distributed
+from devices import autocast
+from losses import matting_losses
+from models import MattingNetwork
+from training.optimization import AveragedNetwork, build_optimizer, clip_gradients, learning_rate_at, set_learning_rate
+from training.random_state import random_state, restore_random_state
+
+NAMES_SHOWN = 20
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row without a finite gradient; the message names the photos and what to try."""
+
+
+@dataclass
+class Progress:
+    """What a run has done; saved and restored as it is. Each list and number is a plain Python value."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches done in the current epoch
+    step: int = 0  # optimizer steps
+    sums: dict[str, float] = field(default_factory=dict)  # this rank's loss terms added up over the current epoch
+    bad_steps: int = 0  # steps skipped for a non-finite gradient, in the current epoch
+    bad_in_a_row: int = 0
+    epoch_seconds: float = 0.0
+    total_seconds: float = 0.0
+    best_sad: float = math.inf
+    best_epoch: int = 0
+    rows: list[dict] = field(default_factory=list)  # of training_log.csv
+
+
+class Trainer:
+    """Model, optimizer, scaler and average, with the step that moves them. Exact: its state restores every bit.
+
+    `config` is any object with the fields of config.Config that are read here; `precision` an autocast dtype.
+    """
+
+    def __init__(self, model: MattingNetwork, config: Any, device: torch.device, precision: torch.dtype,
+                 batches_per_epoch: int) -> None:
+        self.model, self.config, self.device, self.precision = model, config, device, precision
+        self.batches_per_epoch = batches_per_epoch
+        self.average = AveragedNetwork(model, config.ema_decay)
+        is_trained = config.pretrained or config.backbone_weights or config.init_from
+        scale = config.encoder_lr_scale if is_trained else 1.0
+        self.optimizer = build_optimizer(model, learning_rate=config.learning_rate, encoder_lr_scale=scale,
+                                         refiner_lr_scale=config.refiner_lr_scale, weight_decay=config.weight_decay)
+        # Always on: it is what skips a non-finite step without asking the device. Only fp16 needs its scale, see _step.
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**16 if precision == torch.float16 else 1.0)
+        self.progress = Progress()
+        self.loss_weights = {name.removeprefix("weight_"): value for name, value in vars(config).items()
+                             if name.startswith("weight_") and name != "weight_decay"}
+        self.network = self._wrap(model)
+        # photos and loss of the last batches, to name the ones to blame when the run has to stop
+        self._recent: deque[tuple[list[str], Tensor]] = deque(maxlen=config.max_bad_steps * config.accumulation_steps)
+        self._terms: list[str] = []  # names of what _sums holds
+        self._sums: Tensor | None = None  # (terms,) on the device, read only at the log interval
+        self._bad = torch.zeros(2, device=device)  # bad steps of the epoch, and in a row
+
+    def _wrap(self, model: nn.Module) -> nn.Module:
+        if self.config.compile:
+            model = torch.compile(model)
+        if distributed.world_size() > 1:
+            # a part whose losses are all switched off has no gradient to wait for
+            model = nn.parallel.DistributedDataParallel(
+                model, device_ids=[self.device] if self.device.type == "cuda" else None, broadcast_buffers=False,
+                gradient_as_bucket_view=True, find_unused_parameters=not all(self.loss_weights.values()))
+        return model
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.batches_per_epoch / self.config.accumulation_steps)
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def place(self) -> int:
+        """Which of total_steps the current batch ends (0-based).
+
+        Counted from the place in the run, not from the steps made: a run that goes on with twice the processes makes
+        half the steps an epoch, and still has its schedules end where its epochs end.
+        """
+        in_epoch = max(0, math.ceil(self.progress.batch / self.config.accumulation_steps) - 1)
+        return self.progress.epoch * self.steps_per_epoch + in_epoch
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak group's rate of the step that the current batch ends."""
+        return learning_rate_at(self.place, self.total_steps, self.config.learning_rate, self.config.lr_schedule)
+
+    def _weights_now(self) -> dict[str, float]:
+        """Loss weights of the current batch: the teacher's pull fades to nothing at the end of the run."""
+        fading = 1.0 - self.place / self.total_steps
+        return self.loss_weights | {"alignment": self.loss_weights["alignment"] * fading}
+
+    def _freeze_teacher_when_due(self) -> None:
+        """At an epoch's border, so that all of its rows have the same terms; DDP must learn that a part went quiet."""
+        learns = self.model.teacher is not None and not self.model.teacher_is_frozen
+        if learns and self.progress.epoch >= math.ceil(self.config.teacher_share * self.config.epochs):
+            self.model.freeze_teacher()
+            self.network = self._wrap(self.model)
+
+    def train_one_epoch(self, batches: Iterable[dict], after_step: Callable[[], bool]) -> bool:
+        """Train on the rest of the epoch. after_step returns True to stop at this step's border; then so does this.
+
+        The caller's iterable must start at progress.batch. No reading of device values here but at the log interval.
+        Raises NonFiniteError.
+        """
+        self._freeze_teacher_when_due()
+        self.network.train()
+        self._sums = None
+        for batch in batches:
+            self.train_batch(batch)
+            if self._at_step_border():
+                if self.progress.step % self.config.log_interval == 0:
+                    self.read_device()
+                if after_step():
+                    return True
+        self.read_device()
+        return False
+
+    def _at_step_border(self) -> bool:
+        done = self.progress.batch
+        return done % self.config.accumulation_steps == 0 or done == self.batches_per_epoch
+
+    def train_batch(self, batch: dict) -> None:
+        """Forward, loss and backward of one batch, and a step where a group of accumulated batches is full."""
+        image = batch["image"].to(self.device, non_blocking=True, memory_format=torch.channels_last).float() / 255
+        alpha = batch["alpha"].to(self.device, non_blocking=True).float() / 255
+        first = self.progress.batch - self.progress.batch % self.config.accumulation_steps
+        group = min(self.config.accumulation_steps, self.batches_per_epoch - first)  # the tail group may be smaller
+        student_view = self._student_view(image)
+        self.progress.batch += 1
+        at_border = self._at_step_border()
+        synchronized = at_border or self.network is self.model or not hasattr(self.network, "no_sync")
+        with contextlib.nullcontext() if synchronized else self.network.no_sync():
+            with autocast(self.device, self.precision):
+                output = self.network(image, alpha, student_view)
+            terms = matting_losses(output, alpha, self._weights_now())
+            self.scaler.scale(terms["loss"] / group).backward()
+        self._count(terms)
+        self._recent.append((batch["name"], terms["loss"].detach()))
+        if at_border:
+            self._step()
+
+    def _student_view(self, image: Tensor) -> Tensor | None:
+        """The photo as the student sees it: at native-resolution prediction it is smaller than the refiner's.
+
+        The scale is drawn per batch from 1 ... max_student_downscale, the same on every rank.
+        """
+        key = (self.config.seed, self.progress.epoch, self.progress.batch)
+        scale = random.Random(repr(key)).randint(1, self.config.max_student_downscale)
+        if scale == 1:
+            return None
+        size = [max(1, side // scale) for side in image.shape[-2:]]
+        return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+    def _step(self) -> None:
+        frozen = self.progress.epoch < self.config.freeze_encoder_epochs
+        set_learning_rate(self.optimizer, self.learning_rate, student_frozen=frozen)
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self.model.parameters(), self.config.gradient_clip)
+        self.scaler.step(self.optimizer)  # does nothing where a gradient is not finite
+        # without fp16 the scale stays 1: halved at each bad step, and never raised, it would end as an underflow
+        self.scaler.update(None if self.precision == torch.float16 else 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.progress.step)
+        bad = 1.0 - torch.isfinite(norm).float()
+        self._bad = torch.stack([self._bad[0] + bad, (self._bad[1] + bad) * bad])
+        self.progress.step += 1
+
+    def _count(self, terms: dict[str, Tensor]) -> None:
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        self._terms = list(terms)
+        if self._sums is None:
+            self._sums = torch.tensor([self.progress.sums.get(name, 0.0) for name in terms], device=self.device)
+            self._bad = torch.tensor([self.progress.bad_steps, self.progress.bad_in_a_row], device=self.device).float()
+        # a step that is skipped must not make the whole epoch's mean nan
+        self._sums = self._sums + torch.where(torch.isfinite(values), values, 0.0)
+
+    def read_device(self) -> None:
+        """Bring sums and counters to the host: a device sync point. Raises NonFiniteError."""
+        if self._sums is None:
+            return
+        self.progress.sums = dict(zip(self._terms, self._sums.tolist(), strict=True))
+        self.progress.bad_steps, self.progress.bad_in_a_row = (int(count) for count in self._bad.tolist())
+        if self.progress.bad_in_a_row >= self.config.max_bad_steps:
+            raise NonFiniteError(self._blame())
+
+    def _blame(self) -> str:
+        """What to say when a run cannot go on: the photos whose loss was not finite, else all of the last steps."""
+        guilty = [name for names, loss in self._recent if not torch.isfinite(loss) for name in names]
+        photos = sorted(set(guilty or [name for names, _ in self._recent for name in names]))
+        more = f" and {len(photos) - NAMES_SHOWN} more" if len(photos) > NAMES_SHOWN else ""
+        return (f"{self.progress.bad_in_a_row} steps in a row had no finite {'loss' if guilty else 'gradient'}, on "
+                f"{', '.join(photos[:NAMES_SHOWN])}{more}: go on from the last saved state with --resume and --amp "
+                "bf16 or off, or a lower --learning-rate; or look at these photos with python -m data.check.")
+
+    def mean_losses(self) -> dict[str, float]:
+        """Mean of each loss term over the batches of this epoch so far, over all ranks."""
+        names, batches = list(self.progress.sums), self.progress.batch
+        if not batches:
+            return {}
+        sums = torch.tensor([self.progress.sums[name] for name in names], dtype=torch.float64)
+        return dict(zip(names, (distributed.mean_over_ranks(sums) / batches).tolist(), strict=True))
+
+    def end_epoch(self) -> None:
+        """Close the epoch's counters; the totals stay."""
+        self.progress.epoch += 1
+        self.progress.batch = self.progress.bad_steps = 0
+        self.progress.epoch_seconds = 0.0
+        self.progress.sums, self._sums = {}, None
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """What must not change within an epoch, or the batches of its rest would be others."""
+        return {"processes": distributed.world_size(), "batches_per_epoch": self.batches_per_epoch,
+                "batch_size": self.config.batch_size, "accumulation_steps": self.config.accumulation_steps}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-exact continuation needs, as plain types and tensors (loads with weights_only).
+
+        Every rank must call it: each has sums and random generators of its own. Raises NonFiniteError.
+        """
+        self.read_device()
+        own = {"sums": self.progress.sums, "random": random_state(self.device)}
+        return {"model": self.model.state_dict(), "average": self.average.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+                "precision": str(self.precision), "progress": asdict(self.progress), "layout": self.layout,
+                "ranks": distributed.all_gather_objects([own])}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what state_dict returned; this run's settings hold where they differ from the saved ones."""
+        self.model.load_state_dict(state["model"])
+        self.average.network.load_state_dict(state["average"])
+        settings = [{"weight_decay": group["weight_decay"], "lr_scale": group["lr_scale"]}
+                    for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group |= own
+        if state["precision"] == str(self.precision):
+            self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        if distributed.rank() < len(state["ranks"]):  # a rank that is new starts from its own seed
+            own = state["ranks"][distributed.rank()]
+            self.progress.sums = own["sums"]
+            restore_random_state(own["random"], self.device)
