@@ -92,7 +92,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingN
         load_weights(model, path)
     except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the variant that its metadata names "
-                              f"({str(error).splitlines()[0]}): train it again, or use the file as written.") from error
+                              f"({' '.join(str(error).split())[:200]}): train it again, or use the file as written."
+                              ) from error
     return model.to(device=device, memory_format=torch.channels_last).eval()
 
 

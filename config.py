@@ -23,6 +23,8 @@ USE_TEACHER = True  # train with the Swin teacher that encodes the true alpha
 USE_REFINER = True  # full-resolution refiner; without it the network is TwinSwin-Matte
 REFINER_CHANNELS = 32  # width of the refiner: 16, 32 or a multiple of 32
 REFINER_BLOCKS = 3  # dilated blocks of the refiner; each adds 4 pixels to its reach
+USE_ATTENTION = True  # hold the refiner to uncertain pixels; without it (for comparison) no tile can be skipped
+SMART_INIT = True  # the refiner starts as the identity; without it (for comparison) it starts with random corrections
 PRETRAINED = True  # start the encoders from ImageNet weights (downloaded once by timm)
 BACKBONE_WEIGHTS = ""  # local file with the backbone's weights, in timm's or the official Swin naming
 INIT_FROM = ""  # checkpoint (best.safetensors) to fine-tune; it is evaluated before the first step
@@ -56,6 +58,7 @@ WEIGHT_BCE = 1.0  # cross-entropy on the coarse logits
 WEIGHT_L1 = 1.0  # |alpha - truth|, coarse and refined
 WEIGHT_GRADIENT = 1.0  # |gradient of alpha - gradient of truth|, coarse and refined
 WEIGHT_LAPLACIAN = 0.5  # Laplacian pyramid, coarse and refined
+WEIGHT_EDGE = 0.0  # |alpha - truth| once more in the band around the true alpha's edges, refined only
 WEIGHT_TEACHER = 0.5  # the teacher's own reconstruction of the true alpha
 WEIGHT_ALIGNMENT = 4.0  # the student's relations between places toward the teacher's; fades to 0 over the run
 
@@ -107,6 +110,8 @@ class Config:
     use_refiner: bool = USE_REFINER
     refiner_channels: int = REFINER_CHANNELS
     refiner_blocks: int = REFINER_BLOCKS
+    use_attention: bool = USE_ATTENTION
+    smart_init: bool = SMART_INIT
     pretrained: bool = PRETRAINED
     backbone_weights: str = BACKBONE_WEIGHTS
     init_from: str = INIT_FROM
@@ -134,6 +139,7 @@ class Config:
     weight_l1: float = WEIGHT_L1
     weight_gradient: float = WEIGHT_GRADIENT
     weight_laplacian: float = WEIGHT_LAPLACIAN
+    weight_edge: float = WEIGHT_EDGE
     weight_teacher: float = WEIGHT_TEACHER
     weight_alignment: float = WEIGHT_ALIGNMENT
     device: str = DEVICE
@@ -191,7 +197,8 @@ class Config:
     def model_options(self) -> dict:
         """Keyword arguments of models.build_model that a checkpoint needs to rebuild its model."""
         return dict(backbone=self.variant.backbone, image_size=self.working_size, use_refiner=self.use_refiner,
-                    refiner_channels=self.refiner_channels, refiner_blocks=self.refiner_blocks)
+                    refiner_channels=self.refiner_channels, refiner_blocks=self.refiner_blocks,
+                    use_attention=self.use_attention)
 
     def as_dict(self) -> dict:
         return dataclasses.asdict(self)

@@ -50,7 +50,7 @@ def choose_precision(amp: str, device: torch.device) -> torch.dtype:
             return torch.bfloat16
         return torch.float16 if device.type == "cuda" else torch.float32
     if amp == "fp16" and device.type == "cpu":
-        raise DeviceError("fp16 does not work on a CPU: choose --amp auto, bf16 or off.")
+        raise DeviceError("fp16 does not work on a CPU: choose auto, bf16 or off.")
     return DTYPES[amp]
 
 

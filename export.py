@@ -186,7 +186,8 @@ def dynamic_roll() -> Iterator[None]:
 def describe(model: MattingNetwork, metadata: dict[str, Any], *, half: bool) -> dict[str, str]:
     """Metadata of the file: that of the checkpoint, and what a program without PyTorch needs to know."""
     refiner = model.refiner
-    needs = None if refiner is None else {"channels": refiner.channels, "receptive_radius": refiner.receptive_radius}
+    needs = None if refiner is None else {name: getattr(refiner, name)
+                                         for name in ("channels", "receptive_radius", "use_attention")}
     texts = {key: json.dumps(metadata[key]) for key in ("model", "config", "scores")}
     return {"format": FORMAT, **texts, "preprocessing": metadata["preprocessing"],
             "variant": variant_name(metadata["model"]), "precision": "float16" if half else "float32",

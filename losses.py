@@ -15,12 +15,26 @@ from torch import Tensor
 
 PYRAMID_LEVELS = 5
 RELATION_GRID = 12
+EDGE_RADIUS = 4  # pixels of the training crop
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # the 5-tap Gaussian of Burt and Adelson, 1983
 
 
 def l1_loss(prediction: Tensor, truth: Tensor) -> Tensor:
     """Mean |p - g|. (N, 1, H, W) alphas to a scalar."""
     return (prediction - truth).abs().mean()
+
+
+def edge_loss(prediction: Tensor, truth: Tensor, radius: int = EDGE_RADIUS) -> Tensor:
+    """|p - g| in the band where the true alpha is soft or changes within `radius` pixels, over all pixels. Scalar.
+
+    What a person sees is the edge, and a mean over the image is nearly blind to it. Divided by the number of all
+    pixels, not of the band's: see the module's first lines.
+    """
+    side = 2 * radius + 1
+    highest = F.max_pool2d(truth, side, stride=1, padding=radius)  # (N, 1, H, W)
+    lowest = -F.max_pool2d(-truth, side, stride=1, padding=radius)
+    band = (highest > 0) & (lowest < 1)
+    return ((prediction - truth).abs() * band).mean()
 
 
 def gradient_loss(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -84,7 +98,7 @@ def matting_losses(output, alpha: Tensor, weights: Mapping[str, float]) -> dict[
     """Named terms of one batch, unweighted, and their weighted sum under "loss".
 
     output: models.MattingOutput; alpha: truth (N, 1, H, W) in [0, 1]; weights: bce, l1, gradient, laplacian,
-    teacher, alignment. Runs in float32 outside autocast whatever the network's precision; a term of weight 0 is
+    edge, teacher, alignment. Runs in float32 outside autocast whatever the network's precision; a term of weight 0 is
     not computed. Where there is no refiner the refined terms are absent.
     """
     with torch.autocast(device_type=alpha.device.type, enabled=False):
@@ -108,6 +122,8 @@ def matting_losses(output, alpha: Tensor, weights: Mapping[str, float]) -> dict[
             add(f"{which}_l1", "l1", lambda matte=matte: l1_loss(matte, alpha))
             add(f"{which}_gradient", "gradient", lambda matte=matte: gradient_loss(matte, alpha))
             add(f"{which}_laplacian", "laplacian", lambda matte=matte: laplacian_loss(matte, alpha))
+        if "refined" in mattes:
+            add("refined_edge", "edge", lambda: edge_loss(mattes["refined"], alpha))
         if output.teacher_logits is not None:
             add("teacher_bce", "teacher", lambda: cross_entropy_loss(output.teacher_logits.float(), student_alpha))
         if output.teacher_features is not None:

@@ -7,6 +7,7 @@ web page and the benchmark all come through here, so a number that is reported b
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -79,7 +80,7 @@ def refine_uncertain(refiner: Refiner, image: Tensor, coarse: Tensor, *, tile: i
     """
     height, width = coarse.shape[-2:]
     refined = coarse.clone()
-    tiles = list(_uncertain_tiles(coarse, tile))
+    tiles = list(_uncertain_tiles(coarse, tile) if refiner.use_attention else _all_tiles(coarse, tile))
     halo = refiner.receptive_radius
     window = (min(height, tile + 2 * halo), min(width, tile + 2 * halo))
     batch = _tiles_per_batch(refiner, window, coarse.device, max_memory)
@@ -106,6 +107,11 @@ def _uncertain_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
         rows.append(attention.view(-1, tile).amax(1))  # (tiles in a row,)
     for y, x in (torch.stack(rows) >= GATE).nonzero().tolist():
         yield y * tile, x * tile
+
+
+def _all_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
+    """Corners of every tile: without attention the refiner may change any pixel."""
+    return itertools.product(range(0, coarse.shape[-2], tile), range(0, coarse.shape[-1], tile))
 
 
 def _tiles_per_batch(refiner: Refiner, window: tuple[int, int], device: torch.device, max_memory: int | None) -> int:

@@ -46,8 +46,9 @@ class OnnxMatting:
 class OnnxRefiner:
     """Stands where a models.Refiner stands in prediction."""
 
-    def __init__(self, session: Session, *, channels: int, receptive_radius: int) -> None:
+    def __init__(self, session: Session, *, channels: int, receptive_radius: int, use_attention: bool = True) -> None:
         self.session = session
+        self.use_attention = use_attention
         self.channels = channels
         self.receptive_radius = receptive_radius
 

@@ -12,6 +12,7 @@ import io
 import os
 import secrets
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -254,6 +255,8 @@ def _decode(
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, Image.Image]]:
     """The open file and Pillow's view of its headers; whatever fails inside becomes one PhotoError."""
+    # Pillow would print it into the progress bar; Photo.notes says it
+    warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse 179 megapixels, whatever max_pixels says
     if os.path.isdir(path):
         raise PhotoError(f"{path} is a folder, not a photo: name the files in it, or rename it.")

@@ -96,7 +96,8 @@ def build_sets(config: Config) -> tuple[Dataset, Dataset]:
 
 def build_network(config: Config, fresh: bool) -> MattingNetwork:
     """The network with its first weights; a run that goes on gets its own later, and needs none of these."""
-    model = build_model(**config.model_options, use_teacher=config.use_teacher, drop_path=config.drop_path,
+    model = build_model(**config.model_options, use_teacher=config.use_teacher, smart_init=config.smart_init,
+                        drop_path=config.drop_path,
                         pretrained=config.pretrained and fresh and not config.init_from,
                         backbone_weights=config.backbone_weights if fresh else None)
     if config.init_from and fresh:

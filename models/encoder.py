@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import huggingface_hub
 import safetensors.torch
 import timm
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIDES = (4, 8, 16, 32)
+HUB_FILE = "model.safetensors"
+HUB_TIMEOUT = 10  # seconds
 PADDING_MULTIPLE = STRIDES[-1]  # patch merging halves exactly only for multiples of the last stride
 
 
@@ -53,19 +56,30 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
     """timm's feature extractor; always_partition and strict_img_size let one set of weights take any size."""
     options = dict(features_only=True, in_chans=in_channels, drop_path_rate=drop_path,
                    strict_img_size=False, always_partition=True)
-    if weights_file:
-        overlay = {"state_dict": _read_backbone_weights(weights_file)}
-        try:
-            return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise PretrainedWeightsError(f"{weights_file} does not hold weights of {backbone} ({reason}): name a "
-                                         "file for this MODEL_IDX.") from error
-    if not pretrained:
+    if pretrained and not weights_file:
+        weights_file = _download_weights(backbone)
+    if not weights_file:
         return timm.create_model(backbone, pretrained=False, **options)
+    overlay = {"state_dict": _read_backbone_weights(weights_file)}
     try:
-        return timm.create_model(backbone, pretrained=True, **options)
-    except Exception as error:  # the hub client raises a different class for each way a network can fail
+        return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise PretrainedWeightsError(f"{weights_file} does not hold weights of {backbone} ({reason}): name a "
+                                     "file for this MODEL_IDX.") from error
+
+
+def _download_weights(backbone: str) -> str:
+    """timm's ImageNet weights of the backbone, from the hub's cache on this machine or, once, from the hub."""
+    repository = timm.get_pretrained_cfg(backbone).hf_hub_id
+    cached = huggingface_hub.try_to_load_from_cache(repository, HUB_FILE)
+    if isinstance(cached, str):
+        return cached
+    try:
+        # the hub's client repeats a failing download for most of a minute: ask once whether there is a network
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
+        return huggingface_hub.hf_hub_download(repository, HUB_FILE)
+    except Exception as error:  # the client raises a different class for each way a network can fail
         raise PretrainedWeightsError(
             f"The ImageNet weights of {backbone} could not be downloaded ({type(error).__name__}): connect to the "
             "network once (they are kept in the cache), or give a local file with --backbone-weights FILE, or "

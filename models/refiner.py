@@ -46,14 +46,17 @@ class Refiner(nn.Module):
 
     No downsampling, and no normalization: either would make a pixel depend on more than its receptive field, and a
     tile of a photo would no longer agree with the whole photo. The last layer starts at zero, so delta is 0 and the
-    refined matte is the coarse one, bit for bit, at step 0 (smart initialization).
+    refined matte is the coarse one, bit for bit, at step 0 (smart initialization). Without attention or smart
+    initialization it is what experiments/ablation.py compares with, and a matte costs the whole photo's pixels.
 
     Input: image (N, 3, H, W) and coarse alpha (N, 1, H, W), both in [0, 1]. Output: refined alpha (N, 1, H, W).
     """
 
-    def __init__(self, channels: int = 32, branch_channels: int = 16, blocks: int = 3) -> None:
+    def __init__(self, channels: int = 32, branch_channels: int = 16, blocks: int = 3, *, use_attention: bool = True,
+                 smart_init: bool = True) -> None:
         super().__init__()
         self.channels = channels
+        self.use_attention = use_attention
         self.stem = nn.Conv2d(5, channels, 3, padding=1)
         self.blocks = nn.Sequential(*(DilatedInception(channels, branch_channels) for _ in range(blocks)))
         self.head = nn.Conv2d(channels, 1, 3, padding=1)
@@ -63,13 +66,16 @@ class Refiner(nn.Module):
                 nn.init.zeros_(layer.bias)
         for block in self.blocks:
             block.mix.weight.data *= RESIDUAL_SCALE
-        nn.init.zeros_(self.head.weight)
+        if smart_init:
+            nn.init.zeros_(self.head.weight)
         # pixels to each side that can change a pixel: Sobel, stem, one dilated convolution a block, head
         self.receptive_radius = 1 + 1 + blocks * max(DILATIONS) + 1
 
     def forward(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
-        delta = self.delta(image, coarse_alpha)
-        return (coarse_alpha + uncertainty(coarse_alpha) * delta).clamp(0.0, 1.0)
+        correction = self.delta(image, coarse_alpha)
+        if self.use_attention:
+            correction = uncertainty(coarse_alpha) * correction
+        return (coarse_alpha + correction).clamp(0.0, 1.0)
 
     def delta(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
         """The bounded correction before attention, float32 (N, 1, H, W) in [-1, 1]."""

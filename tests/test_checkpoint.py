@@ -37,8 +37,10 @@ def test_a_checkpoint_rebuilds_its_own_model_without_the_teacher(saved):
     assert not any("teacher" in name for name in safetensors.torch.load_file(path))
     loaded, image = load_model(path), torch.rand(1, 3, 64, 64)
     assert loaded.teacher is None and loaded.image_size == 64 and not loaded.training
-    with torch.no_grad():
-        assert torch.equal(loaded(image).refined_alpha, model(image).refined_alpha)
+    own = model.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in loaded.state_dict().items())
+    with torch.no_grad():  # load_model's memory format chooses other kernels: equal weights, not equal rounding
+        assert torch.allclose(loaded(image).refined_alpha, model(image).refined_alpha, atol=1e-5)
     assert read_metadata(path)["config"] == {"seed": 1}
     assert "long side" in read_metadata(path)["preprocessing"]
 

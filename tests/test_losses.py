@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from losses import alignment_loss, gradient_loss, l1_loss, laplacian_loss, matting_losses
+from losses import alignment_loss, edge_loss, gradient_loss, l1_loss, laplacian_loss, matting_losses
 from models.matting_network import MattingOutput, saturating_sigmoid
 
-WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, teacher=0.5, alignment=1.0)
+WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, teacher=0.5, alignment=1.0)
 
 
 def output_for(logits: torch.Tensor) -> MattingOutput:
@@ -45,6 +45,18 @@ def test_gradient_loss_of_a_shifted_edge_by_hand():
     assert gradient_loss(torch.rand(1, 1, 1, 1), torch.rand(1, 1, 1, 1)).item() == 0.0
 
 
+def test_the_edge_loss_sees_the_band_and_nothing_else():
+    truth = torch.zeros(1, 1, 8, 16)
+    truth[..., 8:] = 1.0  # the band of radius 1 is columns 7 and 8
+    wrong_inside, wrong_outside = truth.clone(), truth.clone()
+    wrong_inside[..., 7] = 0.5
+    wrong_outside[..., :7] = 0.5
+    assert edge_loss(wrong_inside, truth, radius=1).item() == pytest.approx(0.5 / 16)
+    assert edge_loss(wrong_outside, truth, radius=1).item() == 0.0
+    soft = torch.full((1, 1, 8, 16), 0.3)  # glass: unknown everywhere, though it has no edge
+    assert edge_loss(soft + 0.2, soft).item() == pytest.approx(0.2)
+
+
 def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
     """What makes several processes agree with one."""
     logits, alpha = torch.randn(4, 1, 32, 32), torch.rand(4, 1, 32, 32)
@@ -74,4 +86,4 @@ def test_a_term_of_weight_zero_is_left_out_and_names_are_stable():
     logits = torch.randn(1, 1, 16, 16)
     names = set(matting_losses(output_for(logits), torch.rand(1, 1, 16, 16), WEIGHTS | {"laplacian": 0.0}))
     assert names == {"loss", "coarse_bce", "coarse_l1", "coarse_gradient", "refined_l1", "refined_gradient",
-                     "teacher_bce", "alignment"}
+                     "refined_edge", "teacher_bce", "alignment"}

@@ -11,9 +11,9 @@ from models import Refiner, build_model
 from models.refiner import uncertainty
 
 
-def awake_refiner(seed: int = 0) -> Refiner:
-    torch.manual_seed(seed)
-    refiner = Refiner().eval()
+def awake_refiner(**options) -> Refiner:
+    torch.manual_seed(0)
+    refiner = Refiner(**options).eval()
     torch.nn.init.normal_(refiner.head.weight, std=0.05)
     return refiner
 
@@ -54,6 +54,15 @@ def test_sure_photos_are_not_refined_at_all():
     image = torch.randint(0, 256, (3, 200, 200), dtype=torch.uint8)
     refined, share = refine_uncertain(awake_refiner(), image, torch.ones(1, 200, 200))
     assert share == 0.0 and torch.equal(refined, torch.ones(1, 200, 200))
+
+
+@torch.inference_mode()
+def test_without_attention_no_tile_is_skipped():
+    refiner = awake_refiner(use_attention=False)
+    image, coarse = photo_and_disc(300, 410)
+    refined, share = refine_uncertain(refiner, image, coarse, tile=64)
+    assert share == 1.0
+    assert (refined - refiner(image[None].float() / 255, coarse[None])[0]).abs().max() <= 1e-5
 
 
 @torch.inference_mode()

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from losses import matting_losses
-from models import PretrainedWeightsError, build_model
+from models import PretrainedWeightsError, build_model, encoder
 from models.matting_network import saturating_sigmoid
 from models.refiner import Refiner, gradient_map, uncertainty
 
 TINY = "swin_tiny_patch4_window7_224"
-WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, teacher=0.5, alignment=1.0)
+WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, teacher=0.5, alignment=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,15 @@ def test_refiner_cannot_move_a_sure_pixel():
         refined = refiner(torch.rand(1, 3, 40, 40), coarse)
     assert torch.equal(refined[..., :30], coarse[..., :30])
     assert not torch.equal(refined[..., 30:], coarse[..., 30:])
+
+
+def test_what_the_ablation_switches_off_is_off():
+    image, sure = torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
+    unsure = torch.full((1, 1, 32, 32), 0.5)
+    with torch.no_grad():
+        assert not torch.equal(Refiner(smart_init=False)(image, unsure), unsure)
+        assert torch.equal(Refiner(smart_init=False)(image, sure), sure)
+        assert not torch.equal(Refiner(smart_init=False, use_attention=False)(image, sure), sure)
 
 
 def test_receptive_radius_is_as_stated():
@@ -148,6 +157,37 @@ def test_weights_that_cannot_be_had_are_one_sentence(tmp_path):
     for path, words in ((str(tmp_path / "none.pth"), "does not exist"), (str(broken), "not a readable weight file")):
         with pytest.raises(PretrainedWeightsError, match=words):
             build_model(backbone=TINY, image_size=32, backbone_weights=path)
+
+
+def test_without_a_network_one_sentence_names_the_three_ways_on(monkeypatch, tmp_path):
+    asked = []
+
+    class NoNetwork:
+        def head(self, url, timeout):
+            asked.append(url)
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr(encoder.huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(encoder.huggingface_hub, "get_session", NoNetwork)
+    monkeypatch.setattr(encoder.huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("downloads all the same"))
+    with pytest.raises(PretrainedWeightsError) as raised:
+        build_model(backbone=TINY, image_size=32, pretrained=True)
+    assert len(asked) == 1  # asked once, not again and again
+    for way in ("connect to the network", "--backbone-weights", "--no-pretrained"):
+        assert way in str(raised.value)
+
+
+def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
+    import safetensors.torch
+    import timm
+
+    source = timm.create_model(TINY, pretrained=False).state_dict()
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(source, path)
+    monkeypatch.setattr(encoder.huggingface_hub, "try_to_load_from_cache", lambda *_: str(path))
+    monkeypatch.setattr(encoder.huggingface_hub, "get_session", lambda: pytest.fail("asks the network"))
+    swin = build_model(backbone=TINY, image_size=32, pretrained=True).student.swin
+    assert torch.equal(swin.state_dict()["patch_embed.proj.weight"], source["patch_embed.proj.weight"])
 
 
 @pytest.mark.parametrize("naming", ["timm", "official"])

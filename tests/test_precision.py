@@ -17,7 +17,7 @@ from tests.tiny import random_batch, tiny_trainer
 from training import trainer as training
 from training.trainer import NonFiniteError
 
-WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, teacher=0.5, alignment=0.1)
+WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, teacher=0.5, alignment=0.1)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
@@ -150,5 +150,5 @@ def test_choice_of_precision() -> None:
     assert choose_precision("off", cpu) == torch.float32
     assert choose_precision("bf16", cpu) == torch.bfloat16
     assert choose_precision("auto", cpu) in (torch.float32, torch.bfloat16)
-    with pytest.raises(DeviceError, match="--amp"):
+    with pytest.raises(DeviceError, match="auto, bf16 or off"):
         choose_precision("fp16", cpu)

@@ -14,7 +14,7 @@ import photos
 from photos import PhotoError
 from web.outputs import Cut, Studio, hex_color
 
-EXAMPLES = Path(__file__).parent / "test_data"
+EXAMPLES = Path(__file__).parent.parent / "test_data"
 KEPT = 3600  # seconds that the files of a photo stay, once nobody uses them
 STAGE_HEIGHT = 560  # pixels
 COLOR, PHOTO, BLUR = "Colour", "Photo", "Blur"
