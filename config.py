@@ -80,6 +80,37 @@ MAX_HOURS = 0.0  # stop cleanly after this time; 0 = no limit
 TENSORBOARD = False  # also write TensorBoard events (needs the package tensorboard)
 
 
+# Settings that belong together, chosen with --recipe NAME; a flag beside it still holds.
+RECIPES = {
+    # DIS5K (3000 photos to train) from ImageNet weights on one GPU of 24 GB
+    "dis5k-24gb": dict(
+        image_size=1024,  # DIS5K is about thin structures: what is lost at the working size stays lost
+        batch_size=2, accumulation_steps=4,  # what is hoped to fit, and the effective batch of 8 that is wanted
+        gradient_checkpointing=True,  # Swin's activations at 1024 are most of the memory
+        epochs=100,  # 37,500 steps
+        learning_rate=2e-4, encoder_lr_scale=0.25,  # the encoder knows photos already, decoder and refiner nothing
+        drop_path=0.1,  # 3000 photos are few for a Swin, and 100 epochs are many
+        ema_decay=0.999,  # an average over about three epochs
+    ),
+    # The same on 8 GPUs: torchrun --nproc-per-node 8 train.py --recipe dis5k-8gpu
+    "dis5k-8gpu": dict(
+        image_size=1024,
+        batch_size=4, accumulation_steps=1,  # 32 photos a step: four times the batch, a quarter of the steps
+        learning_rate=4e-4,  # AdamW: with the square root of the batch
+        encoder_lr_scale=0.25, epochs=100, drop_path=0.1,
+        ema_decay=0.996,  # the same three epochs, in fewer steps
+    ),
+    # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
+    "fine-tune": dict(
+        learning_rate=2e-5,  # a tenth: keep what the checkpoint knows
+        freeze_encoder_epochs=2,  # decoder and refiner find the new truths before the encoder follows them
+        use_teacher=False,  # a released file holds none, and a new one would have too few mattes to learn from
+        epochs=30, early_stop_epochs=8,  # a small set is learned by heart soon
+        ema_decay=0.99,  # some hundred photos make few steps: a longer average would still hold the start
+    ),
+}
+
+
 class Variant(typing.NamedTuple):
     """One row of the table of variants."""
 
@@ -218,6 +249,8 @@ def explanations() -> dict[str, str]:
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
     """One flag per field of Config; a flag that is not given leaves nothing in the namespace."""
+    parser.add_argument("--recipe", choices=RECIPES, default=argparse.SUPPRESS,
+                        help="settings that belong together, see config.py; other flags still hold")
     types = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
         text = f"{explanations()[field.name]} (default: {field.default!r})".replace("%", "%%")
@@ -227,10 +260,11 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from_flags(flags: argparse.Namespace, base: Config | None = None) -> Config:
-    """The base (default: this file's constants) with the flags that were given."""
+    """The base (default: this file's constants), the recipe over it, and over both the flags that were given."""
     names = {field.name for field in dataclasses.fields(Config)}
     given = {name: value for name, value in vars(flags).items() if name in names}
-    return dataclasses.replace(base or Config(), **given)
+    recipe = RECIPES.get(getattr(flags, "recipe", None), {})
+    return dataclasses.replace(base or Config(), **(recipe | given))
 
 
 def config_from_dict(values: dict, source: str) -> Config:

@@ -1,121 +1,219 @@
 """Does each part of the method do what is claimed of it? Train the variants alike and compare.
 
-    python -m experiments.ablation --output runs/ablation --hours 2 -- --dataset synthetic --image-size 96 --epochs 6
-    python -m experiments.ablation --output runs/ablation --report       only draw and print what has been run
+    python -m experiments.ablation --output runs/ablation --hours 2 -- --dataset runs/composites --image-size 96
+    python -m experiments.ablation --output runs/ablation --report            only draw and print what has been run
+    python -m experiments.ablation --output runs/start --name start --variants TSR-Matte ... -- ...
 
 Each variant is train.py with a flag or two; what stands behind -- goes to every one of them, so data, steps and seeds
 are equal. Runs that are finished are not run again, and an interrupted one goes on. Seeds go round: all variants with
 the first seed, then all with the second, so that a budget that ends early still compares like with like.
-Writes figures/ablation.csv (every epoch of every run) and figures/ablation.png, and prints the README's table.
+Writes figures/NAME.csv (every epoch of every run), figures/NAME.png and figures/NAME.md, the tables that it prints.
+experiments/composites.py makes a set of exact alphas over real backgrounds for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+import safetensors
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from checkpoint import MODEL_FILE, whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "figures"
+TSR, TWIN, NO_TEACHER = "TSR-Matte", "TwinSwin-Matte", "without teacher"
 VARIANTS = {
-    "TSR-Matte": (),
-    "without teacher": ("--no-use-teacher",),
-    "TwinSwin-Matte (no refiner)": ("--no-use-refiner",),
+    TSR: (),
+    NO_TEACHER: ("--no-use-teacher",),
+    TWIN: ("--no-use-refiner",),
     "neither": ("--no-use-refiner", "--no-use-teacher"),
-    "teacher never frozen": ("--teacher-share", "1.0"),
+    "without attention": ("--no-use-attention",),
     "without gradient loss": ("--weight-gradient", "0"),
+    "without edge loss": ("--weight-edge", "0"),
+    "without smart initialization": ("--no-smart-init",),
+    "teacher never frozen": ("--teacher-share", "1.0"),
+    "Small, TwinSwin-Matte": ("--model-idx", "1", "--no-use-refiner"),
 }
-COLUMNS = {"SAD": "image_sad", "MSE": "image_mse", "edge SAD": "edge_sad", "edge Grad": "edge_grad"}
+SURE = "sure_sad"  # of the pixels outside the edge band
+COLUMNS = {"SAD": "image_sad", "MSE": "image_mse", "edge SAD": "edge_sad", "edge MSE": "edge_mse",
+           "edge Grad": "edge_grad", "sure SAD": SURE}
 
 
-def run_all(output: Path, seeds: int, hours: float, common: Sequence[str]) -> None:
+def run_all(output: Path, variants: Sequence[str], seeds: int, hours: float, common: Sequence[str]) -> None:
     """Run what is missing, until the budget is spent."""
     deadline = time.monotonic() + 3600 * hours
     for seed in range(seeds):
-        for name, flags in VARIANTS.items():
+        for name in variants:
             left = deadline - time.monotonic()
-            folder = output / f"{name} seed {seed}".replace(" ", "_")
+            folder = output / folder_name(name, seed)
             if left <= 0:
                 print("The budget is spent; the same command goes on.")
                 return
             started = sorted(folder.glob("*/config.json"))
-            command = [sys.executable, str(ROOT / "train.py"), "--output", str(folder), *common, *flags, "--seed",
-                       str(seed), "--max-hours", f"{left / 3600:.4f}"]
+            command = [sys.executable, str(ROOT / "train.py"), "--output", str(folder), *common, *VARIANTS[name],
+                       "--seed", str(seed), "--max-hours", f"{left / 3600:.4f}"]
             if started:
                 command += ["--resume", str(started[-1].parent)]
             print(f"{name}, seed {seed}", flush=True)
             subprocess.run(command, check=True, cwd=ROOT)
 
 
+def folder_name(variant: str, seed: int | str) -> str:
+    return f"{variant} seed {seed}".replace(" ", "_").replace(",", "")
+
+
 def collect(output: Path) -> pd.DataFrame:
-    """The rows of every run's training_log.csv, with its variant and seed."""
+    """The rows of every run's training_log.csv, with its variant, seed and millions of parameters."""
     tables = []
     for name in VARIANTS:
-        for log in sorted(output.glob(f"{name.replace(' ', '_')}_seed_*/*/training_log.csv")):
-            tables.append(pd.read_csv(log).assign(variant=name, seed=int(log.parent.parent.name.rsplit("_", 1)[1])))
+        for log in sorted(output.glob(f"{folder_name(name, '*')}/*/training_log.csv")):
+            rows = pd.read_csv(log).assign(variant=name, seed=int(log.parent.parent.name.rsplit("_", 1)[1]),
+                                           parameters=parameters(log.parent / MODEL_FILE))
+            for matte in ("coarse", "refined"):
+                rows[f"val_{matte}_{SURE}"] = rows[f"val_{matte}_image_sad"] - rows[f"val_{matte}_edge_sad"]
+            tables.append(rows)
     if not tables:
         sys.exit(f"{output} holds no finished epochs: run without --report first.")
     return pd.concat(tables, ignore_index=True)
 
 
+def parameters(checkpoint: Path) -> float:
+    """Millions of numbers in a model file."""
+    with safetensors.safe_open(checkpoint, framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys()) / 1e6  # noqa: SIM118
+
+
+def final_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each run's row of the last epoch that all runs have reached."""
+    return rows[rows["epoch"] == rows.groupby(["variant", "seed"])["epoch"].max().min()]
+
+
+def spread(values: Iterable[float], digits: str = ".4g") -> str:
+    """Mean, and standard deviation where there are several."""
+    values = pd.Series(list(values))
+    return f"{values.mean():{digits}}" + (f" ± {values.std():.2g}" if len(values) > 1 else "")
+
+
 def table(rows: pd.DataFrame) -> str:
-    """Markdown: mean and spread over seeds after the last epoch that all runs have reached, coarse and refined."""
-    last = rows.groupby(["variant", "seed"])["epoch"].max().min()
-    final = rows[rows["epoch"] == last].groupby("variant")
-    lines = [f"After epoch {last}, mean (standard deviation) over seeds; refined matte, and coarse in brackets.", "",
-             f"| variant | seeds | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name in VARIANTS:
-        if name in final.groups:
-            part = final.get_group(name)
-            cells = []
-            for column in COLUMNS.values():
-                refined, coarse = part[f"val_refined_{column}"], part[f"val_coarse_{column}"]
-                spread = f" ({refined.std():.2g})" if len(part) > 1 else ""
-                cells.append(f"{refined.mean():.4g}{spread} [{coarse.mean():.4g}]")
-            lines.append(f"| {name} | {len(part)} | {' | '.join(cells)} |")
+    """Markdown: mean and standard deviation over seeds of every figure, of the matte that a variant ships."""
+    final = final_rows(rows)
+    epoch, step = (int(final[name].iloc[0]) for name in ("epoch", "step"))
+    lines = [f"After epoch {epoch} ({step} steps); mean ± standard deviation over seeds. SAD and Grad in thousands.",
+             "", f"| variant | seeds | M parameters | s an epoch | {' | '.join(COLUMNS)} |",
+             "|---" * (len(COLUMNS) + 4) + "|"]
+    for name, part in final.groupby("variant", sort=False):
+        seconds = rows[rows["variant"] == name]["seconds"].mean()
+        cells = [name, str(len(part)), f"{part['parameters'].iloc[0]:.1f}", f"{seconds:.0f}",
+                 *(spread(part[f"val_refined_{column}"]) for column in COLUMNS.values())]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def edge_table(rows: pd.DataFrame) -> str:
+    """Markdown: by how many percent each variant's refined matte is better than its own coarse one at the edge, and
+    than the TwinSwin-Matte of the same seed."""
+    final = final_rows(rows)
+    twin = final[final["variant"] == TWIN].set_index("seed")
+    names = {"edge SAD": "edge_sad", "edge MSE": "edge_mse", "edge Grad": "edge_grad"}
+    lines = ["Cut in percent (less is worse, negative is a loss).", "",
+             f"| variant | {' | '.join(f'{name}, own coarse' for name in names)} | "
+             f"{' | '.join(f'{name}, {TWIN}' for name in names)} |", "|---" * (2 * len(names) + 1) + "|"]
+    for name, part in final.groupby("variant", sort=False):
+        part = part.set_index("seed")
+        refined = [part[f"val_refined_{column}"] for column in names.values()]
+        own = [spread(100 * (1 - matte / part[f"val_coarse_{column}"]), ".1f")
+               for matte, column in zip(refined, names.values(), strict=True)]
+        versus = ["" if twin.empty or name == TWIN else
+                  spread((100 * (1 - matte / twin[f"val_refined_{column}"])).dropna(), ".1f")
+                  for matte, column in zip(refined, names.values(), strict=True)]
+        lines.append(f"| {name} | {' | '.join(own)} | {' | '.join(versus)} |")
+    return "\n".join(lines)
+
+
+def steps_to_baseline(rows: pd.DataFrame, variant: str = TSR, baseline: str = NO_TEACHER) -> str:
+    """How soon, as a share of the baseline's steps, a variant reaches the SAD with which the baseline of the same
+    seed ends; between two epochs interpolated. A run that does not get there is counted as such."""
+    shares, missed = [], 0
+    for seed, base in rows[rows["variant"] == baseline].groupby("seed"):
+        own = rows[(rows["variant"] == variant) & (rows["seed"] == seed)].sort_values("epoch")
+        base = base.sort_values("epoch")
+        if own.empty:
+            continue
+        goal, total = base["val_refined_image_sad"].iloc[-1], base["step"].iloc[-1]
+        share = first_reach(own["step"].tolist(), own["val_refined_image_sad"].tolist(), goal)
+        if share is None:
+            missed += 1
+        else:
+            shares.append(share / total)
+    if not shares and not missed:
+        return ""
+    reached = f"{spread(shares, '.2f')} of the steps in {len(shares)} seeds" if shares else "in no seed"
+    return f"{variant} reaches the final SAD of '{baseline}' after {reached}, and not at all in {missed}."
+
+
+def first_reach(steps: Sequence[float], values: Sequence[float], goal: float) -> float | None:
+    """Where a falling curve first comes down to the goal, linear between its points; None where it does not."""
+    for place, value in enumerate(values):
+        if value <= goal:
+            if place == 0:
+                return steps[0]
+            share = (values[place - 1] - goal) / (values[place - 1] - value)
+            return steps[place - 1] + share * (steps[place] - steps[place - 1])
+    return None
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
     """Validation SAD of each variant against steps, mean over seeds and their range."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, (title, column) in zip(figure.subplots(1, 2), list(COLUMNS.items())[::2], strict=True):
-        for name in VARIANTS:
-            part = rows[rows["variant"] == name].groupby("step")[f"val_refined_{column}"]
-            if len(part):
-                mean = part.mean()
-                axis.plot(mean.index, mean, marker=".", label=name)
-                axis.fill_between(mean.index, part.min(), part.max(), alpha=0.15)
-        axis.set(title=f"validation {title}, refined", xlabel="steps", ylim=(0, None))
+    axes = figure.subplots(1, 3)
+    for axis, title in zip(axes, ("SAD", "edge SAD", "edge Grad"), strict=True):
+        for name, part in rows.groupby("variant", sort=False):
+            curve = part.groupby("step")[f"val_refined_{COLUMNS[title]}"]
+            mean = curve.mean()
+            axis.plot(mean.index, mean, marker=".", label=name)
+            axis.fill_between(mean.index, curve.min(), curve.max(), alpha=0.12)
+        axis.set(title=f"validation {title}, thousands", xlabel="steps")
         axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    axes[0].legend(fontsize=7)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the runs")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
+                        help=f"which ones to run, of: {', '.join(VARIANTS)} (default: all)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=1.0, help="stop training after this time")
+    parser.add_argument("--name", default="ablation", help="of the files in figures/ (default: %(default)s)")
     parser.add_argument("--report", action="store_true", help="train nothing")
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("--") if "--" in argv else len(argv)
     options = parser.parse_args(argv[:split])
     if not options.report:
-        run_all(options.output, options.seeds, options.hours, argv[split + 1:])
-    rows = collect(options.output)
-    rows.to_csv(ROOT / "figures" / "ablation.csv", index=False, float_format="%.6g")
-    draw(rows, ROOT / "figures" / "ablation.png")
-    print(table(rows))
+        run_all(options.output, options.variants, options.seeds, options.hours, argv[split + 1:])
+    report(collect(options.output), FIGURES / options.name)
     return 0
+
+
+def report(rows: pd.DataFrame, path: Path) -> None:
+    """Write path.csv, path.png and path.md, and print the last."""
+    rows.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
+    draw(rows, path.with_suffix(".png"))
+    text = "\n\n".join(filter(None, (table(rows), edge_table(rows), steps_to_baseline(rows))))
+    path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import train
-from config import Config, ConfigError, add_config_flags, config_from_dict, config_from_flags, explanations
+from config import RECIPES, Config, ConfigError, add_config_flags, config_from_dict, config_from_flags, explanations
 from tests.tiny import FLAGS, build_tiny
 
 
@@ -36,6 +36,13 @@ def test_every_field_has_a_flag_and_a_line(field: dataclasses.Field) -> None:
 def test_flags_override_and_nothing_else_changes() -> None:
     assert parse() == Config()
     assert parse("--epochs", "3", "--no-use-refiner") == dataclasses.replace(Config(), epochs=3, use_refiner=False)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_holds_but_for_the_flags_beside_it(name: str) -> None:
+    config = parse("--recipe", name, "--epochs", "3")
+    assert config == dataclasses.replace(Config(), **(RECIPES[name] | {"epochs": 3}))
+    assert config != parse("--epochs", "3")
 
 
 @pytest.mark.parametrize("setting", [

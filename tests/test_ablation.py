@@ -1,0 +1,90 @@
+"""The comparison of variants: what it makes of runs, with numbers that can be checked by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.numpy
+
+from checkpoint import MODEL_FILE
+from experiments import ablation
+from experiments.ablation import NO_TEACHER, TSR, TWIN, collect, edge_table, first_reach, steps_to_baseline, table
+
+
+def make_run(output: Path, variant: str, seed: int, sads: list[float], coarse: float = 2.0) -> None:
+    """A run folder as train.py leaves it: one row an epoch of 10 steps; half of the SAD lies at the edge."""
+    folder = output / ablation.folder_name(variant, seed) / "run"
+    folder.mkdir(parents=True)
+    rows = []
+    for epoch, sad in enumerate(sads, 1):
+        row = {"epoch": epoch, "step": 10 * epoch, "seconds": 60.0}
+        for matte, value in (("coarse", coarse), ("refined", sad)):
+            row |= {f"val_{matte}_{column}": value for column in ("image_sad", "image_mse")}
+            row |= {f"val_{matte}_{column}": value / 2 for column in ("edge_sad", "edge_mse", "edge_grad")}
+        rows.append(row)
+    pd.DataFrame(rows).to_csv(folder / "training_log.csv", index=False)
+    safetensors.numpy.save_file({"a": np.zeros((1000, 1500), np.float32)}, folder / MODEL_FILE)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for seed in (0, 1):
+        make_run(tmp_path, NO_TEACHER, seed, [1.8, 1.4, 1.0])
+        make_run(tmp_path, TWIN, seed, [1.9, 1.8, 1.6], coarse=1.6)
+    make_run(tmp_path, TSR, 0, [1.5, 1.0, 0.8])
+    make_run(tmp_path, TSR, 1, [1.7, 1.3, 1.2])
+    return tmp_path
+
+
+def test_tables_of_known_runs(runs: Path) -> None:
+    rows = collect(runs)
+    assert len(rows) == 18 and set(rows["parameters"]) == {1.5}
+    assert "| TSR-Matte | 2 | 1.5 | 60 | 1 ± 0.28 | 1 ± 0.28 | 0.5 ± 0.14" in table(rows)
+    edges = edge_table(rows)
+    # against its own coarse 2.0: 60 % and 40 %; against TwinSwin's 1.6: 50 % and 25 %
+    assert "| TSR-Matte | 50.0 ± 14 | 50.0 ± 14 | 50.0 ± 14 | 37.5 ± 18 |" in edges
+    assert "| TwinSwin-Matte | 0.0 ± 0 | 0.0 ± 0 | 0.0 ± 0 |  |  |  |" in edges
+
+
+def test_steps_to_the_baseline_count_what_never_gets_there(runs: Path) -> None:
+    # seed 0 is at 1.0 after 20 of 30 steps, seed 1 never
+    assert "after 0.67 of the steps in 1 seeds, and not at all in 1" in steps_to_baseline(collect(runs))
+
+
+def test_first_reach_between_points() -> None:
+    assert first_reach([10, 20], [4.0, 2.0], 3.0) == 15
+    assert first_reach([10, 20], [4.0, 2.0], 5.0) == 10
+    assert first_reach([10, 20], [4.0, 2.0], 1.0) is None
+
+
+def test_uneven_runs_are_compared_at_the_last_common_epoch(runs: Path) -> None:
+    make_run(runs, TSR, 2, [0.5])
+    assert table(collect(runs)).startswith("After epoch 1 (10 steps)")
+
+
+def test_report_writes_whole_files_and_variants_are_flags_of_train(runs: Path, capsys: pytest.CaptureFixture) -> None:
+    import argparse
+
+    from config import add_config_flags
+
+    ablation.report(collect(runs), runs / "figure")
+    assert {"figure.csv", "figure.png", "figure.md"} <= {path.name for path in runs.iterdir()}
+    assert (runs / "figure.md").read_text() == capsys.readouterr().out
+    parser = argparse.ArgumentParser()
+    add_config_flags(parser)
+    for flags in ablation.VARIANTS.values():
+        parser.parse_args(flags)
+
+
+def test_finished_runs_are_not_run_again_and_started_ones_go_on(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (runs / ablation.folder_name(TSR, 0) / "run" / "config.json").write_text("{}")
+    commands = []
+    monkeypatch.setattr(ablation.subprocess, "run", lambda command, **_: commands.append(command))
+    ablation.run_all(runs, [TSR, TWIN], seeds=1, hours=1.0, common=["--epochs", "3"])
+    first, second = commands
+    assert first[first.index("--resume") + 1] == str(runs / "TSR-Matte_seed_0" / "run")
+    assert "--resume" not in second and "--no-use-refiner" in second and second[second.index("--epochs") + 1] == "3"
+    commands.clear()
+    ablation.run_all(runs, [TSR], seeds=1, hours=0.0, common=[])
+    assert commands == []
