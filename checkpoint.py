@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,12 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingN
     return model.to(device=device, memory_format=torch.channels_last).eval()
 
 
-def load_weights(model: MattingNetwork, path: Path) -> None:
-    """Copy a model file's weights into a model of the same shape; a teacher, which no file has, stays as it is."""
+def load_weights(model: MattingNetwork, path: Path, fresh: Sequence[str] = ()) -> None:
+    """Copy a model file's weights into a model of the same shape; a teacher, which no file has, stays as it is, and
+    so do the parts whose names begin with one of `fresh`. Raises RuntimeError where they do not fit."""
     state = safetensors.torch.load_file(path)
     missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [name for name in missing if not name.startswith("teacher.")]
+    missing = [name for name in missing if not name.startswith(("teacher.", *fresh))]
     if missing or unexpected:
         raise RuntimeError(f"{len(missing)} tensors missing, {len(unexpected)} unknown, such as "
                            f"{(missing + unexpected)[0]}")

@@ -45,6 +45,7 @@ from training.run_folder import (
 from training.run_report import require_tensorboard
 from training.trainer import NonFiniteError, Trainer
 
+REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_attention")
 START_ERRORS = (ConfigError, RunError, DataError, DeviceError, CheckpointError, PretrainedWeightsError)
 
 
@@ -109,15 +110,18 @@ def build_network(config: Config, fresh: bool) -> MattingNetwork:
 
 
 def begin_from(model: MattingNetwork, checkpoint: Path, options: dict) -> None:
-    """Weights of another training, for fine-tuning. Raises CheckpointError where they do not fit."""
+    """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises CheckpointError
+    where they do not fit."""
     trained = read_metadata(checkpoint)["model"]
+    adds_refiner = options["use_refiner"] and not trained.get("use_refiner", True)
+    free = ("image_size", *(REFINER_OPTIONS if adds_refiner else ()))
     other = [f"{name} {trained[name]}, here {value}" for name, value in options.items()
-             if name in trained and name != "image_size" and trained[name] != value]
+             if name in trained and name not in free and trained[name] != value]
     if other:
         raise CheckpointError(f"{checkpoint} was trained with {'; '.join(other)}: give the flags that it was trained "
                               "with (its run folder's config.json has them).")
     try:
-        load_weights(model, checkpoint)
+        load_weights(model, checkpoint, fresh=("refiner.",) if adds_refiner else ())
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint} does not fit this network ({str(error).splitlines()[0]}): use the file "
                               "as train.py wrote it.") from error

@@ -38,7 +38,7 @@ def test_an_image_is_its_seed_split_and_index(sources: tuple[Path, Path]) -> Non
         again, _ = compose(3, "train", index, SIZE, backgrounds, cutouts)
         other, _ = compose(3, "val", index, SIZE, backgrounds, cutouts)
         assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8
-        assert alpha.shape == (SIZE, SIZE) and 0 <= alpha.min() and alpha.max() <= 1
+        assert alpha.shape == (SIZE, SIZE) and alpha.min() >= 0 and alpha.max() <= 1
         assert np.array_equal(image, again) and not np.array_equal(image, other)
 
 

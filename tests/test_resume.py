@@ -239,6 +239,17 @@ def test_fine_tuning_is_measured_before_its_first_step(tmp_path: Path) -> None:
     assert {g["lr_scale"] for g in groups if g["name"].startswith("student")} == {0.25}
 
 
+def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    few = ("--epochs", "1", "--train-samples", "4")
+    twin = fit(tmp_path / "twin", *few, "--no-use-refiner") / "best.safetensors"
+    row = read_log(fit(tmp_path / "tsr", *few, "--init-from", str(twin)))[0]
+    assert row["epoch"] == "0"  # smart initialization: before the first step the new refiner changes nothing
+    assert row["val_refined_image_sad"] == row["val_coarse_image_sad"]
+    tsr = fit(tmp_path / "whole", *few) / "best.safetensors"
+    fit(tmp_path / "whole", *few, "--no-use-refiner", "--init-from", str(tsr), code=2)
+    assert "use_refiner True, here False" in capsys.readouterr().err
+
+
 def test_early_stop_and_time_limit(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
                                    ) -> None:
     measure, scores = training_run.validate, iter([3.0, 1.0, 2.0, math.nan, 0.5])

@@ -101,11 +101,12 @@ def test_schedule_keeps_its_course_with_another_number_of_batches() -> None:
 def test_frozen_student_rests_while_the_rest_learns() -> None:
     trainer = tiny_trainer(batches_per_epoch=2, freeze_encoder_epochs=1, weight_decay=0.1)
     before = {part: weights(getattr(trainer.model, part)) for part in ("student", "teacher", "decoder", "refiner")}
-    train(trainer, [random_batch(0), random_batch(1)])
+    trainer.train_one_epoch([random_batch(0), random_batch(1)], after_step=lambda: False)
+    assert all(parameter.grad is None for parameter in trainer.model.student.parameters())
     moved = {part: not torch.equal(weights(getattr(trainer.model, part)), old) for part, old in before.items()}
     assert moved == {"student": False, "teacher": True, "decoder": True, "refiner": True}
     trainer.end_epoch()
-    train(trainer, [random_batch(2)])
+    trainer.train_one_epoch([random_batch(2)], after_step=lambda: False)
     assert not torch.equal(weights(trainer.model.student), before["student"])
 
 

@@ -55,11 +55,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor
     return norm
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, student_frozen: bool) -> None:
-    """Give each group its share of the learning rate; a frozen student does not move (nor decay) at rate 0."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give each group its share of the learning rate."""
     for group in optimizer.param_groups:
-        frozen = student_frozen and group["name"].startswith("student")
-        group["lr"] = 0.0 if frozen else learning_rate * group["lr_scale"]
+        group["lr"] = learning_rate * group["lr_scale"]
 
 
 class AveragedNetwork:

@@ -76,10 +76,11 @@ class Trainer:
         if self.config.compile:
             model = torch.compile(model)
         if distributed.world_size() > 1:
-            # a part whose losses are all switched off has no gradient to wait for
+            # a part whose losses are all switched off has no gradient to wait for; the edge term has no part to itself
+            switched_off = any(not weight for name, weight in self.loss_weights.items() if name != "edge")
             model = nn.parallel.DistributedDataParallel(
                 model, device_ids=[self.device] if self.device.type == "cuda" else None, broadcast_buffers=False,
-                gradient_as_bucket_view=True, find_unused_parameters=not all(self.loss_weights.values()))
+                gradient_as_bucket_view=True, find_unused_parameters=switched_off)
         return model
 
     @property
@@ -110,12 +111,22 @@ class Trainer:
         fading = 1.0 - self.place / self.total_steps
         return self.loss_weights | {"alignment": self.loss_weights["alignment"] * fading}
 
-    def _freeze_teacher_when_due(self) -> None:
-        """At an epoch's border, so that all of its rows have the same terms; DDP must learn that a part went quiet."""
-        learns = self.model.teacher is not None and not self.model.teacher_is_frozen
-        if learns and self.progress.epoch >= math.ceil(self.config.teacher_share * self.config.epochs):
-            self.model.freeze_teacher()
-            self.network = self._wrap(self.model)
+    def _freeze_when_due(self) -> None:
+        """The teacher after its share of the epochs, the student for its first ones. A frozen part has no gradient:
+        it costs no backward pass, does not move and does not decay.
+
+        At an epoch's border, so that all of its rows have the same terms; DDP must learn that a part went quiet.
+        """
+        model, epoch = self.model, self.progress.epoch
+        student_learns = epoch >= self.config.freeze_encoder_epochs
+        changes = student_learns != next(model.student.parameters()).requires_grad
+        model.student.requires_grad_(student_learns)
+        if model.teacher is not None and not model.teacher_is_frozen and epoch >= math.ceil(
+                self.config.teacher_share * self.config.epochs):
+            model.freeze_teacher()
+            changes = True
+        if changes:
+            self.network = self._wrap(model)
 
     def train_one_epoch(self, batches: Iterable[dict], after_step: Callable[[], bool]) -> bool:
         """Train on the rest of the epoch. after_step returns True to stop at this step's border; then so does this.
@@ -123,7 +134,7 @@ class Trainer:
         The caller's iterable must start at progress.batch. No reading of device values here but at the log interval.
         Raises NonFiniteError.
         """
-        self._freeze_teacher_when_due()
+        self._freeze_when_due()
         self.network.train()
         self._sums = None
         for batch in batches:
@@ -173,8 +184,7 @@ class Trainer:
         return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def _step(self) -> None:
-        frozen = self.progress.epoch < self.config.freeze_encoder_epochs
-        set_learning_rate(self.optimizer, self.learning_rate, student_frozen=frozen)
+        set_learning_rate(self.optimizer, self.learning_rate)
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self.config.gradient_clip)
         self.scaler.step(self.optimizer)  # does nothing where a gradient is not finite
