@@ -34,6 +34,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024], metavar="PIXELS",
                         help="side of the square photo (prediction) or crop (training)")
     parser.add_argument("--variants", nargs="+", default=["tiny", "base"], choices=list(VARIANT_NAMES))
+    parser.add_argument("--photos", nargs="+", choices=("portrait", "worst"), default=["portrait", "worst"],
+                        help="prediction: a subject of usual size, or a photo that is uncertain everywhere")
     parser.add_argument("--working-size", type=int, default=1024, help="what the student sees of a photo, at most")
     parser.add_argument("--train", action="store_true", help="measure training steps instead of prediction")
     parser.add_argument("--batch-size", type=int, default=0, help="images a training step; 0 = 1 on a CPU, 4 on a GPU")

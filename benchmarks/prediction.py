@@ -34,7 +34,7 @@ def measure_prediction(variant: Variant, flags: argparse.Namespace, device: torc
     print("  ".join(f"{column:>20}" for column in columns))
     rows = []
     for size in flags.sizes:
-        for case in ("portrait", "worst"):
+        for case in flags.photos:
             row = measure_case(model, size, case, flags, device, precision)
             rows.append({"variant": variant.name, "size": size, "photo": case, **row})
             print("  ".join(f"{cell:>20}" for cell in cells(rows[-1])))
@@ -44,8 +44,9 @@ def measure_prediction(variant: Variant, flags: argparse.Namespace, device: torc
 def measure_case(model: MattingNetwork, size: int, case: str, flags: argparse.Namespace, device: torch.device,
                  precision: torch.dtype) -> dict:
     """One photo: seconds and peak bytes of each part."""
-    image, coarse = photo_and_coarse(size, case, flags.working_size)
-    image, coarse = image.to(device), coarse.to(device)
+    image, view_coarse = photo_and_coarse(size, case, flags.working_size)
+    image, view_coarse = image.to(device), view_coarse.to(device)
+    coarse = resize_alpha(view_coarse, (size, size))[0]
     view = resize_to_working_size(image, flags.working_size)[None].float() / 255
     with torch.inference_mode(), autocast(device, precision):
         features = model.student(view)
@@ -54,29 +55,42 @@ def measure_case(model: MattingNetwork, size: int, case: str, flags: argparse.Na
             "decoder": measure(lambda: model.decoder(features), device, flags.repeats),
             "gated": measure(lambda: refine_uncertain(model.refiner, image, coarse), device, flags.repeats),
         }
-        _, share = refine_uncertain(model.refiner, image, coarse)
         if size <= WHOLE_LIMIT:
             parts["whole"] = measure(lambda: model.refiner(image[None].float() / 255, coarse[None]), device,
                                      flags.repeats)
-    # the whole road on a photo of this size; its own coarse matte comes from random weights, so only memory counts
-    parts["all"] = measure(lambda: predict_mattes(model, image, precision=precision), device, 1)
-    return {"refined_share": share} | {f"{name}_seconds": part.seconds for name, part in parts.items()} | {
+    rehearsed, shares = Rehearsed(model, view_coarse), []
+    parts["all"] = measure(lambda: shares.append(predict_mattes(rehearsed, image, precision=precision).refined_share),
+                           device, 1)
+    return {"refined_share": shares[0]} | {f"{name}_seconds": part.seconds for name, part in parts.items()} | {
         f"{name}_bytes": part.peak for name, part in parts.items()}
 
 
+class Rehearsed:
+    """Stands where a MattingNetwork stands in prediction: its student works, and its coarse matte, which random
+    weights would leave uncertain everywhere, is the one that is given."""
+
+    def __init__(self, model: MattingNetwork, coarse: Tensor) -> None:
+        self.model, self.coarse = model, coarse
+        self.image_size, self.device, self.refiner = model.image_size, model.device, model.refiner
+
+    def coarse_alpha(self, image: Tensor) -> Tensor:
+        self.model.coarse_alpha(image)
+        return self.coarse
+
+
 def photo_and_coarse(size: int, case: str, working_size: int) -> tuple[Tensor, Tensor]:
-    """A synthetic portrait with the coarse matte a student would give (its truth, blurred over the uncertain band of
-    the working size), or the worst case: the same photo, unsure everywhere."""
+    """A synthetic portrait (3, S, S) with the coarse matte (1, 1, s, s) that a student would give at its working size
+    (the truth, blurred over the uncertain band), or the worst case: the same photo, unsure everywhere."""
     sample = render_sample(3, "val", 5, min(size, 1024))  # 13 % of its pixels unsure; a real subject, about 8 %
     image = torch.from_numpy((sample.image * 255).astype(np.uint8)).permute(2, 0, 1)
     alpha = torch.from_numpy(sample.alpha)[None, None]
     image = torch.nn.functional.interpolate(image[None].float(), size=(size, size), mode="bilinear")[0].byte()
     if case == "worst":
-        return image, torch.full((1, size, size), 0.5)
-    view = resize_alpha(alpha, (min(size, working_size),) * 2)
+        return image, torch.full((1, 1, working_size, working_size), 0.5)
+    view = resize_alpha(alpha, (working_size, working_size))
     kernel = 2 * EDGE_BAND // 2 + 1
     blurred = torch.nn.functional.avg_pool2d(view, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
-    return image, resize_alpha(blurred, (size, size))[0].clamp(0, 1)
+    return image, blurred.clamp(0, 1)
 
 
 def cells(row: dict) -> list[str]:
