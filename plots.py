@@ -74,6 +74,11 @@ def comparison(path: Path, rows: Sequence[Mapping]) -> None:
     _save_pixels(path, _grid(header, lines))
 
 
+def pictures(path: Path, header: Sequence[str], lines: Sequence[Sequence[np.ndarray]]) -> None:
+    """RGB uint8 pictures (H, W, 3) in rows under a line of labels, as many in a row as there are labels."""
+    _save_pixels(path, _grid(header, lines))
+
+
 def _pictures(row: Mapping) -> list[np.ndarray]:
     """RGB uint8 pictures of one row, of the photo's size."""
     alphas = [row["true"], *row["mattes"].values()]
