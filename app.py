@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 import loading
-from checkpoint import MODEL_FILE, CheckpointError, newest_run
+from checkpoint import MODEL_FILE, CheckpointError, find_model
 from config import OUTPUT as RUNS
 from devices import DeviceError, choose_device, describe
 from matting import predict_mattes
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise StartError("Gradio, which the page is made with, is not installed: `make app` installs it and "
                              "starts the page.")
         device = choose_device(options.device)
-        path = find_checkpoint(options.checkpoint)
+        path = find_model(options.checkpoint, RUNS)
         predictor = load_predictor(path, device)
         with tempfile.TemporaryDirectory(prefix="tsr-matte-") as folder:
             set_environment(folder, options.host)
@@ -77,15 +77,6 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.max_pixels < 1 or options.max_upload < 1 or not 1 <= options.port <= 65535:
         parser.error("--max-pixels and --max-upload must be positive, --port from 1 to 65535")
     return options
-
-
-def find_checkpoint(given: Path | None) -> Path:
-    """The model file that is named, by itself or by its folder, or the newest. Raises StartError."""
-    path = given or newest_run(RUNS, holding=MODEL_FILE)
-    if path is None:
-        raise StartError(f"{RUNS} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with "
-                         "--checkpoint.")
-    return path / MODEL_FILE if path.is_dir() else path
 
 
 def load_predictor(path: Path, device: torch.device) -> Predictor:

@@ -137,3 +137,13 @@ def newest_run(output: str | Path, holding: str = STATE_FILE) -> Path | None:
     """The run folder whose file `holding` was written last, or None."""
     files = sorted(Path(output).glob(f"*/{holding}"), key=lambda file: file.stat().st_mtime)
     return files[-1].parent if files else None
+
+
+def find_model(named: Path | None, output: str | Path) -> Path:
+    """The model file that is named, by itself or by its run folder, or the newest below `output`. Raises
+    CheckpointError where there is none."""
+    path = named or newest_run(output, holding=MODEL_FILE)
+    if path is None:
+        raise CheckpointError(f"{output} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with "
+                              "--checkpoint.")
+    return path / MODEL_FILE if path.is_dir() else path

@@ -176,13 +176,13 @@ def one_thread() -> Iterator[None]:
 
 def checkpoint_files(options: argparse.Namespace) -> list[Path]:
     """The files that are named, or the newest; a run folder stands for its best model."""
-    from checkpoint import MODEL_FILE, newest_run
+    from checkpoint import CheckpointError, find_model
     from config import OUTPUT
 
-    paths = options.compare or [options.checkpoint or newest_run(OUTPUT, holding=MODEL_FILE)]
-    if paths == [None]:
-        raise StartError(f"{OUTPUT} holds no {MODEL_FILE}: train a model, or name one with --checkpoint.")
-    return [path / MODEL_FILE if path.is_dir() else path for path in paths]
+    try:
+        return [find_model(path, OUTPUT) for path in options.compare or [options.checkpoint]]
+    except CheckpointError as error:
+        raise StartError(str(error)) from error
 
 
 def load_columns(paths: Sequence[Path], device: Any, coarse_too: bool) -> list[Column]:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
-from checkpoint import FORMAT, MODEL_FILE, CheckpointError, load_model, newest_run, read_metadata, whole_file
+from checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata, whole_file
 from config import OUTPUT
 from models import MattingNetwork
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               "-c constraints.txt`.", file=sys.stderr)
         return 2
     try:
-        path = model_file(options.checkpoint)
+        path = find_model(options.checkpoint, OUTPUT)
         output = options.output or path.with_suffix(".fp16.onnx" if options.half else ".onnx")
         model, metadata = load_model(path), read_metadata(path)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -89,14 +89,6 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.output and options.output.suffix.lower() != ".onnx":
         parser.error(f"--output {options.output}: the name must end in .onnx")
     return options
-
-
-def model_file(path: Path | None) -> Path:
-    path = path or newest_run(OUTPUT, holding=MODEL_FILE)
-    if path is None:
-        raise CheckpointError(f"{OUTPUT} holds no {MODEL_FILE}: train a model with `python train.py`, or name one "
-                              "with --checkpoint.")
-    return path / MODEL_FILE if path.is_dir() else path
 
 
 def variant_name(model_options: dict[str, Any]) -> str:

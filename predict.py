@@ -29,7 +29,7 @@ from tqdm import tqdm
 import distributed
 import loading
 import photos
-from checkpoint import MODEL_FILE, CheckpointError, newest_run
+from checkpoint import MODEL_FILE, CheckpointError, find_model
 from config import OUTPUT as RUNS
 from devices import DeviceError, choose_device, choose_precision
 from matting import predict_mattes
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stop_on_signals():
             device = choose_device(options.device)
             distributed.setup(device)
-            options.checkpoint = find_checkpoint(options.checkpoint)
+            options.checkpoint = find_model(options.checkpoint, RUNS)
             predictor, clock = load_predictor(options, device)
             background = read_background(options.background) if options.kind == "composite" else None
             style = Style(options.kind, options.bits, background)
@@ -128,15 +128,6 @@ def complain_about(options: argparse.Namespace, parser: argparse.ArgumentParser)
         parser.error("--format webp holds neither a matte of its own nor 16 bits: leave it out")
     if options.video in ("mkv", "mp4") and options.kind == "cutout":
         parser.error(f"--video {options.video} holds no transparency: use --video png")
-
-
-def find_checkpoint(named: Path | None) -> Path:
-    """The file that is named, or the newest; a run folder stands for its best model."""
-    path = named or newest_run(RUNS, holding=MODEL_FILE)
-    if path is None:
-        raise StartError(f"{RUNS} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with "
-                         "--checkpoint.")
-    return path / MODEL_FILE if path.is_dir() else path
 
 
 def load_predictor(options: argparse.Namespace, device: torch.device) -> tuple[Predictor, NetworkClock | None]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import app
 import photos
-from checkpoint import save_model
+from checkpoint import find_model, save_model
 from matting import Mattes
 from models import build_model
 from prediction.rendering import Style, render
@@ -217,13 +217,12 @@ def one_line(capsys) -> str:
     return output.err
 
 
-def test_the_newest_run_is_named_on_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_newest_run_is_named_on_the_page(tmp_path: Path) -> None:
     options = dict(backbone="swin_tiny_patch4_window7_224", image_size=64)
     path = tmp_path / "run_7" / "best.safetensors"
     path.parent.mkdir()
     save_model(path, build_model(**options), model_options=options, config={}, scores={})
-    monkeypatch.setattr(app, "RUNS", str(tmp_path))
-    assert app.find_checkpoint(None) == app.find_checkpoint(path.parent) == path
+    assert find_model(None, tmp_path) == find_model(path.parent, tmp_path) == path
     name, network, _ = app.model_facts(path, torch.device("cpu"))
     assert (name, network) == ("run_7", "swin_tiny_patch4_window7_224 at 64 px")
 
