@@ -40,8 +40,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--train", action="store_true", help="measure training steps instead of prediction")
     parser.add_argument("--batch-size", type=int, default=0, help="images a training step; 0 = 1 on a CPU, 4 on a GPU")
     parser.add_argument("--options", nargs="*", default=["teacher", "frozen-teacher", "no-teacher"],
-                        choices=["teacher", "frozen-teacher", "no-teacher", "compile", "checkpointing"],
-                        help="training: what to vary; the teacher learns in the first epochs and is frozen then")
+                        choices=["teacher", "frozen-teacher", "no-teacher", "frozen-student", "compile",
+                                 "checkpointing"],
+                        help="training: what to vary; the teacher learns in the first epochs and is frozen then; a "
+                             "frozen student is without teacher (--freeze-encoder-epochs)")
     parser.add_argument("--loader", nargs="?", const="", metavar="ROOT",
                         help="measure the loader on ROOT/train, or on 12-megapixel photos that it makes")
     parser.add_argument("--device", default="auto")

@@ -30,9 +30,9 @@ def measure_training(variant: Variant, flags: argparse.Namespace, device: torch.
     for size in flags.sizes:
         for option in flags.options:
             config = Config(model_idx=VARIANTS.index(variant), image_size=size, batch_size=batch_size, pretrained=False,
-                            use_teacher=option != "no-teacher", compile=option == "compile", max_student_downscale=1,
-                            gradient_checkpointing=option == "checkpointing")
-            row = measure_step(config, flags, device, precision, frozen=option == "frozen-teacher")
+                            use_teacher=option not in ("no-teacher", "frozen-student"), max_student_downscale=1,
+                            compile=option == "compile", gradient_checkpointing=option == "checkpointing")
+            row = measure_step(config, flags, device, precision, option)
             row |= {"variant": variant.name, "size": size, "option": option, "batch_size": batch_size,
                     "peak_share": row["flops"] / row["seconds"] / peak}
             rows.append(row)
@@ -43,7 +43,7 @@ def measure_training(variant: Variant, flags: argparse.Namespace, device: torch.
 
 
 def measure_step(config: Config, flags: argparse.Namespace, device: torch.device, precision: torch.dtype,
-                 frozen: bool = False) -> dict:
+                 option: str = "") -> dict:
     """Seconds, peak bytes and FLOPs of a step on random pixels, and the share of each part."""
     torch.manual_seed(0)
     model = build_model(**config.model_options, use_teacher=config.use_teacher)
@@ -52,8 +52,10 @@ def measure_step(config: Config, flags: argparse.Namespace, device: torch.device
         for encoder in filter(None, (model.student, model.teacher)):
             encoder.set_gradient_checkpointing()
     trainer = Trainer(model, config, device, precision, batches_per_epoch=10**6)
-    if frozen:
+    if option == "frozen-teacher":
         model.freeze_teacher()
+    if option == "frozen-student":
+        model.student.requires_grad_(False)
     shape = (config.batch_size, 3, config.working_size, config.working_size)
     batch = {"image": torch.randint(0, 256, shape, dtype=torch.uint8),
              "alpha": torch.randint(0, 256, (shape[0], 1, *shape[2:]), dtype=torch.uint8),
@@ -83,6 +85,9 @@ def measure_parts(trainer: Trainer, batch: dict, repeats: int, step: float) -> d
     coarse = whole.coarse_alpha.detach().requires_grad_()
     learns = model.teacher is not None and not model.teacher_is_frozen
 
+    def forward(encoder: torch.nn.Module, x: torch.Tensor) -> float:
+        return measure(lambda: autocast_call(trainer, encoder, x), device, repeats).seconds / step
+
     def forward_backward(call) -> float:
         def run() -> None:
             with autocast(device, trainer.precision):
@@ -92,12 +97,12 @@ def measure_parts(trainer: Trainer, batch: dict, repeats: int, step: float) -> d
 
         return measure(run, device, repeats).seconds / step
 
-    shares = {"student": forward_backward(lambda: model.student(image))}
+    frozen = not next(model.student.parameters()).requires_grad
+    shares = {"student": forward(model.student, image) if frozen else forward_backward(lambda: model.student(image))}
     if learns:
         shares["teacher"] = forward_backward(lambda: model.teacher(alpha))
     elif model.teacher is not None:
-        forward = measure(lambda: autocast_call(trainer, model.teacher, alpha), device, repeats)
-        shares["teacher"] = forward.seconds / step
+        shares["teacher"] = forward(model.teacher, alpha)
     shares["decoder"] = (1 + learns) * forward_backward(lambda: model.decoder(features))
     shares["refiner"] = forward_backward(lambda: model.refiner(image, coarse))
     leaves = whole._replace(**{name: getattr(whole, name).detach().requires_grad_() for name in
