@@ -23,6 +23,30 @@ class Stages(NamedTuple):
     store: Callable[[Any, Any], Any]
 
 
+class _Whole:
+    """`with` it for what must not be cut in two, such as writing a file and its row: the KeyboardInterrupt of
+    stop_on_signals waits until the block has ended."""
+
+    def __init__(self) -> None:
+        self._inside = self._due = False
+
+    def __enter__(self) -> None:
+        self._inside = True
+
+    def __exit__(self, *_: object) -> None:
+        self._inside, due, self._due = False, self._due, False
+        if due:
+            raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        if not self._inside:
+            raise KeyboardInterrupt
+        self._due = True
+
+
+_whole = _Whole()  # of the main thread, which alone gets signals
+
+
 def run_overlapped(items: Iterable[Any], stages: Stages, done: Callable[[Any, Any], None], ahead: int = 1) -> None:
     """Take every item through its stages; call done(item, result), or done(item, exception), in the calling thread.
 
@@ -32,7 +56,11 @@ def run_overlapped(items: Iterable[Any], stages: Stages, done: Callable[[Any, An
     """
     if ahead == 0:
         for item in items:
-            done(item, _outcome(lambda item=item: _all_stages(item, stages)))
+            computed = _outcome(lambda item=item: stages.compute(item, stages.load(item)))
+            with _whole:
+                failed = isinstance(computed, Exception)
+                done(item, computed if failed else _outcome(
+                    lambda item=item, computed=computed: stages.store(item, computed)))
         return
     items = iter(items)
     loading: deque[tuple[Any, Future]] = deque()
@@ -42,8 +70,9 @@ def run_overlapped(items: Iterable[Any], stages: Stages, done: Callable[[Any, An
         while len(storing) > keep:
             item, future = storing[0]
             outcome = _outcome(future.result)
-            storing.popleft()  # only now: an interrupt while waiting must not lose it
-            done(item, outcome)
+            with _whole:  # an interrupt while waiting must not lose it, nor one while it is reported
+                storing.popleft()
+                done(item, outcome)
 
     with ThreadPoolExecutor(ahead) as loaders, ThreadPoolExecutor(ahead) as storers:
         def fetch(count: int) -> None:
@@ -58,20 +87,17 @@ def run_overlapped(items: Iterable[Any], stages: Stages, done: Callable[[Any, An
                 fetch(1)
                 if not isinstance(loaded, Exception):
                     loaded = _outcome(lambda item=item, loaded=loaded: stages.compute(item, loaded))
-                if isinstance(loaded, Exception):
-                    done(item, loaded)
-                    continue
-                storing.append((item, storers.submit(stages.store, item, loaded)))
+                with _whole:
+                    if isinstance(loaded, Exception):
+                        done(item, loaded)
+                        continue
+                    storing.append((item, storers.submit(stages.store, item, loaded)))
                 del loaded
                 finish(keep=ahead)
         finally:
             for _, future in loading:
                 future.cancel()
             finish(keep=0)
-
-
-def _all_stages(item: Any, stages: Stages) -> Any:
-    return stages.store(item, stages.compute(item, stages.load(item)))
 
 
 def _outcome(call: Callable[[], Any]) -> Any:
@@ -100,7 +126,7 @@ def stop_on_signals() -> Iterator[None]:
         if first is not None and (number == signal.SIGTERM or now - first < IMPATIENT_AFTER):
             return
         first = now
-        raise KeyboardInterrupt
+        _whole.interrupt()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -93,6 +93,31 @@ def test_ctrl_c_reports_what_was_finished(ahead):
     assert sorted(stored) == sorted(results) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to oneself")
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+@pytest.mark.parametrize("moment", ["store", "done"])
+def test_ctrl_c_does_not_come_between_a_file_and_its_row(ahead, moment):
+    stored, rows = [], []
+
+    def interrupt_at(now: str, item: int) -> None:
+        if now == moment and item == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # the interpreter gets to it
+
+    def store(item: int, value: int) -> int:
+        stored.append(item)
+        interrupt_at("store", item)
+        return value
+
+    def done(item: int, outcome: int) -> None:
+        interrupt_at("done", item)
+        rows.append(item)
+
+    with pytest.raises(KeyboardInterrupt), stop_on_signals():
+        run_overlapped(range(1000), Stages(lambda item: item, lambda item, value: value, store), done, ahead)
+    assert 2 in rows and sorted(stored) == sorted(rows) and len(rows) < 1000
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send to oneself")
 def test_a_stop_that_arrives_twice_is_one_and_the_handlers_are_put_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
