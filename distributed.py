@@ -10,20 +10,24 @@ import torch
 import torch.distributed as dist
 
 TIMEOUT_MINUTES = "TSR_TIMEOUT_MINUTES"  # environment variable: how long a rank waits for one that is slow
+PATIENCE_MINUTES = 30  # where ranks meet at every step: one that is this late hangs
+LONG_PATIENCE_MINUTES = 7 * 24 * 60  # where they share a list and meet at its end: one may have the long videos
 LOST_PEER = ("gloo", "nccl", "closed by peer", "reset by peer", "process group", "broken pipe")
 
 
-def setup(device: torch.device | None = None) -> None:
+def setup(device: torch.device | None = None, patience_minutes: float = PATIENCE_MINUTES) -> None:
     """Join the process group that torchrun describes in the environment; nothing to do without it.
 
-    nccl between GPUs, with gloo beside it for what lies in main memory. The timeout bounds how long a rank waits for
-    one that is slow; a rank that dies closes its connections, which the others notice at once.
+    nccl between GPUs, with gloo beside it for what lies in main memory. patience_minutes bounds how long a rank waits
+    for one that is slow, unless the environment's TSR_TIMEOUT_MINUTES says otherwise. It may be long: a rank that dies
+    closes its connections, which those that wait for it notice at once. Only a host that goes without a word, its power
+    cut, is waited for.
     """
     if world_size() > 1 and not dist.is_initialized():
         on_gpu = device is not None and device.type == "cuda"
         if on_gpu:
             torch.cuda.set_device(device)
-        timeout = datetime.timedelta(minutes=float(os.environ.get(TIMEOUT_MINUTES, "30")))
+        timeout = datetime.timedelta(minutes=float(os.environ.get(TIMEOUT_MINUTES, patience_minutes)))
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
 
 

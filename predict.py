@@ -8,7 +8,8 @@
 
 Outputs are named as their inputs, folders included (cat.jpg -> cat.png). Where two inputs of a folder would share an
 output, both keep their suffix in it (cat.jpg.png, cat.webp.png); in the folder of its input an output is called
-cat_alpha.png (or _cutout ...), and no input is ever overwritten. manifest.json, beside the outputs, says what was done.
+cat_alpha.png (or _cutout ...). No input is ever overwritten, nor the output of another input that is still there.
+manifest.json, beside the outputs, says what was done.
 
 Exit codes: 0 all done, 1 some inputs failed (each is named), 2 nothing could start, 130 stopped by Ctrl-C.
 """
@@ -16,6 +17,7 @@ Exit codes: 0 all done, 1 some inputs failed (each is named), 2 nothing could st
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -40,7 +42,8 @@ from prediction.network_clock import NetworkClock
 from prediction.photo_stages import PhotoStages, Predictor
 from prediction.pipeline import Stages, run_overlapped, stop_on_signals
 from prediction.rendering import KINDS, Style, read_background
-from prediction.video_stages import FRAMES_SUFFIX, VideoJob
+from prediction.video import CODECS
+from prediction.video_stages import FRAMES_SUFFIX, VIDEO_BITS, VideoJob
 
 INTERRUPTED = 130
 VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "png": FRAMES_SUFFIX}
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stop_on_signals():
             device = choose_device(options.device)
-            distributed.setup(device)
+            distributed.setup(device, distributed.LONG_PATIENCE_MINUTES)
             options.checkpoint = find_model(options.checkpoint, RUNS)
             predictor, clock = load_predictor(options, device)
             background = read_background(options.background) if options.kind == "composite" else None
@@ -86,7 +89,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
                        help="folder for the outputs (default: %(default)s)")
     files.add_argument("--checkpoint", type=Path, metavar="C",
                        help=f"{MODEL_FILE}, its run folder, or an .onnx of export.py (default: the newest in {RUNS}/)")
-    files.add_argument("--skip-existing", action="store_true", help="finish a job: leave out what is done")
+    files.add_argument("--skip-existing", action="store_true", help="finish a job: leave out what is done of the "
+                       "same inputs, with the same --kind, --bits, --background and checkpoint")
     files.add_argument("--max-pixels", type=int, metavar="N", default=photos.MAX_PIXELS,
                        help="refuse larger photos (default: %(default)s)")
     look = parser.add_argument_group("what to write")
@@ -97,7 +101,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
                       "the photo's own out of focus (default: white)")
     look.add_argument("--format", choices=("png", "webp"), default="png", help="of a cutout, foreground or composite "
                       "(default: png); a matte is always PNG")
-    look.add_argument("--bits", type=int, choices=(8, 16), default=8, help="a channel, in PNG (default: 8)")
+    look.add_argument("--bits", type=int, choices=(8, 16), default=8, help="a channel, in PNG (default: 8); a video "
+                      "file always holds 8")
     look.add_argument("--video", choices=VIDEO_SUFFIXES, help="of a video make a .mkv (FFV1: lossless, large), a .mp4 "
                       "(mp4v: plays everywhere, lossy) or a folder of PNG (default: mkv for alpha, png for cutout, "
                       "else mp4)")
@@ -126,6 +131,9 @@ def complain_about(options: argparse.Namespace, parser: argparse.ArgumentParser)
         parser.error("--background belongs to --kind composite")
     if options.format == "webp" and (options.kind == "alpha" or options.bits == 16):
         parser.error("--format webp holds neither a matte of its own nor 16 bits: leave it out")
+    if options.video in ("mkv", "mp4") and options.bits > VIDEO_BITS:
+        parser.error(f"--bits {options.bits} does not go with --video {options.video}: a video holds {VIDEO_BITS} bits:"
+                     " use --video png")
     if options.video in ("mkv", "mp4") and options.kind == "cutout":
         parser.error(f"--video {options.video} holds no transparency: use --video png")
 
@@ -149,8 +157,9 @@ def share_jobs(options: argparse.Namespace, manifest: Manifest) -> tuple[list[Jo
         photo_suffix = ".png" if options.kind == "alpha" else f".{options.format}"
         naming = Naming(photo_suffix, VIDEO_SUFFIXES[options.video], in_place=f"_{options.kind}")
         try:
-            jobs = plan_jobs(options.input, options.output, naming, manifest.earlier)
-            skipped = {job for job in jobs if options.skip_existing and is_done(job, options, manifest)}
+            jobs = plan_jobs(options.input, options.output, naming, manifest.sources)
+            skipped = {job for job in jobs
+                       if options.skip_existing and manifest.is_done(job, settings_of(job, options))}
             planned = [job for job in jobs if job not in skipped], list(skipped)
         except JobError as error:
             planned = str(error)
@@ -161,14 +170,15 @@ def share_jobs(options: argparse.Namespace, manifest: Manifest) -> tuple[list[Jo
     return jobs[distributed.rank()::distributed.world_size()], skipped
 
 
-def is_done(job: Job, options: argparse.Namespace, manifest: Manifest) -> bool:
-    """Whether the output is there, whole and, as far as the manifest knows, of the kind that is wanted."""
-    if job.refusal is not None or not (options.output / job.output).exists():
-        return False
-    row = manifest.earlier.get(job.output.as_posix())
-    if row is None:
-        return job.output.suffix != FRAMES_SUFFIX  # files appear whole, folders do not
-    return row.get("kind") in (None, options.kind) and "error" not in row
+def settings_of(job: Job, options: argparse.Namespace) -> dict[str, Any]:
+    """What an output depends on besides its input and its own suffix, for its row. Paths are in full: what they are
+    relative to is the current folder, which may be another next time."""
+    background = options.background if options.kind == "composite" else None
+    if background is not None and os.path.isfile(background):
+        background = os.path.realpath(background)
+    bits = VIDEO_BITS if job.output.suffix in CODECS else options.bits
+    return {"kind": options.kind, "bits": bits, "background": background,
+            "checkpoint": os.path.realpath(options.checkpoint)}
 
 
 def matte_all(jobs: list[Job], skipped: list[Job], photo_stages: PhotoStages, manifest: Manifest,
@@ -182,7 +192,7 @@ def matte_all(jobs: list[Job], skipped: list[Job], photo_stages: PhotoStages, ma
                 manifest.add(failure_row(job, outcome) if isinstance(outcome, Exception) else outcome)
                 bar.update()
 
-            run_overlapped(jobs, stages_of_all(photo_stages, options), done, options.workers)
+            run_overlapped(jobs, stages_of_all(photo_stages, manifest, options), done, options.workers)
         manifest.close()
         rows = distributed.all_gather_objects(manifest.rows)
     except KeyboardInterrupt:
@@ -209,22 +219,30 @@ def matte_all(jobs: list[Job], skipped: list[Job], photo_stages: PhotoStages, ma
     return INTERRUPTED if stopped == "stopped" else 1 if failures or stopped else 0
 
 
-def stages_of_all(photo_stages: PhotoStages, options: argparse.Namespace) -> Stages:
-    """Of photos and videos: a video is read, matted and written in its middle stage, frame by frame."""
+def stages_of_all(photo_stages: PhotoStages, manifest: Manifest, options: argparse.Namespace) -> Stages:
+    """Of photos and videos: a video is read, matted and written in its middle stage, frame by frame.
+
+    The manifest hears of an output in the main thread, and only just before it can be written: an input that cannot be
+    read, or does not fit in memory, leaves the row of an older output as it is.
+    """
     def load(job: Job) -> Any:
         if job.refusal is not None:
             raise PhotoError(job.refusal)
         if job.is_video:
-            return VideoJob(job, photo_stages, keep_frames=options.skip_existing)
+            keep_frames = options.skip_existing and manifest.agrees(job, settings_of(job, options))
+            return VideoJob(job, photo_stages, keep_frames=keep_frames)
         return photo_stages.load(job)
 
     def compute(job: Job, loaded: Any) -> Any:
         if job.is_video:
+            manifest.begin(job, settings_of(job, options))
             return loaded.run(workers=options.workers, show_bar=distributed.is_main())
-        return photo_stages.compute(job, loaded)
+        matted = photo_stages.compute(job, loaded)
+        manifest.begin(job, settings_of(job, options))
+        return matted
 
     def store(job: Job, result: Any) -> dict[str, Any]:
-        return result if job.is_video else photo_stages.store(job, result)
+        return (result if job.is_video else photo_stages.store(job, result)) | settings_of(job, options)
 
     return Stages(load, compute, store)
 

@@ -1,15 +1,17 @@
 """What predict.py has to do: which files, and which output belongs to each.
 
-Output names are those of the inputs, relative to the folder that all inputs share. They depend on what lies on the
-disk beside a file and not on what else is in the list, so that a job that is cut short, split or repeated gives the
-same names: cat.jpg becomes cat.png; where the folder also has a cat.webp, the two become cat.jpg.png and cat.webp.png.
+Output names are those of the inputs, relative to the folder that all inputs share: the one folder given, or the
+deepest that holds all that was given. Below it they depend on what lies on the disk beside a file and not on what else
+is in the list: cat.jpg becomes cat.png; where the folder also has a cat.webp, the two become cat.jpg.png and
+cat.webp.png. So a job that is cut short or repeated gives the same names, and one that is split does where its parts
+share the same folder. Where they do not, two inputs may come to one name: the second is refused.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +34,13 @@ class Job:
     is_video: bool = False
     refusal: str | None = None
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What its row in the manifest says of its files. `input` is as it was given, which means another file in
+        another current folder; `source` is the same in full, and output a path below the output folder."""
+        return {"input": self.source.as_posix(), "source": os.path.realpath(self.source),
+                "output": self.output.as_posix()}
+
 
 @dataclass(frozen=True)
 class Naming:
@@ -51,14 +60,16 @@ class Found:
     refusal: str | None = None
 
 
-def plan_jobs(inputs: Sequence[Path], output: Path, naming: Naming, written: Collection[Path] = ()) -> list[Job]:
+def plan_jobs(inputs: Sequence[Path], output: Path, naming: Naming, written: Mapping[str, str] | None = None
+              ) -> list[Job]:
     """The jobs of `inputs` (files, folders, .txt lists), in the order given, folders sorted, nothing twice.
 
-    `written`: outputs of earlier runs, below `output`; in a folder that is both input and output they are no inputs.
+    `written`: outputs of earlier runs, below `output`, each with the input that it is of. In a folder that is both
+    input and output they are no inputs, and one whose input is still there is not overwritten by that of another.
     Raises JobError where there is nothing to do.
     """
     named = [path for given in inputs for path in _expand_list(given)]
-    own = {os.path.realpath(output / path) for path in written}
+    own = {os.path.realpath(output / path): source for path, source in (written or {}).items()}
     found: dict[str, Found] = {}
     for entry in (entry for path in named for entry in _find(path, output)):
         if os.path.realpath(entry.path) not in own:
@@ -73,52 +84,79 @@ def plan_jobs(inputs: Sequence[Path], output: Path, naming: Naming, written: Col
     return _refuse_clashes(jobs, output, own)
 
 
-def _refuse_clashes(jobs: list[Job], output: Path, own: Collection[str]) -> list[Job]:
-    """Refuse what would write over another job's output, or over a file that may be somebody's input.
+def is_same_file(first: str | Path, second: str | Path) -> bool:
+    """As the disk says where both are there: links and, on some systems, letters in another case lead to one file."""
+    try:
+        return os.path.samefile(first, second)
+    except OSError:
+        return os.path.realpath(first) == os.path.realpath(second)
 
-    Names rule the first out but for odd ones: x.dat and x.dat.png, or links.
-    """
+
+def _refuse_clashes(jobs: list[Job], output: Path, own: Mapping[str, str]) -> list[Job]:
+    """Refuse what would write over another job's output, of this run or of an earlier one, or over a file that may be
+    somebody's input. `own`: full paths of earlier outputs, each with its input."""
     folders = {os.path.realpath(job.source.parent) for job in jobs}
     taken: dict[Path, Path] = {}
     checked = []
     for job in jobs:
-        target = output / job.output
-        if job.refusal is None and job.output in taken:
+        if job.refusal is None and job.output in taken:  # only by odd names: x.dat and x.dat.png, or links
             job = replace(job, refusal=f"{job.source} would have the same output as {taken[job.output]}: rename one, "
                                        "or give each its own --output.")
-        elif (job.refusal is None and os.path.realpath(target.parent) in folders and target.exists()
-              and os.path.realpath(target) not in own):
-            job = replace(job, refusal=f"{job.source} would overwrite {target}, which predict.py has not written: "
-                                       "move that, or choose another --output.")
+        elif job.refusal is None:
+            job = replace(job, refusal=_overwriting(job, output / job.output, folders, own))
         if job.refusal is None:
             taken[job.output] = job.source
         checked.append(job)
     return checked
 
 
+def _overwriting(job: Job, target: Path, folders: Collection[str], own: Mapping[str, str]) -> str | None:
+    """Why the job's output, where there already is such a file, must stay; None where it need not."""
+    if not os.path.lexists(target):
+        return None
+    owner = own.get(os.path.realpath(target))
+    if owner is None and os.path.realpath(target.parent) in folders:
+        return (f"{job.source} would overwrite {target}, which predict.py has not written: move that, or choose "
+                "another --output.")
+    if owner is not None and os.path.exists(owner) and not is_same_file(owner, job.source):
+        return f"{job.source} would overwrite {target}, the output of {owner}: choose another --output."
+    return None
+
+
 def _expand_list(path: Path) -> list[Path]:
     """The lines of a .txt list, relative to the current folder as any argument; blank lines and # are skipped."""
-    if path.suffix.lower() != ".txt" or not path.is_file():
+    if path.suffix.lower() != ".txt" or not os.path.isfile(path):
         return [path]
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        if "\0" in text:  # UTF-16 may come this far, and no name holds one
+            raise ValueError("it holds zero bytes")
+    except (OSError, ValueError) as error:
         raise JobError(f"{path} cannot be read as a list ({error}): write one path a line, in UTF-8.") from error
-    return [Path(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [Path(line.strip()) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
 def _find(path: Path, output: Path) -> Iterator[Found]:
-    """The photos and videos that a path stands for."""
-    if not path.is_dir():
-        if path.exists() or path.is_symlink():
-            yield Found(path)  # whatever its suffix: it was named, and what it holds counts
-        else:
-            yield Found(path, f"{path} does not exist: check its name.")
+    """The photos and videos that a path stands for. Asked of os.path: Path's own is_dir and exists raise for a name
+    that is too long and in a folder that may not be entered, which would end the others too."""
+    if not os.path.isdir(path):
+        yield Found(path, _missing(path))  # whatever its suffix: it was named, and what it holds counts
         return
     found = list(_walk(path, output))
     if not found and _is_media(path.name):
         yield Found(path, f"{path} is a folder, not a photo: name the files in it, or rename it.")
     yield from sorted(found, key=lambda entry: entry.path.as_posix())
+
+
+def _missing(path: Path) -> str | None:
+    """Why there is no such file; None where there is one."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return f"{path} does not exist: check its name."
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}): check its name and permissions."
+    return None
 
 
 def _walk(root: Path, output: Path) -> Iterator[Found]:
@@ -148,7 +186,7 @@ def _walk(root: Path, output: Path) -> Iterator[Found]:
 
 def _shared_folder(named: Iterable[Path]) -> str:
     """The folder that names are relative to: the one folder given, or the deepest that holds all that was given."""
-    folders = {os.path.abspath(path if path.is_dir() else path.parent) for path in named}
+    folders = {os.path.abspath(path if os.path.isdir(path) else path.parent) for path in named}
     try:
         return os.path.commonpath(folders)
     except ValueError as error:

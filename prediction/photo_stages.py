@@ -68,7 +68,7 @@ class PhotoStages:
         middle = time.perf_counter()
         write_rendered(path, rendered, self.style, loaded.photo.icc_profile)
         loaded.seconds |= {"render": middle - start, "encode": time.perf_counter() - middle}
-        return photo_row(job, loaded, self.style.kind)
+        return photo_row(job, loaded)
 
 
 def predict_matte(predictor: Predictor, image: np.ndarray) -> np.ndarray:
@@ -92,11 +92,11 @@ def write_rendered(path: Path, rendered: np.ndarray, style: Style, icc_profile: 
         photos.write_image(path, rendered, icc_profile)
 
 
-def photo_row(job: Job, loaded: Loaded, kind: str) -> dict[str, Any]:
+def photo_row(job: Job, loaded: Loaded) -> dict[str, Any]:
     height, width = loaded.matte.shape
     seconds = {part: round(spent, 4) for part, spent in loaded.seconds.items()}
-    return {"input": job.source.as_posix(), "output": job.output.as_posix(), "kind": kind, "width": width,
-            "height": height, "seconds": seconds, "unsure_interior": round(unsure_interior(loaded.matte), 4),
+    return {**job.names, "width": width, "height": height, "seconds": seconds,
+            "unsure_interior": round(unsure_interior(loaded.matte), 4),
             "notes": [*loaded.photo.notes, *([] if has_subject(loaded.matte) else ["no subject found"])]}
 
 

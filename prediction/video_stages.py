@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from photos import Photo
+from photos import Photo, to_uint8
 from prediction.jobs import Job
 from prediction.photo_stages import (
     PhotoStages,
@@ -27,6 +27,7 @@ from prediction.rendering import render
 from prediction.video import CODECS, VideoReader, write_video
 
 FRAMES_SUFFIX = ".frames"  # of a folder 000001.png, 000002.png ...
+VIDEO_BITS = 8  # a channel, in a video file: cv2.VideoWriter takes no more
 
 
 class VideoJob:
@@ -100,9 +101,10 @@ class VideoJob:
         notes = list(reader.notes)
         if self.unsure and not self.shows_subject:
             notes.append("no subject found")
-        row = {"input": self.job.source.as_posix(), "output": self.job.output.as_posix(), "kind": self.style.kind,
-               "width": reader.width, "height": reader.height, "frames": self.frames, "frame_rate": reader.rate,
-               "seconds": {"total": round(seconds, 4)},
+        if self.path.suffix in CODECS and self.style.bits > VIDEO_BITS:
+            notes.append(f"a video holds {VIDEO_BITS} bits: --video png keeps {self.style.bits}")
+        row = {**self.job.names, "width": reader.width, "height": reader.height, "frames": self.frames,
+               "frame_rate": reader.rate, "seconds": {"total": round(seconds, 4)},
                "unsure_interior": round(float(np.mean(self.unsure)), 4) if self.unsure else None, "notes": notes}
         if self.frames < 0.9 * reader.promised:  # headers are often a little wrong
             row["error"] = (f"{self.job.source} is cut short, only {self.frames} of {reader.promised} frames could be "
@@ -111,5 +113,5 @@ class VideoJob:
 
 
 def _to_levels(rendered: np.ndarray) -> np.ndarray:
-    """A matte, float32 (H, W), as uint8; colours are as they should be."""
-    return (rendered * 255 + 0.5).astype(np.uint8) if rendered.dtype == np.float32 else rendered
+    """A matte, float32 (H, W), or colours, uint8 or uint16 (H, W, 3), as the uint8 that a video file takes."""
+    return (rendered * 255 + 0.5).astype(np.uint8) if rendered.dtype == np.float32 else to_uint8(rendered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,24 @@ def test_a_broken_file_is_named(failure, tmp_path, name, data, reason):
 def test_a_folder_named_like_a_photo_is_named(failure, tmp_path):
     (tmp_path / "in" / "x.jpg").mkdir(parents=True)
     assert "is a folder" in failure("x.jpg")
+
+
+def test_a_name_in_a_list_that_is_too_long_is_named(run, tmp_path, capsys):
+    source, name = save(tmp_path / "in" / "a.jpg"), 400 * "x" + ".jpg"
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'in' / name}\n{source}\n", encoding="utf-8")
+    assert run("--input", tmp_path / "list.txt", "--output", tmp_path / "out", "--skip-existing") == 1
+    assert set(contents(tmp_path / "out")) == {"a.png"}
+    assert f"failed: {tmp_path / 'in' / name} " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="whole paths are short there")
+def test_an_output_name_that_is_too_long_is_named(run, tmp_path, capsys):
+    save(tmp_path / "in" / "a.jpg")
+    name = 250 * "x" + ".jpg"  # and _alpha.png
+    save(tmp_path / "in" / name)
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "in", "--skip-existing") == 1
+    assert {"a.jpg", name, "a_alpha.png"} == set(contents(tmp_path / "in"))
+    assert f"{250 * 'x'}_alpha.png cannot be written" in capsys.readouterr().err
 
 
 def test_a_link_to_nothing_is_named(failure, tmp_path):
@@ -131,7 +150,7 @@ def test_a_manifest_that_cannot_be_written_is_said(run, tmp_path, monkeypatch, c
     assert (tmp_path / "out" / "a.png").exists()
     monkeypatch.undo()
     journal = (tmp_path / "out" / ".manifest-rank0.jsonl").read_text(encoding="utf-8")
-    assert json.loads(journal)["output"] == "a.png"  # the row is not lost
+    assert "error" not in (row := json.loads(journal.splitlines()[-1])) and row["output"] == "a.png"  # it is not lost
 
 
 def test_an_output_folder_inside_that_cannot_be_made_is_named(run, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -87,6 +88,52 @@ def test_a_rank_that_dies_ends_the_job_within_a_minute(tmp_path: Path) -> None:
     assert process.returncode != 0
     assert "Process 0 stops, since another process of this run is gone or silent" in printed
     assert "go on with --resume" in printed
+
+
+@pytest.mark.parametrize(("patience", "environment", "minutes"), [
+    ((), None, 30), ((distributed.LONG_PATIENCE_MINUTES,), None, 7 * 24 * 60),
+    ((), "0.5", 0.5), ((distributed.LONG_PATIENCE_MINUTES,), "0.5", 0.5)])
+def test_a_rank_waits_as_long_as_is_asked_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, patience: tuple,
+                                                                    environment: str | None, minutes: float) -> None:
+    asked = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **options: asked.update(options))
+    if environment is None:
+        monkeypatch.delenv(distributed.TIMEOUT_MINUTES, raising=False)
+    else:
+        monkeypatch.setenv(distributed.TIMEOUT_MINUTES, environment)
+    distributed.setup(None, *patience)
+    assert asked["timeout"].total_seconds() == 60 * minutes
+
+
+PATIENT = """
+import os, signal, time, distributed
+distributed.setup(None, distributed.LONG_PATIENCE_MINUTES)
+print(distributed.broadcast_object("together"), flush=True)
+if distributed.rank() == 1:
+    time.sleep(0.5)  # the other waits by now
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    distributed.all_gather_objects([1])
+except RuntimeError as error:
+    print("noticed" if distributed.is_lost_peer(error) else f"not known as a lost peer: {error}", flush=True)
+os._exit(7)  # past the destructors of gloo's threads, which may abort by now
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_long_patience_is_none_with_the_dead() -> None:
+    """By itself: torchrun, which would end the other process anyway, is not there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    alone = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    alone.pop(distributed.TIMEOUT_MINUTES, None)
+    ranks = [subprocess.Popen([sys.executable, "-c", PATIENT], env={**alone, "RANK": str(rank)}, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(2)]
+    printed = [rank.communicate(timeout=240)[0] for rank in ranks]
+    assert all("together" in text for text in printed) and "noticed" in printed[0], printed
+    assert [rank.returncode for rank in ranks] == [7, -signal.SIGKILL]
 
 
 def test_alone_every_function_is_that_of_one_process() -> None:

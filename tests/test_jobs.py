@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_outputs_are_no_inputs(tmp_path):
     touch(tmp_path, "a.jpg", "results/a.png", "a_alpha.png")
     jobs = plan_jobs([tmp_path], tmp_path / "results", NAMING)  # a folder of results inside
     assert {job.source.name for job in jobs} == {"a.jpg", "a_alpha.png"}
-    jobs = plan_jobs([tmp_path], tmp_path, NAMING, written=["a_alpha.png", "results/a.png"])
+    jobs = plan_jobs([tmp_path], tmp_path, NAMING, written={"a_alpha.png": "a.jpg", "results/a.png": "a.jpg"})
     assert outputs(tmp_path, jobs) == {"a.jpg": "a_alpha.png"}
 
 
@@ -74,6 +75,69 @@ def test_an_input_that_would_be_overwritten_is_refused(tmp_path):
     assert jobs[0].refusal is None  # x.png is nobody's input in this run
     jobs = plan_jobs([tmp_path / "one" / "x.jpg", tmp_path / "one" / "z.jpg"], tmp_path / "one", NAMING)
     assert [job.refusal is None for job in jobs] == [True, False]  # the missing z.jpg only
+
+
+def test_the_output_of_another_input_that_is_there_is_not_overwritten(tmp_path):
+    touch(tmp_path, "one/a.jpg", "two/a.jpg", "two/b.jpg", "out/a.png")
+    written = {"a.png": str(tmp_path / "one" / "a.jpg"), "b.png": str(tmp_path / "one" / "b.jpg")}
+
+    def refusals(folder: str) -> dict[str, str | None]:
+        jobs = plan_jobs([tmp_path / folder], tmp_path / "out", NAMING, written)
+        return {job.source.name: job.refusal for job in jobs}
+
+    assert refusals("one") == {"a.jpg": None}  # once more
+    two = refusals("two")
+    assert two["b.jpg"] is None  # the other's output is gone
+    assert f"two{os.sep}a.jpg would overwrite" in two["a.jpg"] and f"one{os.sep}a.jpg: choose ano" in two["a.jpg"]
+    (tmp_path / "one" / "a.jpg").rename(tmp_path / "one" / "moved.jpg")
+    assert refusals("two") == {"a.jpg": None, "b.jpg": None}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_an_input_is_the_same_by_another_way(tmp_path):
+    touch(tmp_path, "one/a.jpg", "out/a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    jobs = plan_jobs([tmp_path / "link"], tmp_path / "out", NAMING, {"a.png": str(tmp_path / "one" / "a.jpg")})
+    assert [job.refusal for job in jobs] == [None]
+
+
+LONG = 400 * "x" + ".jpg"
+
+
+@pytest.mark.parametrize("name", [LONG, f"{LONG}/a.jpg", LONG.replace(".jpg", ".txt")])
+def test_a_name_that_is_too_long_is_one_refusal(tmp_path, name):
+    touch(tmp_path, "a.jpg")
+    jobs = plan_jobs([tmp_path / name, tmp_path / "a.jpg"], tmp_path / "out", NAMING)
+    assert [job.refusal is None for job in jobs] == [False, True]
+    assert name in jobs[0].refusal and jobs[0].refusal.endswith(".")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="whole paths are short there")
+def test_an_output_name_that_is_too_long_ends_nothing_here(tmp_path):
+    """Storing it names the file, as for any output that cannot be written."""
+    name = 250 * "x" + ".jpg"  # and _alpha.png
+    touch(tmp_path, name)
+    assert [job.refusal for job in plan_jobs([tmp_path], tmp_path, NAMING)] == [None]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="os.path does not go by os.stat there")
+def test_a_folder_that_may_not_be_entered_is_one_refusal(tmp_path, monkeypatch):
+    touch(tmp_path, "a.jpg", "locked/b.jpg")
+    real = os.stat, os.lstat
+
+    def refuse(which: int):  # chmod would not stop root, which is what tests often run as
+        def stat(path, *arguments, **options):
+            if "locked" in str(path):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real[which](path, *arguments, **options)
+
+        return stat
+
+    monkeypatch.setattr(os, "stat", refuse(0))
+    monkeypatch.setattr(os, "lstat", refuse(1))
+    jobs = plan_jobs([tmp_path / "locked" / "b.jpg", tmp_path / "a.jpg"], tmp_path / "out", NAMING)
+    assert [job.refusal is None for job in jobs] == [False, True]
+    assert "b.jpg cannot be read (Permission denied)" in jobs[0].refusal
 
 
 def test_a_folder_named_like_a_photo_is_looked_into(tmp_path):
@@ -90,7 +154,8 @@ def test_links_in_a_circle_end(tmp_path):
     assert len(plan_jobs([tmp_path], tmp_path / "out", NAMING)) == 1
 
 
-def test_a_list_that_is_no_text_is_said(tmp_path):
-    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00\x80")
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x80", "a.jpg".encode("utf-16-le")])
+def test_a_list_that_is_no_text_is_said(tmp_path, content):
+    (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(JobError, match="cannot be read as a list"):
         plan_jobs([tmp_path / "list.txt"], tmp_path / "out", NAMING)

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from photos import PhotoError
+from prediction.jobs import Job
 from prediction.manifest import Manifest
+
+SETTINGS = {"kind": "alpha", "bits": 8}
+
+
+def job(name: str, folder: str = "in") -> Job:
+    return Job(Path(folder, f"{name}.jpg"), Path(f"{name}.png"))
 
 
 def row(name: str, **more: object) -> dict:
@@ -46,6 +53,65 @@ def test_rows_of_earlier_runs_stay_while_their_outputs_do(tmp_path):
     assert [(entry["output"], entry["run"]) for entry in rows] == [("a.png", 1), ("b.png", 2)]
 
 
+def test_what_is_begun_is_ours_and_not_done(tmp_path):
+    killed = Manifest(tmp_path)
+    for name in "abc":
+        killed.begin(job(name), SETTINGS)
+    killed.add(job("a").names | SETTINGS)
+    touch(tmp_path, "a", "b")  # b without its row, c not written at all
+    following = Manifest(tmp_path)
+    assert [following.is_done(job(name), SETTINGS) for name in "abc"] == [True, False, False]
+    assert {name: Path(source).name for name, source in following.sources.items()} == {
+        "a.png": "a.jpg", "b.png": "b.jpg", "c.png": "c.jpg"}
+    following.close()
+    following.write([], {}, others_are_done=True)  # a run that has only other inputs
+    assert names_in(tmp_path) == ["in/a.jpg", "in/b.jpg"]  # b.png is still known as ours, and
+    assert not Manifest(tmp_path).is_done(job("b"), SETTINGS)
+    last = Manifest(tmp_path)
+    last.begin(job("b"), SETTINGS)
+    last.add(job("b").names | SETTINGS)
+    finish(last)
+    assert Manifest(tmp_path).is_done(job("b"), SETTINGS)
+    assert "begun" not in (tmp_path / "manifest.json").read_text(encoding="utf-8")
+
+
+def test_done_is_of_the_same_input_and_settings(tmp_path):
+    manifest = Manifest(tmp_path)
+    manifest.add(job("a").names | SETTINGS)
+    manifest.add(row("old", kind="alpha"))  # of a version that kept less
+    touch(tmp_path, "a", "old", "unknown")
+    finish(manifest)
+    after = Manifest(tmp_path)
+    assert after.is_done(job("a"), SETTINGS) and not after.is_done(job("a", "elsewhere"), SETTINGS)
+    assert not after.is_done(job("a"), SETTINGS | {"bits": 16})
+    assert after.is_done(job("old"), SETTINGS) and not after.is_done(job("old"), SETTINGS | {"kind": "cutout"})
+    assert not after.is_done(job("old", "elsewhere"), SETTINGS)
+    assert after.is_done(job("unknown"), SETTINGS) and not after.is_done(job("gone"), SETTINGS)
+
+
+def test_an_input_is_known_from_another_current_folder(tmp_path, monkeypatch):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    manifest = Manifest(tmp_path)
+    manifest.add(job("a", ".").names | SETTINGS)
+    touch(tmp_path, "a")
+    finish(manifest)
+    assert Manifest(tmp_path).is_done(job("a", "../one"), SETTINGS)
+    monkeypatch.chdir(tmp_path / "two")
+    assert not Manifest(tmp_path).is_done(job("a", "."), SETTINGS)  # the same words, another file
+
+
+def test_what_is_begun_over_anothers_output_is_mixed(tmp_path):
+    """Of folders of frames only those are gone on with that hold one kind."""
+    (tmp_path / "a.png").mkdir()
+    for settings, agrees in ((SETTINGS, True), (SETTINGS, True), ({"bits": 16}, False), ({"bits": 16}, False)):
+        manifest = Manifest(tmp_path)
+        assert manifest.agrees(job("a"), settings) is agrees
+        manifest.begin(job("a"), settings)
+        manifest.close()
+
+
 def test_a_killed_run_loses_no_row(tmp_path):
     killed = Manifest(tmp_path, rank=1)
     for name in "ab":
@@ -53,11 +119,15 @@ def test_a_killed_run_loses_no_row(tmp_path):
     with open(tmp_path / ".manifest-rank1.jsonl", "a", encoding="utf-8") as journal:
         journal.write('{"input": "in/c.jpg", "outp')  # killed in the middle of a line
     touch(tmp_path, "a", "b", "c")
+    killed_too = Manifest(tmp_path, rank=1)
+    assert set(killed_too.earlier) == {"a.png", "b.png"}
+    killed_too.add(row("d"))  # not at the end of that half line
+    touch(tmp_path, "d")
     following = Manifest(tmp_path)
-    assert set(following.earlier) == {"a.png", "b.png"}
+    assert set(following.earlier) == {"a.png", "b.png", "d.png"}
     following.add(row("c"))
     finish(following)
-    assert names_in(tmp_path) == ["in/a.jpg", "in/b.jpg", "in/c.jpg"]
+    assert names_in(tmp_path) == ["in/a.jpg", "in/b.jpg", "in/c.jpg", "in/d.jpg"]
     assert not list(tmp_path.glob(".manifest*"))
 
 

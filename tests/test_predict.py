@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,6 +188,88 @@ def test_skip_existing_does_another_kind_again(run, tmp_path):
     assert Image.open(tmp_path / "a.png").mode == "RGBA"
 
 
+def test_skip_existing_skips_what_has_the_same_settings_and_nothing_else(run, model_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "predict_mattes", flat_mattes(1.0))
+    source = save(tmp_path / "in" / "a.jpg")
+    beach = save(tmp_path / "beach.png", picture(1))
+    retrained = tmp_path / "other" / model_file.name
+    retrained.parent.mkdir()
+    retrained.write_bytes(model_file.read_bytes())
+
+    def skipped(*flags: object, named: bool = True) -> bool:
+        assert run("--input", source, "--output", tmp_path, "--skip-existing", *flags, named=named) == 0
+        return bool(manifest_of(tmp_path)["skipped"])
+
+    for flags in ((), ("--bits", 16), ("--kind", "composite"), ("--kind", "composite", "--background", "red"),
+                  ("--kind", "composite", "--background", beach)):
+        assert [skipped(*flags), skipped(*flags)] == [False, True], flags
+    assert [skipped("--checkpoint", retrained, named=False) for _ in range(2)] == [False, True]
+    assert rows_of(tmp_path)["a.jpg"]["checkpoint"] == os.path.realpath(retrained)
+
+
+def test_a_second_job_leaves_the_mattes_of_the_first(run, tmp_path, capsys):
+    save(tmp_path / "one" / "a.jpg")
+    for name in "ab":
+        save(tmp_path / "two" / f"{name}.jpg", picture(1))
+    assert run("--input", tmp_path / "one", "--output", tmp_path / "out") == 0
+    before = (tmp_path / "out" / "a.png").read_bytes()
+    for flags in ((), ("--skip-existing",)):
+        assert run("--input", tmp_path / "two", "--output", tmp_path / "out", *flags) == 1
+        said = capsys.readouterr().err
+        assert f"two{os.sep}a.jpg would overwrite" in said and "choose another --output" in said
+        assert (tmp_path / "out" / "a.png").read_bytes() == before
+        assert (tmp_path / "out" / "b.png").exists()
+    assert run("--input", tmp_path / "one", "--output", tmp_path / "out") == 0  # its own, again
+    shutil.rmtree(tmp_path / "one")
+    assert run("--input", tmp_path / "two", "--output", tmp_path / "out", "--skip-existing") == 0
+    assert (tmp_path / "out" / "a.png").read_bytes() != before
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+import predict
+
+network, calls = predict.predict_mattes, []
+
+def die_at_the_third(*arguments, **options):
+    calls.append(1)
+    if len(calls) == 3:
+        while not Path(sys.argv[1], "p2_alpha.png").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return network(*arguments, **options)
+
+predict.predict_mattes = die_at_the_third
+predict.main(["--input", sys.argv[1], "--output", sys.argv[1], "--device", "cpu", "--checkpoint", sys.argv[2]])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_job_in_place_is_finished_after_sigkill(run, model_file, tmp_path):
+    """At the worst moment: a matte is there, and its row is not yet."""
+    folder = tmp_path / "in"
+    for number in range(1, 5):
+        save(folder / f"p{number}.jpg", picture(number))
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(model_file)], cwd=ROOT, timeout=300,
+                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert killed.returncode == -signal.SIGKILL and (folder / "p2_alpha.png").exists()
+    assert run("--input", folder, "--output", folder, "--skip-existing") == 0
+    mattes = {f"p{number}_alpha.png" for number in range(1, 5)}
+    assert set(contents(folder)) == mattes | {f"p{number}.jpg" for number in range(1, 5)}
+    manifest = manifest_of(folder)
+    assert (manifest["done"], manifest["skipped"]) == (3, 1)  # p2 again, since nothing says that it is whole
+    assert {row["output"] for row in manifest["files"]} == mattes
+    assert not any("begun" in row for row in manifest["files"])
+
+
+def test_it_waits_long_for_a_rank_that_has_more_to_do(run, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(predict.distributed, "setup", lambda *arguments: asked.append(arguments))
+    assert run("--input", save(tmp_path / "in" / "a.jpg"), "--output", tmp_path) == 0
+    assert asked == [(torch.device("cpu"), 7 * 24 * 60)]
+
+
 def test_manifest_says_what_a_person_wants_to_know(run, tmp_path, monkeypatch):
     source = save(tmp_path / "in" / "a.jpg")
     monkeypatch.setattr(predict, "predict_mattes", flat_mattes(0.3))
@@ -217,7 +300,8 @@ def test_unsure_interior_counts_grey_insides_and_no_edges():
 
 @pytest.mark.parametrize("flags", [
     ["--kind", "alpha", "--format", "webp"], ["--kind", "cutout", "--format", "webp", "--bits", "16"],
-    ["--background", "red"], ["--kind", "cutout", "--video", "mp4"], ["--max-memory", "0"], ["--workers", "-1"]])
+    ["--background", "red"], ["--kind", "cutout", "--video", "mp4"], ["--bits", "16", "--video", "mkv"],
+    ["--bits", "16", "--kind", "foreground", "--video", "mp4"], ["--max-memory", "0"], ["--workers", "-1"]])
 def test_options_that_do_not_go_together_are_refused(run, flags):
     with pytest.raises(SystemExit) as stopped:
         run(*flags)
@@ -235,7 +319,8 @@ def test_start_errors_are_one_sentence_and_exit_code_2(run, tmp_path, capsys, mo
     for flags in (["--input", "nothing.jpg"], ["--input", "empty"], ["--input", source, "--output", "taken/out"],
                   ["--input", source, "--output", "foreign"], ["--input", source, "--checkpoint", "no.safetensors"],
                   ["--input", source, "--device", "cuda:77"],
-                  ["--input", source, "--kind", "composite", "--background", "no such colour"]):
+                  ["--input", source, "--kind", "composite", "--background", "no such colour"],
+                  ["--input", source, "--kind", "composite", "--background", 400 * "x"], ["--input", 400 * "x"]):
         assert run(*flags, named="--checkpoint" not in flags) == 2 if "--device" not in flags else \
             predict.main([*map(str, flags), "--checkpoint", str(tmp_path)]) == 2
         message = capsys.readouterr().err.strip()

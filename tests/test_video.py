@@ -93,6 +93,44 @@ def test_png_frames_and_the_other_kinds(run, tmp_path):
     assert VideoReader(tmp_path / "red" / "walk.mp4").rate == pytest.approx(RATE, abs=1e-2)
 
 
+def test_16_bits_fit_no_video_file_and_do_fit_frames(run, tmp_path):
+    """cv2.VideoWriter takes uint16 without a word and reads it as another picture."""
+    source = clip(tmp_path / "in" / "walk.mkv", [cv2.GaussianBlur(frame, (0, 0), 5) for frame in frames(2)])
+    flags = ("--input", source, "--kind", "foreground")
+    for bits in (8, 16):
+        assert run(*flags, "--output", tmp_path / str(bits), "--bits", bits) == 0
+    for deep, plain in zip(read_all(tmp_path / "16/walk.mp4"), read_all(tmp_path / "8/walk.mp4"), strict=True):
+        assert np.abs(deep.astype(int) - plain).mean() < 1
+    assert row_of(tmp_path / "16")["notes"][-1] == "a video holds 8 bits: --video png keeps 16"
+    assert "a video holds 8 bits" not in str(row_of(tmp_path / "8")["notes"])
+    assert run(*flags, "--output", tmp_path / "png", "--bits", 16, "--video", "png") == 0
+    assert cv2.imread(str(tmp_path / "png/walk.frames/000001.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert "a video holds 8 bits" not in str(row_of(tmp_path / "png")["notes"])
+
+
+def test_frames_of_another_kind_or_depth_are_not_kept(run, tmp_path, monkeypatch):
+    source = clip(tmp_path / "in" / "walk.mkv", frames())
+    flags = ("--input", source, "--output", tmp_path / "out", "--video", "png", "--skip-existing")
+
+    def depths() -> list[str]:
+        paths = sorted((tmp_path / "out" / "walk.frames").iterdir())
+        return [str(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).dtype) for path in paths]
+
+    assert run(*flags) == 0 and depths() == ["uint8"] * 5
+    predict_mattes, calls = predict.predict_mattes, []
+
+    def stop_at_the_third(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict_mattes(*arguments, **options)
+
+    monkeypatch.setattr(predict, "predict_mattes", stop_at_the_third)
+    assert run(*flags, "--bits", 16) == predict.INTERRUPTED and set(depths()) == {"uint8", "uint16"}
+    assert run(*flags, "--bits", 16) == 0 and depths() == ["uint16"] * 5  # the last three are not ready yet
+    assert run(*flags, "--bits", 16) == 0 and len(calls) == 3 + 5
+
+
 def test_an_interrupted_folder_of_frames_is_finished(run, tmp_path, monkeypatch):
     source = clip(tmp_path / "in" / "walk.mkv", frames())
     flags = ("--input", source, "--output", tmp_path / "out", "--video", "png")
