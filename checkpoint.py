@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ PREPROCESSING = ("RGB in [0, 1], normalized inside the model; long side resized 
 MODEL_FILE = "best.safetensors"
 STATE_FILE = "last.pt"
 PREVIOUS_STATE_FILE = "last.previous.pt"
+BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like too, and asks the network for it
 
 
 class CheckpointError(ValueError):
@@ -76,11 +78,24 @@ def parse_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a TSR-Matte checkpoint (its metadata names no format {FORMAT}): use the "
                               f"{MODEL_FILE} that train.py writes, or what export.py makes of it.")
     try:
-        return {"preprocessing": metadata["preprocessing"],
-                **{key: json.loads(metadata[key]) for key in ("model", "config", "scores")}}
-    except (KeyError, json.JSONDecodeError) as error:
+        values = {key: json.loads(metadata[key]) for key in ("model", "config", "scores")}
+        _check_values(values)
+        return {"preprocessing": metadata["preprocessing"], **values}
+    except (KeyError, ValueError, RecursionError) as error:  # a JSONDecodeError is a ValueError
         raise CheckpointError(f"{path} has broken metadata ({error}): use the {MODEL_FILE} that train.py writes, or "
                               "what export.py makes of it.") from error
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    """What every reader of metadata relies on, whoever wrote it. Raises KeyError and ValueError."""
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{key} holds {value!r:.40}, not values by name")
+    backbone, size = values["model"]["backbone"], values["model"]["image_size"]
+    if not (isinstance(backbone, str) and BACKBONE.fullmatch(backbone)):
+        raise ValueError(f"{backbone!r:.60} is not the name of a Swin")
+    if not (isinstance(size, int) and size > 0):
+        raise ValueError(f"image_size is {size!r:.40}, not a number of pixels")
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingNetwork:
@@ -88,9 +103,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingN
     path = Path(path)
     metadata = read_metadata(path)
     try:
-        model = build_model(**metadata["model"])
+        # a file may not ask for weights from elsewhere: an option that is named twice is a TypeError
+        model = build_model(**metadata["model"], pretrained=False, backbone_weights=None)
         load_weights(model, path)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, OSError, RuntimeError,
+            safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} does not fit the variant that its metadata names "
                               f"({' '.join(str(error).split())[:200]}): train it again, or use the file as written."
                               ) from error

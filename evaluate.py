@@ -5,7 +5,7 @@
     python evaluate.py --compare A B --dataset ROOT/val           checkpoints side by side, and a figure
     torchrun --nproc-per-node 8 evaluate.py --dataset ROOT/val    the photos shared over 8 processes, same totals
 
-Exit codes: 0 all scored, 1 some files failed (each is named), 2 nothing could start.
+Exit codes: 0 all scored, 1 some files failed (each is named), 2 nothing could start, or a result could not be written.
 """
 
 from __future__ import annotations
@@ -49,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         make_output_folders(options)
         scores = evaluate_folders(options) if options.predictions else evaluate_checkpoints(options)
-        if rank() == 0:
-            report(scores, options)
     except (StartError, PhotoError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -117,20 +115,22 @@ def make_output_folders(options: argparse.Namespace) -> None:
 
 
 def evaluate_folders(options: argparse.Namespace) -> Scores:
-    """Mode --predictions; imports no model code."""
+    """Mode --predictions, scored and reported; imports no model code."""
     join_processes(None)
     wanted = Wanted(dis=options.dis, composite=options.composite)
     for folder in filter(None, (options.predictions, options.ground_truth, options.images)):
         if not folder.is_dir():
             raise StartError(f"{folder} is not a folder: name the folder that holds the files.")
     try:
-        return score_folders(options.predictions, options.ground_truth, options.images, wanted, options.workers)
+        scores = score_folders(options.predictions, options.ground_truth, options.images, wanted, options.workers)
     except ValueError as error:
         raise StartError(str(error)) from error
+    report(scores, options)
+    return scores
 
 
 def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
-    """Modes --checkpoint and --compare."""
+    """Modes --checkpoint and --compare, scored and reported."""
     from devices import DeviceError, choose_device
 
     try:
@@ -146,16 +146,19 @@ def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     wanted = Wanted(dis=options.dis, composite=options.composite)
     with one_thread():
         scores = score_dataset(columns, dataset, wanted, options.workers)
+    scores = Scores(scores.rows, unpaired + scores.failures)
+    report(scores, options)  # before the figure: what took hours does not hang on a picture
     if options.compare and scores.rows and rank() == 0:
         draw_comparison(options.figure, columns, dataset, scores.rows)
-    return Scores(scores.rows, unpaired + scores.failures)
+    return scores
 
 
 def join_processes(device: Any) -> None:
     if world_size() > 1:
         import distributed
 
-        distributed.setup(device)
+        # ranks meet when each has scored its share: how long that takes is up to the photos
+        distributed.setup(device, patience_minutes=distributed.LONG_PATIENCE_MINUTES)
 
 
 @contextmanager
@@ -213,15 +216,10 @@ def open_dataset(name: str | None, model_file: Path) -> tuple[Any, list[Failure]
     """
     from config import DATASET
     from data.dataset import PhotoValidation
-    from data.sources import SYNTHETIC, build_validation_set
-    from loading import read_metadata
+    from data.sources import SYNTHETIC
 
     if name == SYNTHETIC:
-        trained = read_metadata(model_file)
-        size, settings = trained["model"]["image_size"], trained["config"]
-        return build_validation_set(
-            SYNTHETIC, image_size=size, samples=settings["val_samples"], seed=settings["seed"]
-        ), []
+        return synthetic_set(model_file), []
     root = Path(name or DATASET)
     root = root / "val" if (root / "val" / "im").is_dir() else root
     try:
@@ -230,8 +228,24 @@ def open_dataset(name: str | None, model_file: Path) -> tuple[Any, list[Failure]
         raise StartError(str(error)) from error
 
 
+def synthetic_set(model_file: Path) -> Any:
+    """The embedded photos that a checkpoint was validated on, from the settings in its file."""
+    from data.sources import SYNTHETIC, build_validation_set
+    from loading import read_metadata
+
+    trained = read_metadata(model_file)
+    samples, seed = (trained["config"].get(name) for name in ("val_samples", "seed"))
+    if not (isinstance(samples, int) and isinstance(seed, int) and samples > 0 <= seed):
+        raise StartError(f"{model_file} does not say which synthetic photos it was validated on (its config has "
+                         f"val_samples {samples}, seed {seed}): name a folder with --dataset.")
+    return build_validation_set(SYNTHETIC, image_size=trained["model"]["image_size"], samples=samples, seed=seed)
+
+
 def draw_comparison(path: Path, columns: Sequence[Column], dataset: Any, rows: Sequence[dict]) -> None:
-    """The photos in which the first two mattes differ most, as much as half of the photos do, and least."""
+    """The photos in which the first two mattes differ most, as much as half of the photos do, and least.
+
+    Raises PhotoError where the figure cannot be drawn or written.
+    """
     import plots
 
     differences = {row["index"]: row["difference"] for row in rows}
@@ -248,7 +262,10 @@ def draw_comparison(path: Path, columns: Sequence[Column], dataset: Any, rows: S
 
 
 def report(scores: Scores, options: argparse.Namespace) -> None:
-    """Table, notes, files, and at the end what failed."""
+    """Table, notes, files, and at the end what failed; once for all ranks. Raises PhotoError for a file that cannot
+    be written."""
+    if rank() > 0:
+        return
     if scores.rows:
         summaries = {label: score_tables.summarize(rows) for label, rows in score_tables.by_matte(scores.rows).items()}
         print(score_tables.side_by_side(summaries) if len(summaries) > 1 else

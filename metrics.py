@@ -10,6 +10,7 @@ An empty region holds no error: its sums and its means are 0. Bad input raises V
 """
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ UNITS = {
     "grad": "sum (|grad p| - |grad g|)^2 / 1000, alphamatting kernels (sigma 1.4, L2 norm 1), no stretch",
     "conn": "sum |phi p - phi g| / 1000, alphamatting, steps of 0.1, 4-connected",
     "grad_aim": "sum (|grad p| - |grad g|)^2 / 10, AIM/P3M kernels; not comparable with grad",
-    "composite": "mean |difference| of 8-bit grey levels, re-composited with estimated foregrounds",
+    "composite": "mean |difference| of 8-bit grey levels, re-composited with the foregrounds that predict.py estimates",
 }
 
 COMPOSITE_COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "green": (0.0, 1.0, 0.0)}
@@ -139,24 +140,20 @@ def matting_metrics(
     return figures
 
 
-def composite_error(image: np.ndarray, pred: np.ndarray, true: np.ndarray) -> dict[str, float]:
+def composite_error(
+    image: np.ndarray, pred: np.ndarray, true: np.ndarray, estimate: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> dict[str, float]:
     """What a person sees as a halo: the cut-out by pred against the cut-out by true, on plain colours.
 
-    image is the photo, uint8 (H, W, 3). For each matte a its foreground F is estimated from the photo
-    (Germer et al., "Fast Multi-Level Foreground Estimation", ICPR 2020) and put on colour c as
-    a F + (1 - a) c. The error is the mean absolute difference of the two composites over pixels and
-    channels, in 8-bit grey levels: "image_composite_black", ..., "edge_composite_green".
+    image is the photo, uint8 (H, W, 3). For each matte a its foreground F is estimate(image, a), uint8 (H, W, 3),
+    and is put on colour c as a F + (1 - a) c. The error is the mean absolute difference of the two composites over
+    pixels and channels, in 8-bit grey levels: "image_composite_black", ..., "edge_composite_green".
     """
-    # Imported here: it compiles on its first use on a machine, for about a minute.
-    from pymatting import estimate_foreground_ml
-
     _check_pair(pred, true)
     if image.shape != (*true.shape, 3) or image.dtype != np.uint8:
         raise ValueError(f"the photo must be uint8 {(*true.shape, 3)}, not {image.dtype} {image.shape}")
-    photo = np.float32(image) / 255
     # d = p Fp - g Fg is what all colours share: the composites differ by d - (p - g) c.
-    pred_layer = pred[..., None] * estimate_foreground_ml(photo, pred)
-    true_layer = true[..., None] * estimate_foreground_ml(photo, true)
+    pred_layer, true_layer = (a[..., None] * (np.float32(estimate(image, a)) / 255) for a in (pred, true))
     shared, difference = pred_layer - true_layer, (pred - true)[..., None]
     edge = unknown_region(true)
     figures = {}

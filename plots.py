@@ -1,8 +1,10 @@
-"""Pictures a person looks at instead of numbers: curves, previews, comparisons. Arrays in, a PNG out."""
+"""Pictures a person looks at instead of numbers: curves, previews, comparisons. Arrays in, a PNG out.
+
+Every function writes a whole file or none, and raises PhotoError where it cannot be written.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from photos import atomic_write
 
 CELL = 320  # pixels of a picture's long side in a grid
 CROP_SHARE = 5  # an enlarged crop shows 1 / CROP_SHARE of the long side
@@ -120,18 +124,13 @@ def _fit(picture: np.ndarray) -> np.ndarray:
 
 
 def _save_pixels(path: Path, pixels: np.ndarray) -> None:
-    path = Path(path)
     encoded = cv2.imencode(".png", pixels[..., ::-1])[1]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(encoded.tobytes())
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 def _save(figure: Figure, path: Path) -> None:
     """Figure, not pyplot: no global state, no display, nothing left open after a thousand epochs."""
-    path = Path(path)
     FigureCanvasAgg(figure)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with matplotlib.rc_context({"font.size": 9}):
+    with atomic_write(path) as temporary, matplotlib.rc_context({"font.size": 9}):
         figure.savefig(temporary, format="png", dpi=100)
-    os.replace(temporary, path)

@@ -81,14 +81,14 @@ class Rehearsed:
 def photo_and_coarse(size: int, case: str, working_size: int) -> tuple[Tensor, Tensor]:
     """A synthetic portrait (3, S, S) with the coarse matte (1, 1, s, s) that a student would give at its working size
     (the truth, blurred over the uncertain band), or the worst case: the same photo, unsure everywhere."""
-    sample = render_sample(3, "val", 5, min(size, 1024))  # 13 % of its pixels unsure; a real subject, about 8 %
+    sample = render_sample(3, "val", 5, min(size, 1024))  # 14 % of its pixels unsure; a real subject, about 8 %
     image = torch.from_numpy((sample.image * 255).astype(np.uint8)).permute(2, 0, 1)
     alpha = torch.from_numpy(sample.alpha)[None, None]
     image = torch.nn.functional.interpolate(image[None].float(), size=(size, size), mode="bilinear")[0].byte()
     if case == "worst":
         return image, torch.full((1, 1, working_size, working_size), 0.5)
     view = resize_alpha(alpha, (working_size, working_size))
-    kernel = 2 * EDGE_BAND // 2 + 1
+    kernel = 2 * EDGE_BAND + 1
     blurred = torch.nn.functional.avg_pool2d(view, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
     return image, blurred.clamp(0, 1)
 

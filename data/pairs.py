@@ -105,13 +105,16 @@ def _read_grey_png(path: Path) -> np.ndarray | None:
     if path.suffix.lower() != ".png":
         return None
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(26)
+            # Byte 24 is the depth, byte 25 the colour type. Other files are left to read_alpha, which reads them whole.
+            if start[:8] != b"\x89PNG\r\n\x1a\n" or start[24:] != b"\x08\x00":
+                return None
+            data = start + file.read()
     except OSError:
         return None  # read_alpha will say why
-    # Byte 24 is the depth, byte 25 the colour type; orientation and transparency have chunks of their own.
-    is_plain = data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:26] == b"\x08\x00"
     is_whole = b"IEND" in data[-64:]  # OpenCV would find that out too, but print about it
-    if not (is_plain and is_whole) or b"eXIf" in data or b"tRNS" in data:
+    if not is_whole or b"eXIf" in data or b"tRNS" in data:  # orientation and transparency have chunks of their own
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
 

@@ -7,7 +7,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from data.pairs import images_by_name
 from evaluation.dis_metrics import dis_scores
 from metrics import composite_error, grad_aim, matting_metrics
 from photos import read_alpha, read_photo, to_uint8
+from prediction.foreground import estimate_colors, native_foreground
 
 
 class Wanted(NamedTuple):
@@ -46,11 +47,19 @@ def score_matte(pred: np.ndarray, true: np.ndarray, image: np.ndarray | None, wa
     if wanted.full:
         figures["image_grad_aim"] = grad_aim(pred, true)
     if wanted.composite:
-        figures |= composite_error(image, pred, true)
+        figures |= composite_error(image, pred, true, shipped_foreground)
     if wanted.dis:
         figures |= dis_scores(pred, true)
     figures["soft_share"] = float(np.mean((true > 0) & (true < 1)))
     return figures
+
+
+def shipped_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The subject's colours, uint8 (H, W, 3), as predict.py writes them: the halo that is measured is the one shipped.
+
+    The first use on a machine compiles for about a minute.
+    """
+    return native_foreground(image, alpha, estimate_colors(image, alpha))
 
 
 def score_files(pred: Path, true: Path, photo: Path | None, wanted: Wanted) -> dict[str, Any]:
@@ -60,19 +69,18 @@ def score_files(pred: Path, true: Path, photo: Path | None, wanted: Wanted) -> d
 
 
 def score_all(
-    function: Callable[..., dict], tasks: Iterable[tuple[Any, tuple]], workers: int
+    function: Callable[..., dict], tasks: Iterable[tuple[Any, tuple]], workers: int, threads: bool = False
 ) -> Iterator[tuple[Any, dict | Failure]]:
     """Yield (key, figures or Failure) for each (key, arguments) of tasks, in their order.
 
-    With workers, tasks is read only a little ahead, so that mattes of many megapixels do not pile up. They
-    start by spawn, which is the same on every system and safe beside CUDA.
+    With workers, tasks is read only a little ahead, so that mattes of many megapixels do not pile up.
     """
     if workers == 0:
         for key, arguments in tasks:
             yield key, _outcome(key, lambda arguments=arguments: function(*arguments))
         return
     waiting: deque = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with _pool(workers, threads) as pool:
         for key, arguments in tasks:
             waiting.append((key, pool.submit(function, *arguments)))
             if len(waiting) > 2 * workers:
@@ -80,6 +88,16 @@ def score_all(
                 yield done, _outcome(done, future.result)
         for done, future in waiting:
             yield done, _outcome(done, future.result)
+
+
+def _pool(workers: int, threads: bool) -> Executor:
+    """Processes score most at a time, and start by spawn, which is the same on every system and safe beside CUDA.
+
+    Threads start at once and need no copy of a matte: for short sets, as a training validates on after each epoch.
+    """
+    if threads:
+        return ThreadPoolExecutor(workers)  # NumPy and OpenCV release the interpreter while they compute
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
 
 
 def _outcome(key: Any, result: Callable[[], dict]) -> dict | Failure:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from evaluation.score_tables import by_matte, figure_names, summarize
 from evaluation.scoring import Failure, Wanted, match_files, score_all, score_files, score_matte
+from photos import PhotoError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and scoring a folder of mattes never needs it
     import torch
@@ -27,6 +28,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and scoring a folder of matt
 
 
 QUICK = Wanted(full=False)
+# No common class: torch raises a RuntimeError on a CPU and on MPS, another on CUDA, onnxruntime its own.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "alloc_failed")
 
 
 class Column(NamedTuple):
@@ -55,11 +58,13 @@ class _Key(NamedTuple):
 
 
 def validate(
-    model: MattingNetwork, dataset: Any, *, workers: int = 0, wanted: Wanted = QUICK
+    model: MattingNetwork, dataset: Any, *, workers: int = 0, wanted: Wanted = QUICK,
+    precision: torch.dtype | None = None,
 ) -> dict[str, float]:
     """Mean figures of a model's coarse and refined mattes: "coarse_image_sad" ... "refined_edge_grad".
 
-    dataset[i] is a dict of image uint8 (3, H, W), alpha float32 (1, H, W), name. Under torchrun every rank
+    dataset[i] is a dict of image uint8 (3, H, W), alpha float32 (1, H, W), name. workers: threads that score
+    beside the network; 0 takes turns. precision: as for matting.predict_mattes. Under torchrun every rank
     calls this and gets the same means. Photos that cannot be scored are named on stderr and left out; those
     without an edge band are left out of the edge figures, which are 0 if there is no other. Raises
     ValueError if nothing could be scored.
@@ -68,7 +73,7 @@ def validate(
     was_training = model.training
     model.eval()
     try:
-        scores = score_dataset(columns, dataset, wanted, workers, progress=False)
+        scores = score_dataset(columns, dataset, wanted, workers, progress=False, precision=precision, threads=True)
     finally:
         model.train(was_training)
     report_failures(scores.failures)
@@ -81,7 +86,8 @@ def validate(
 
 
 def score_dataset(
-    columns: Sequence[Column], dataset: Any, wanted: Wanted, workers: int, progress: bool = True
+    columns: Sequence[Column], dataset: Any, wanted: Wanted, workers: int, progress: bool = True,
+    precision: torch.dtype | None = None, threads: bool = False,
 ) -> Scores:
     """Predict each photo of this rank's share once a model, score every column, gather from all ranks.
 
@@ -89,25 +95,29 @@ def score_dataset(
     """
     shard = range(rank(), len(dataset), world_size())
     failures: list[tuple[int, Failure]] = []
-    tasks = _predicted(columns, dataset, shard, wanted, failures)
-    outcomes = score_all(score_matte, tasks, workers)
+    tasks = _predicted(columns, dataset, shard, wanted, failures, precision)
+    outcomes = score_all(score_matte, tasks, workers, threads)
     return _gather(_with_bar(outcomes, len(shard) * len(columns), progress), failures)
 
 
 def _predicted(
     columns: Sequence[Column], dataset: Any, shard: Iterable[int], wanted: Wanted,
-    failures: list[tuple[int, Failure]],
+    failures: list[tuple[int, Failure]], precision: torch.dtype | None,
 ) -> Iterator[tuple[_Key, tuple]]:
-    """Tasks for score_all; what cannot be read goes to failures."""
+    """Tasks for score_all; what cannot be read, or is too large to predict, goes to failures."""
     for index in shard:
         try:
             item = dataset[index]
         except (ValueError, OSError) as error:
-            failures.append((index, Failure(f"photo {index}", str(error))))
+            failures.append((index, Failure(_name(dataset, index), str(error))))
+            continue
+        try:
+            mattes = predict_columns(columns, item["image"], precision)
+        except PhotoError as error:
+            failures.append((index, Failure(item["name"], str(error))))
             continue
         true = item["alpha"][0].numpy()  # (H, W)
         image = item["image"].permute(1, 2, 0).numpy() if wanted.composite else None  # (H, W, 3)
-        mattes = predict_columns(columns, item["image"])
         row = {"name": item["name"], "index": index}
         if len(columns) > 1:
             first, second = list(mattes.values())[:2]
@@ -116,16 +126,37 @@ def _predicted(
             yield _Key(index, {"matte": label, **row}), (pred, true, image, wanted)
 
 
-def predict_columns(columns: Sequence[Column], image: torch.Tensor) -> dict[str, np.ndarray]:
-    """Label -> matte float32 (H, W) of a photo uint8 (3, H, W); each model runs once, through predict_mattes."""
+def predict_columns(
+    columns: Sequence[Column], image: torch.Tensor, precision: torch.dtype | None = None
+) -> dict[str, np.ndarray]:
+    """Label -> matte float32 (H, W) of a photo uint8 (3, H, W); each model runs once, through predict_mattes.
+
+    Raises PhotoError where the photo does not fit in memory: the others may.
+    """
     import matting
 
     models = {id(column.model): column.model for column in columns}
-    mattes = {key: matting.predict_mattes(model, image) for key, model in models.items()}
+    try:
+        mattes = {key: matting.predict_mattes(model, image, precision=precision) for key, model in models.items()}
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        height, width = image.shape[-2:]
+        raise PhotoError(f"The photo has {width} x {height} pixels, which do not fit in memory: scale it down, or "
+                         "choose another --device.") from error
     return {
         column.label: getattr(mattes[id(column.model)], column.field)[0].float().cpu().numpy()
         for column in columns
     }
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
+def _name(dataset: Any, index: int) -> str:
+    """What a photo that cannot be read is called: its file's name where the data set knows it."""
+    return dataset.pairs[index].name if hasattr(dataset, "pairs") else f"photo {index}"
 
 
 def score_folders(predictions: Path, truths: Path, photos: Path | None, wanted: Wanted, workers: int) -> Scores:

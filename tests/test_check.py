@@ -14,6 +14,8 @@ from data.pairs import read_pair
 from data.synthetic import write_folder
 from photos import write_alpha, write_image
 
+COPY = 100  # added to a pair's number for a copy of it
+
 
 @pytest.fixture(scope="module")
 def clean_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,34 +38,37 @@ def alpha(root: Path, number: int, split: str = "train") -> Path:
     return root / split / "gt" / f"{split}_{number:06d}.png"
 
 
-def truth(root: Path) -> np.ndarray:
-    return read_pair(photo(root, 2), alpha(root, 2))[1]
+def truth(root: Path, number: int) -> np.ndarray:
+    return read_pair(photo(root, number), alpha(root, number))[1]
 
 
-def plant_photo_without_alpha(root: Path) -> Path:
-    alpha(root, 2).unlink()
-    return photo(root, 2)
+# Each plants its fault at the pair of a number, in train, and returns the file that must be named.
 
 
-def plant_alpha_without_photo(root: Path) -> Path:
-    photo(root, 2).unlink()
-    return alpha(root, 2)
+def plant_photo_without_alpha(root: Path, number: int) -> Path:
+    alpha(root, number).unlink()
+    return photo(root, number)
 
 
-def plant_name_twice(root: Path) -> Path:
-    first, second = photo(root, 2), photo(root, 2).with_suffix(".jpg")
+def plant_alpha_without_photo(root: Path, number: int) -> Path:
+    photo(root, number).unlink()
+    return alpha(root, number)
+
+
+def plant_name_twice(root: Path, number: int) -> Path:
+    first, second = photo(root, number), photo(root, number).with_suffix(".jpg")
     write_image(second, np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
     return min(first, second)
 
 
-def plant_sizes_differ(root: Path) -> Path:
-    write_alpha(alpha(root, 2), truth(root)[:, :-1])
-    return photo(root, 2)
+def plant_sizes_differ(root: Path, number: int) -> Path:
+    write_alpha(alpha(root, number), truth(root, number)[:, :-1])
+    return photo(root, number)
 
 
-def plant_photo_truncated(root: Path) -> Path:
-    target = photo(root, 2)
-    pixels = read_pair(target, alpha(root, 2))[0]
+def plant_photo_truncated(root: Path, number: int) -> Path:
+    target = photo(root, number)
+    pixels = read_pair(target, alpha(root, number))[0]
     target.unlink()
     target = target.with_suffix(".jpg")
     write_image(target, pixels)
@@ -71,53 +76,54 @@ def plant_photo_truncated(root: Path) -> Path:
     return target
 
 
-def plant_alpha_unreadable(root: Path) -> Path:
-    alpha(root, 2).write_bytes(b"<html>404: no such file</html>")
-    return alpha(root, 2)
+def plant_alpha_unreadable(root: Path, number: int) -> Path:
+    alpha(root, number).write_bytes(b"<html>404: no such file</html>")
+    return alpha(root, number)
 
 
-def plant_alpha_empty(root: Path) -> Path:
-    write_alpha(alpha(root, 2), np.zeros((128, 128), np.float32))
-    return alpha(root, 2)
+def plant_alpha_empty(root: Path, number: int) -> Path:
+    write_alpha(alpha(root, number), np.zeros((128, 128), np.float32))
+    return alpha(root, number)
 
 
-def plant_alpha_full(root: Path) -> Path:
-    write_alpha(alpha(root, 2), np.ones((128, 128), np.float32))
-    return alpha(root, 2)
+def plant_alpha_full(root: Path, number: int) -> Path:
+    write_alpha(alpha(root, number), np.ones((128, 128), np.float32))
+    return alpha(root, number)
 
 
-def plant_alpha_inverted(root: Path) -> Path:
+def plant_alpha_inverted(root: Path, number: int) -> Path:
     disc = cv2.GaussianBlur(cv2.circle(np.zeros((128, 128), np.float32), (64, 60), 40, 1.0, -1), (0, 0), 1)
-    write_alpha(alpha(root, 2), 1 - disc)
-    return alpha(root, 2)
+    write_alpha(alpha(root, number), 1 - disc)
+    return alpha(root, number)
 
 
-def plant_alpha_scale(root: Path) -> Path:
-    cv2.imwrite(str(alpha(root, 2)), (truth(root) > 0.5).astype(np.uint8))  # 0 and 1, the factor 255 forgotten
-    return alpha(root, 2)
+def plant_alpha_scale(root: Path, number: int) -> Path:
+    matte = truth(root, number)
+    cv2.imwrite(str(alpha(root, number)), (matte > 0.5).astype(np.uint8))  # 0 and 1, the factor 255 forgotten
+    return alpha(root, number)
 
 
-def plant_alpha_binary(root: Path) -> Path:
-    write_alpha(alpha(root, 2), (truth(root) > 0.5).astype(np.float32))
-    return alpha(root, 2)
+def plant_alpha_binary(root: Path, number: int) -> Path:
+    write_alpha(alpha(root, number), (truth(root, number) > 0.5).astype(np.float32))
+    return alpha(root, number)
 
 
-def plant_duplicate(root: Path) -> Path:
+def plant_duplicate(root: Path, number: int) -> Path:
     for place in (photo, alpha):
-        shutil.copy(place(root, 0), place(root, 9))
-    return photo(root, 9)
+        shutil.copy(place(root, number), place(root, number + COPY))
+    return photo(root, number + COPY)
 
 
-def plant_leak_exact(root: Path) -> Path:
+def plant_leak_exact(root: Path, number: int) -> Path:
     for place in (photo, alpha):
-        shutil.copy(place(root, 0), place(root, 9, "val"))
-    return photo(root, 9, "val")
+        shutil.copy(place(root, number), place(root, number + COPY, "val"))
+    return photo(root, number + COPY, "val")
 
 
-def plant_leak_similar(root: Path) -> Path:
-    pixels, matte = read_pair(photo(root, 0), alpha(root, 0))
-    write_alpha(alpha(root, 9, "val"), cv2.resize(matte, (112, 112), interpolation=cv2.INTER_AREA))
-    target = photo(root, 9, "val").with_suffix(".jpg")  # another size, another format
+def plant_leak_similar(root: Path, number: int) -> Path:
+    pixels, matte = read_pair(photo(root, number), alpha(root, number))
+    write_alpha(alpha(root, number + COPY, "val"), cv2.resize(matte, (112, 112), interpolation=cv2.INTER_AREA))
+    target = photo(root, number + COPY, "val").with_suffix(".jpg")  # another size, another format
     write_image(target, cv2.resize(pixels, (112, 112), interpolation=cv2.INTER_AREA))
     return target
 
@@ -147,15 +153,24 @@ def test_there_are_fourteen_faults() -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_finds_each_planted_fault(dataset: Path, name: str) -> None:
     plant, kind = PLANTED[name]
-    path = plant(dataset)
+    path = plant(dataset, 2)
     report = check_dataset(dataset)
     assert [(fault.kind, Path(fault.path)) for fault in report.faults] == [(kind, path)]  # it, and nothing else
     assert path.name in report.faults[0].sentence
     assert main([str(dataset)]) == (1 if SEVERITY[kind] == "error" else 0)
 
 
+def test_finds_all_fourteen_in_one_dataset(tmp_path: Path) -> None:
+    """Each at a pair of its own, so that none hides another: what an unreadable alpha holds, nobody can say."""
+    write_folder(tmp_path, count=len(PLANTED), size=128, seed=3)
+    planted = {(kind, plant(tmp_path, number)) for number, (plant, kind) in enumerate(PLANTED.values())}
+    report = check_dataset(tmp_path)
+    assert len(report.faults) == len(planted) == 14  # they, and nothing else
+    assert {(fault.kind, Path(fault.path)) for fault in report.faults} == planted
+
+
 def test_finds_several_faults_at_once(dataset: Path, tmp_path: Path) -> None:
-    planted = [plant_leak_exact(dataset), plant_alpha_binary(dataset)]
+    planted = [plant_leak_exact(dataset, 0), plant_alpha_binary(dataset, 2)]
     alpha(dataset, 3).unlink()
     write_alpha(alpha(dataset, 4, "val"), np.zeros((128, 128), np.float32))
     (dataset / "val" / "im" / "val_000005.png").write_bytes(b"")
@@ -178,7 +193,7 @@ def test_clean_set_has_no_fault(clean_set: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_8_bit_values_in_a_16_bit_file(dataset: Path) -> None:
-    levels = np.rint(truth(dataset) * 255).astype(np.uint16)
+    levels = np.rint(truth(dataset, 2) * 255).astype(np.uint16)
     cv2.imwrite(str(alpha(dataset, 2)), levels)
     assert [fault.kind for fault in check_dataset(dataset).faults] == ["alpha_scale"]
 
@@ -191,7 +206,7 @@ def test_subject_that_touches_the_border_is_not_inverted(dataset: Path) -> None:
 
 
 def test_quick_check_reads_headers_only(dataset: Path) -> None:
-    plant_sizes_differ(dataset)
+    plant_sizes_differ(dataset, 2)
     photo(dataset, 4).unlink()
     alpha(dataset, 1, "val").unlink()
     photo(dataset, 0).write_bytes(photo(dataset, 0).read_bytes()[:-300])  # only decoding would tell

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import socket
 
 import pytest
 import safetensors.torch
@@ -82,6 +83,35 @@ def test_strangers_are_refused_in_a_sentence_that_names_the_file(saved, tmp_path
         with pytest.raises(CheckpointError) as refusal:
             load_model(file)
         assert file.name in str(refusal.value) and str(refusal.value).endswith(".") and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("changed", "reason"), [
+    ({"model": OPTIONS | {"backbone": "hf-hub:a/b"}}, "'hf-hub:a/b' is not the name of a Swin"),
+    ({"model": OPTIONS | {"backbone": 7}}, "7 is not the name of a Swin"),
+    ({"model": OPTIONS | {"backbone": "swin_unheard_of"}}, "Unknown model"),
+    ({"model": {"image_size": 64}}, "broken metadata ('backbone')"),
+    ({"model": ["swin"]}, "model holds ['swin']"),
+    ({"config": "seed 1"}, "config holds 'seed 1'"),
+    ({"model": OPTIONS | {"image_size": "64"}}, "image_size is '64'"),
+    ({"model": OPTIONS | {"refiner_channels": 1.5}}, "does not fit the variant"),
+    ({"model": OPTIONS | {"pretrained": True}}, "multiple values for keyword argument 'pretrained'"),
+    ({"model": OPTIONS | {"backbone_weights": "x.pth"}}, "multiple values for keyword argument 'backbone_weights'"),
+], ids=lambda value: None if isinstance(value, dict) else value)
+def test_metadata_of_strangers_is_not_believed(saved, tmp_path, monkeypatch, changed, reason):
+    """Nor does it make timm ask the network or read another file."""
+    def connect(*_):
+        raise SystemExit("a checkpoint asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    with safetensors.safe_open(saved[1], "pt") as file:
+        metadata = file.metadata() | {key: json.dumps(value) for key, value in changed.items()}
+    path = tmp_path / "strange.safetensors"
+    safetensors.torch.save_file({}, path, metadata=metadata)
+    with pytest.raises(CheckpointError) as refusal:
+        load_model(path)
+    assert str(refusal.value).startswith(str(path)) and reason in str(refusal.value)
+    assert str(refusal.value).endswith(".") and "\n" not in str(refusal.value)
 
 
 def test_a_training_state_with_code_in_it_is_not_run(tmp_path):

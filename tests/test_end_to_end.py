@@ -1,7 +1,10 @@
 """The real scripts with the real network: train, resume, predict; and the network can learn four photos by heart."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from PIL import Image
 
@@ -9,9 +12,11 @@ import benchmark
 import plots
 import predict
 import train
+from benchmarks import prediction
 from config import Config
-from data.synthetic import SyntheticDataset
+from data.synthetic import SyntheticDataset, write_folder
 from models import build_model
+from tests.tiny import build_tiny
 from training.trainer import Trainer
 
 SMALL = ["--no-pretrained", "--image-size", "64", "--batch-size", "2", "--val-samples", "2", "--train-samples", "4",
@@ -94,3 +99,60 @@ def test_benchmark_measures_every_part(tmp_path, capsys):
     assert benchmark.main(["--train", "--sizes", "32", "--variants", "tiny", "--repeats", "1", "--device", "cpu",
                            "--options", "no-teacher"]) == 0
     assert "student" in capsys.readouterr().out
+
+
+def test_benchmark_that_cannot_start_says_why_before_it_measures(tmp_path, capsys, monkeypatch):
+    assert benchmark.main(["--loader", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in (error := capsys.readouterr().err) and error.endswith(".\n") and error.count("\n") == 1
+    seen = []
+    monkeypatch.setattr(benchmark, "measure_prediction", lambda *_: seen.append((tmp_path / "new").is_dir()) or [])
+    flags = ["--variants", "tiny", "--device", "cpu", "--json"]
+    assert benchmark.main([*flags, str(tmp_path / "new" / "rows.json")]) == 0
+    assert seen == [True] and (tmp_path / "new" / "rows.json").read_text() == "[]\n"
+    (tmp_path / "file").touch()
+    assert benchmark.main([*flags, str(tmp_path / "file" / "rows.json")]) == 2 and len(seen) == 1
+    assert "file cannot be made" in capsys.readouterr().err
+
+
+def test_the_band_of_the_benchmark_is_as_wide_as_it_says(monkeypatch):
+    """The coarse matte of a sharp vertical edge is unsure over EDGE_BAND pixels at each side of it."""
+    sharp = np.repeat(np.float32(np.arange(64) >= 32)[None], 64, axis=0)
+    sample = SimpleNamespace(image=np.zeros((64, 64, 3), np.float32), alpha=sharp)
+    monkeypatch.setattr(prediction, "render_sample", lambda *_: sample)
+    _, coarse = prediction.photo_and_coarse(64, "portrait", 64)
+    (unsure,) = np.nonzero((coarse[0, 0, 30].numpy() > 1e-6) & (coarse[0, 0, 30].numpy() < 1 - 1e-6))
+    assert unsure.tolist() == list(range(32 - prediction.EDGE_BAND, 32 + prediction.EDGE_BAND))
+
+
+@pytest.mark.filterwarnings("ignore:.*another sample")
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_set_of_broken_photos_is_not_called_a_lack_of_memory(tmp_path, capsys, monkeypatch, workers):
+    """torch sends a worker's error with words of its own around it."""
+    write_folder(tmp_path, count=2, size=64, seed=0)
+    for path in (tmp_path / "train" / "gt").iterdir():
+        path.write_bytes(path.read_bytes()[:-30])  # the header is whole, so the start of a run does not see it
+    monkeypatch.setattr(train, "build_model", build_tiny)
+    flags = ["--no-pretrained", "--image-size", "32", "--batch-size", "2", "--epochs", "1", "--device", "cpu"]
+    assert train.main([*flags, "--dataset", str(tmp_path), "--output", str(tmp_path / "runs"), "--num-workers",
+                       workers]) == 1
+    error = capsys.readouterr().err
+    assert "8 samples in a row" in error and "data.check" in error and "memory" not in error
+
+
+def test_only_a_killed_worker_is_called_a_lack_of_memory(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "build_model", build_tiny)
+    flags = ["--dataset", "synthetic", "--device", "cpu", "--no-pretrained", "--output", str(tmp_path), *SMALL]
+    messages = {"DataLoader worker (pid 7) is killed by signal: Killed. ": 1,
+                "DataLoader worker (pid(s) 7) exited unexpectedly": 1,
+                "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback": None}
+    for message, code in messages.items():
+        def fit(run, message=message):
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(train.Run, "fit", fit)
+        if code is None:
+            with pytest.raises(RuntimeError, match="Caught"):
+                train.main(flags)
+        else:
+            assert train.main(flags) == code
+        assert ("memory" in capsys.readouterr().err) == (code == 1)

@@ -170,6 +170,27 @@ def test_the_synthetic_set_of_the_checkpoint(trained, tmp_path):
     assert report["photos"] == 2 and list(report["mattes"]) == ["TwinSwin-Matte"]
 
 
+@pytest.mark.parametrize("config", [{}, {"val_samples": 2}, {"val_samples": "2", "seed": 0}])
+def test_a_checkpoint_that_names_no_synthetic_photos(trained, tmp_path, capsys, config):
+    from checkpoint import load_model, read_metadata, save_model
+
+    file, path = trained["coarse"] / "best.safetensors", tmp_path / "best.safetensors"
+    save_model(path, load_model(file), model_options=read_metadata(file)["model"], config=config, scores={})
+    assert run("--checkpoint", path, "--dataset", "synthetic", "--workers", 0, "--device", "cpu") == 2
+    errors = capsys.readouterr().err.strip()
+    assert errors.startswith(str(path)) and errors.endswith(".") and "\n" not in errors
+
+
+def test_ranks_wait_for_the_one_with_the_large_photos(monkeypatch):
+    import distributed
+
+    waits = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "setup", lambda device, patience_minutes=30: waits.append(patience_minutes))
+    evaluate.join_processes(None)
+    assert waits == [distributed.LONG_PATIENCE_MINUTES]
+
+
 def test_a_photo_without_its_alpha_is_named(trained, tmp_path, capsys):
     write_image(trained["set"] / "val" / "im" / "alone.png", np.zeros((8, 8, 3), np.uint8))
     arguments = ("--checkpoint", trained["coarse"], "--dataset", trained["set"] / "val", "--workers", 0)
@@ -187,6 +208,24 @@ def test_comparison_prints_side_by_side_and_draws(trained, tmp_path, capsys):
     output = capsys.readouterr().out
     assert all(label in output for label in ("A TwinSwin-Matte", "A TSR-Matte", "B TwinSwin-Matte"))
     assert cv2.imread(str(figure)).std() > 0
+
+
+def test_a_figure_that_cannot_be_written_loses_nothing(trained, tmp_path, capsys, monkeypatch):
+    figure, table = tmp_path / "figures" / "compare.png", tmp_path / "a.csv"
+
+    def full_disk(source: object, target: Path) -> None:
+        if Path(target) == figure:
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", full_disk)
+    arguments = ("--compare", trained["refined"], "--dataset", trained["set"], "--workers", 0, "--device", "cpu")
+    assert run(*arguments, "--csv", table, "--json", tmp_path / "a.json", "--figure", figure) == 2
+    output = capsys.readouterr()
+    assert "image  sad" in output.out and table.exists() and (tmp_path / "a.json").exists()
+    assert output.err.splitlines()[-1].startswith(f"{figure} cannot be written (No space left on device)")
+    assert not list(figure.parent.iterdir())
 
 
 def test_a_single_checkpoint_is_compared_with_its_own_coarse_matte(trained, tmp_path, capsys):

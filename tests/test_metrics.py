@@ -14,6 +14,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import metrics
+from evaluation.scoring import shipped_foreground
 
 SCORES = {name: getattr(metrics, name) for name in ("sad", "mse", "mad", "grad", "conn", "grad_aim")}
 
@@ -113,12 +114,15 @@ def test_conn_of_an_empty_intersection():
     assert metrics.conn(pred, true) == pytest.approx(20 / 1000)
 
 
-def test_composite_error_by_hand(monkeypatch):
+def own_colours(image, alpha):
+    return image
+
+
+def test_composite_error_by_hand():
     """With the photo as its own foreground: 0.5 F + 0.5 c against F, for a grey F of 51 / 255."""
-    monkeypatch.setattr("pymatting.estimate_foreground_ml", lambda image, alpha: image)
     image = np.full((4, 4, 3), 51, dtype=np.uint8)
     true = np.ones((4, 4), dtype=np.float32)
-    figures = metrics.composite_error(image, 0.5 * true, true)
+    figures = metrics.composite_error(image, 0.5 * true, true, own_colours)
     assert figures["image_composite_black"] == pytest.approx(25.5, rel=1e-5)
     assert figures["image_composite_white"] == pytest.approx(102, rel=1e-5)
     assert figures["image_composite_green"] == pytest.approx((25.5 + 102 + 25.5) / 3, rel=1e-5)
@@ -131,8 +135,8 @@ def test_composite_error_shows_a_halo():
     cv2.circle(true, (24, 24), 12, 1.0, -1, cv2.LINE_4)
     image = np.repeat(np.uint8(255 - 205 * true)[..., None], 3, axis=2)
     wide = cv2.dilate(true, np.ones((7, 7), np.uint8))
-    assert not any(metrics.composite_error(image, true, true).values())
-    figures = metrics.composite_error(image, wide, true)
+    assert not any(metrics.composite_error(image, true, true, shipped_foreground).values())
+    figures = metrics.composite_error(image, wide, true, shipped_foreground)
     assert figures["image_composite_black"] > 10 > 2 > figures["image_composite_white"]
 
 

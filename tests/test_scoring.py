@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from evaluation.scoring import Failure, Wanted, match_files, score_all, score_files, score_matte
-from photos import write_alpha
+from metrics import composite_error
+from photos import Photo, write_alpha
+from prediction.rendering import Style, render
 
 
 def disc(shift: int = 0, size: int = 32) -> np.ndarray:
@@ -55,6 +57,24 @@ def test_wanted_figures_and_no_others():
     assert quick.items() <= everything.items()
     assert {"image_conn", "image_grad_aim", "dis_hce", "edge_composite_green"} <= everything.keys()
     assert 0 < everything["soft_share"] < 0.3
+
+
+def test_the_halo_is_that_of_the_colours_that_predict_writes():
+    def written(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+        return render(Photo(image, None, None, ()), alpha, Style("foreground"))
+
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    figures = score_matte(disc(1), disc(), image, Wanted(composite=True))
+    expected = composite_error(image, disc(1), disc(), written)
+    assert expected["edge_composite_green"] > 0 and expected.items() <= figures.items()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 1)])
+def test_the_halo_of_the_smallest_photos(size: tuple[int, int]):
+    image, true = np.full((*size, 3), 200, np.uint8), np.full(size, 0.5, np.float32)
+    figures, same = (score_matte(pred, true, image, Wanted(full=False, composite=True)) for pred in (true / 2, true))
+    assert np.isfinite(list(figures.values())).all() and figures["image_composite_black"] > 0
+    assert same["image_composite_black"] == 0
 
 
 def tasks_with_faults(folder: Path) -> list[tuple[str, tuple]]:

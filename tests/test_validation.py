@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +13,12 @@ import pytest
 import torch
 
 import matting
+from data.dataset import PhotoValidation
 from evaluation import validation
+from evaluation.scoring import score_matte
 from evaluation.validation import Column, score_dataset, validate
 from metrics import matting_metrics
+from photos import write_alpha
 from tests.test_scoring import disc
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +41,7 @@ class Discs:
         return {"image": image, "alpha": alpha, "name": f"disc{index}"}
 
 
-def stub_mattes(model: object, image: torch.Tensor) -> SimpleNamespace:
+def stub_mattes(model: object, image: torch.Tensor, precision: torch.dtype | None = None) -> SimpleNamespace:
     """The photo's red is nearly the alpha: exact to 8 bits as refined, half of it as coarse."""
     alpha = image[:1].float() / 255
     return SimpleNamespace(coarse_alpha=alpha / 2, refined_alpha=alpha)
@@ -74,6 +78,46 @@ def test_a_photo_that_cannot_be_read_is_named_and_left_out(model, capsys):
     assert broken != validate(model, Discs())
 
 
+@pytest.mark.parametrize("words", [
+    "CUDA out of memory. Tried to allocate 20.00 GiB.",
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4",
+])  # fmt: skip
+def test_a_photo_too_large_for_the_memory_is_named_and_left_out(model, monkeypatch, words):
+    calls = []
+
+    def predict(m: object, image: torch.Tensor, **_) -> SimpleNamespace:
+        calls.append(m)
+        if len(calls) == 3:
+            raise RuntimeError(words)
+        return stub_mattes(m, image)
+
+    monkeypatch.setattr(matting, "predict_mattes", predict)
+    scores = score_dataset([Column("a", model, "refined_alpha")], Discs(), validation.QUICK, 0, progress=False)
+    assert [row["name"] for row in scores.rows] == ["disc0", "disc1", "disc3", "disc4", "disc5", "disc6"]
+    ((name, reason),) = scores.failures
+    assert name == "disc2" and "32 x 32 pixels" in reason and reason.endswith(".")
+
+
+def test_another_error_of_the_network_is_not_taken_for_a_large_photo(model, monkeypatch):
+    def broken(m: object, image: torch.Tensor, **_) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(matting, "predict_mattes", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        validate(model, Discs())
+
+
+def test_a_file_that_cannot_be_read_is_called_by_its_name(model, tmp_path):
+    for name in ("cat", "deep/dog"):
+        for folder in ("im", "gt"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_alpha(tmp_path / folder / f"{name}.png", disc())
+    (tmp_path / "gt" / "deep" / "dog.png").write_bytes(b"no picture")
+    columns = [Column("a", model, "refined_alpha")]
+    scores = score_dataset(columns, PhotoValidation(tmp_path), validation.QUICK, 0, progress=False)
+    assert [failure.name for failure in scores.failures] == ["deep/dog"] and len(scores.rows) == 1
+
+
 def test_edge_figures_exist_where_no_photo_has_an_edge(model):
     means = validate(model, torch.utils.data.Subset(Discs(), [6]))
     assert means["refined_edge_sad"] == 0 == means["coarse_edge_grad"]
@@ -84,9 +128,21 @@ def test_nothing_to_score_is_an_error(model):
         validate(model, torch.utils.data.Subset(Discs(broken=0), [0]))
 
 
+def test_threads_beside_the_network_change_no_figure(model, monkeypatch):
+    scorers = set()
+
+    def score_and_tell(*arguments) -> dict:
+        scorers.add(threading.current_thread())
+        return score_matte(*arguments)
+
+    monkeypatch.setattr(validation, "score_matte", score_and_tell)
+    assert validate(model, Discs(broken=2), workers=3) == validate(model, Discs(broken=2))
+    assert len(scorers - {threading.main_thread()}) in (1, 2, 3) and threading.main_thread() in scorers
+
+
 def test_each_model_runs_once_a_photo(model, monkeypatch):
     calls = []
-    monkeypatch.setattr(matting, "predict_mattes", lambda m, image: calls.append(m) or stub_mattes(m, image))
+    monkeypatch.setattr(matting, "predict_mattes", lambda m, image, **_: calls.append(m) or stub_mattes(m, image))
     other = torch.nn.Identity()
     columns = [Column("a", model, "coarse_alpha"), Column("b", model, "refined_alpha")]
     columns.append(Column("c", other, "refined_alpha"))
