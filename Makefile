@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "Python 3.10 to 3.13 is needed: make PYTHON=python3.12 ...")'
 	@echo "Installing PyTorch and the other requirements into $(VENV) (some minutes, once)"
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -r requirements.txt
@@ -26,12 +26,13 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 # A CPU without native bfloat16 makes less than half as many steps in the demo's 8 minutes.
-DEMO_SIZE = $(shell $(BIN)/python -c "from devices import *; print('--train-samples 750 --batch-size 24' \
-    if has_native_bf16(choose_device()) else '--train-samples 280 --batch-size 12')")
+DEMO_SIZE = $(shell $(BIN)/python -c "from devices import *; device = choose_device(); \
+    print('--train-samples 750 --batch-size 24' if device.type != 'cpu' or has_native_bf16(device) \
+    else '--train-samples 280 --batch-size 12')")
 
 demo: $(VENV)/.installed
 	$(BIN)/python train.py --dataset synthetic --no-pretrained --image-size 96 $(DEMO_SIZE) --epochs 6 --val-samples 32 \
-	    --max-student-downscale 1 --learning-rate 5e-4 --teacher-share 0.16 $(DEMO_FLAGS)
+	    --max-student-downscale 1 --learning-rate 5e-4 $(DEMO_FLAGS)
 	$(BIN)/python predict.py
 	@echo "Curves, preview and log: the newest folder in checkpoints/. Mattes: test_results/."
 

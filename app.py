@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if find_spec("gradio") is None:
             raise StartError("Gradio, which the page is made with, is not installed: `make app` installs it and "
-                             "starts the page.")
+                             "starts the page; without make: pip install -r requirements-app.txt -c constraints.txt.")
         device = choose_device(options.device)
         path = find_model(options.checkpoint, RUNS)
         predictor = load_predictor(path, device)

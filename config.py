@@ -23,6 +23,7 @@ USE_TEACHER = True  # train with the Swin teacher that encodes the true alpha
 USE_REFINER = True  # full-resolution refiner; without it the network is TwinSwin-Matte
 REFINER_CHANNELS = 32  # width of the refiner: 16, 32 or a multiple of 32
 REFINER_BLOCKS = 3  # dilated blocks of the refiner; each adds 4 pixels to its reach
+USE_COLOURS = True  # show the refiner what alpha the colours nearby suggest; without it (for comparison) it learns that
 USE_ATTENTION = True  # hold the refiner to uncertain pixels; without it (for comparison) no tile can be skipped
 SMART_INIT = True  # the refiner starts as the identity; without it (for comparison) it starts with random corrections
 PRETRAINED = True  # start the encoders from ImageNet weights (downloaded once by timm)
@@ -45,7 +46,7 @@ ACCUMULATION_STEPS = 1  # batches whose gradients are added before a step
 LEARNING_RATE = 2e-4  # peak learning rate of decoder, refiner and encoders without pretrained weights
 ENCODER_LR_SCALE = 0.25  # pretrained encoders learn at this share of LEARNING_RATE
 REFINER_LR_SCALE = 5.0  # the refiner, small and without normalization, learns at this multiple of LEARNING_RATE
-TEACHER_SHARE = 0.3  # of the epochs in which the teacher learns; then it is frozen, and costs a forward pass
+TEACHER_EPOCHS = 1  # epochs at the start in which the teacher learns, alone with the decoder; then it is frozen
 LR_SCHEDULE = "cosine"  # cosine (to a hundredth of the peak) or constant
 WEIGHT_DECAY = 0.01  # AdamW decay of weights; biases, norms and position tables have none
 GRADIENT_CLIP = 1.0  # largest gradient norm; 0 = no clipping
@@ -58,9 +59,8 @@ WEIGHT_BCE = 1.0  # cross-entropy on the coarse logits
 WEIGHT_L1 = 1.0  # |alpha - truth|, coarse and refined
 WEIGHT_GRADIENT = 1.0  # |gradient of alpha - gradient of truth|, coarse and refined
 WEIGHT_LAPLACIAN = 0.5  # Laplacian pyramid, coarse and refined
-WEIGHT_EDGE = 0.0  # |alpha - truth| once more in the band around the true alpha's edges, refined only
-WEIGHT_TEACHER = 0.5  # the teacher's own reconstruction of the true alpha
-WEIGHT_ALIGNMENT = 4.0  # the student's relations between places toward the teacher's; fades to 0 over the run
+WEIGHT_EDGE = 2.0  # |alpha - truth| once more in the band around the true alpha's edges, refined only
+WEIGHT_ALIGNMENT = 0.5  # the student's features toward the teacher's; fades to 0 over the run
 
 # machine
 DEVICE = "auto"  # auto (CUDA, else Apple MPS, else CPU), or a torch device name
@@ -88,6 +88,7 @@ RECIPES = {
         batch_size=2, accumulation_steps=4,  # what is hoped to fit, and the effective batch of 8 that is wanted
         gradient_checkpointing=True,  # Swin's activations at 1024 are most of the memory
         epochs=100,  # 37,500 steps
+        teacher_epochs=3,  # about 1000 steps, as IS-Net gives its own encoder of the truth (Qin et al., ECCV 2022)
         learning_rate=2e-4, encoder_lr_scale=0.25,  # the encoder knows photos already, decoder and refiner nothing
         drop_path=0.1,  # 3000 photos are few for a Swin, and 100 epochs are many
         ema_decay=0.999,  # an average over about three epochs
@@ -141,6 +142,7 @@ class Config:
     use_refiner: bool = USE_REFINER
     refiner_channels: int = REFINER_CHANNELS
     refiner_blocks: int = REFINER_BLOCKS
+    use_colours: bool = USE_COLOURS
     use_attention: bool = USE_ATTENTION
     smart_init: bool = SMART_INIT
     pretrained: bool = PRETRAINED
@@ -159,7 +161,7 @@ class Config:
     learning_rate: float = LEARNING_RATE
     encoder_lr_scale: float = ENCODER_LR_SCALE
     refiner_lr_scale: float = REFINER_LR_SCALE
-    teacher_share: float = TEACHER_SHARE
+    teacher_epochs: int = TEACHER_EPOCHS
     lr_schedule: str = LR_SCHEDULE
     weight_decay: float = WEIGHT_DECAY
     gradient_clip: float = GRADIENT_CLIP
@@ -171,7 +173,6 @@ class Config:
     weight_gradient: float = WEIGHT_GRADIENT
     weight_laplacian: float = WEIGHT_LAPLACIAN
     weight_edge: float = WEIGHT_EDGE
-    weight_teacher: float = WEIGHT_TEACHER
     weight_alignment: float = WEIGHT_ALIGNMENT
     device: str = DEVICE
     amp: str = AMP
@@ -189,12 +190,12 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation_steps", "train_samples", "val_samples", "log_interval",
-                     "max_student_downscale", "refiner_blocks", "max_bad_steps", "learning_rate"):
+                     "max_student_downscale", "refiner_blocks", "max_bad_steps", "learning_rate", "refiner_lr_scale"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give a value above 0")
-        for field in dataclasses.fields(self):
-            if field.name.startswith("weight_") or field.name.endswith(("_epochs", "_minutes", "_hours", "_clip")):
-                _require(getattr(self, field.name) >= 0,
-                         f"{field.name} is {getattr(self, field.name)}: it cannot be negative")
+        not_negative = [field.name for field in dataclasses.fields(self) if field.name.startswith("weight_")
+                        or field.name.endswith(("_epochs", "_minutes", "_hours", "_clip"))]
+        for name in ("seed", "encoder_lr_scale", *not_negative):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it cannot be negative")
         _require(0 <= self.model_idx < len(VARIANTS),
                  f"model_idx is {self.model_idx}: choose 0 Tiny, 1 Small, 2 Base or 3 Large")
         _require(self.image_size == 0 or self.image_size >= 32,
@@ -203,8 +204,6 @@ class Config:
         _require(self.lr_schedule in ("cosine", "constant"),
                  f"lr_schedule is {self.lr_schedule}: choose cosine or constant")
         _require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: choose 0 (off) or a value such as 0.999")
-        _require(0 < self.teacher_share <= 1,
-                 f"teacher_share is {self.teacher_share}: choose a share above 0, up to 1 (or --no-use-teacher)")
         _require(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}: choose a share from 0 to below 1")
         _require(self.num_workers >= -1, f"num_workers is {self.num_workers}: choose -1 (as the cores allow) or more")
         _require(self.refiner_channels == 16 or (self.refiner_channels > 0 and self.refiner_channels % 32 == 0),
@@ -229,7 +228,7 @@ class Config:
         """Keyword arguments of models.build_model that a checkpoint needs to rebuild its model."""
         return dict(backbone=self.variant.backbone, image_size=self.working_size, use_refiner=self.use_refiner,
                     refiner_channels=self.refiner_channels, refiner_blocks=self.refiner_blocks,
-                    use_attention=self.use_attention)
+                    use_colours=self.use_colours, use_attention=self.use_attention)
 
     def as_dict(self) -> dict:
         return dataclasses.asdict(self)

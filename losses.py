@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PYRAMID_LEVELS = 5
-RELATION_GRID = 12
 EDGE_RADIUS = 4  # pixels of the training crop
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # the 5-tap Gaussian of Burt and Adelson, 1983
 
@@ -65,7 +64,10 @@ def laplacian_loss(prediction: Tensor, truth: Tensor, levels: int = PYRAMID_LEVE
 
 
 def _blur(x: Tensor, kernel: Tensor) -> Tensor:
-    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
+    """(N, 1, H, W) to the same, with borders that reflect: by flips, since F.pad's way back is not deterministic on
+    CUDA."""
+    x = torch.cat([x[..., 1:3].flip(-1), x, x[..., -3:-1].flip(-1)], dim=-1)  # (N, 1, H, W + 4)
+    x = torch.cat([x[..., 1:3, :].flip(-2), x, x[..., -3:-1, :].flip(-2)], dim=-2)  # (N, 1, H + 4, W + 4)
     x = F.conv2d(x, kernel.view(1, 1, 1, -1))
     return F.conv2d(x, kernel.view(1, 1, -1, 1))
 
@@ -76,29 +78,20 @@ def cross_entropy_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def alignment_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """How differently student and teacher relate the places of a photo to each other; the teacher is detached.
+    """1 - cosine of the student's and the teacher's features (N, C, h, w), mean over places and stages. Scalar.
 
-    Features (N, C, h, w) of each stage are pooled to at most RELATION_GRID places a side; the loss is the mean over
-    stages of the mean squared difference of the two matrices of cosine similarities between places (as in
-    similarity-preserving distillation, Tung and Mori, ICCV 2019, but over places of an image). The student learns
-    which places belong together, as the true alpha has it, and stays free in how it says so.
+    The teacher's are detached. The two encoders begin from the same weights, so their channels mean the same. Cosine,
+    since only the direction of a feature says what is there.
     """
-    return torch.stack([F.mse_loss(_relations(s), _relations(t.detach()))
+    return torch.stack([(1.0 - F.cosine_similarity(s.float(), t.detach().float(), dim=1)).mean()
                         for s, t in zip(student, teacher, strict=True)]).mean()
-
-
-def _relations(features: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, P, P) cosine similarities of P = min(h, G) * min(w, G) places."""
-    grid = [min(side, RELATION_GRID) for side in features.shape[-2:]]
-    places = F.normalize(F.adaptive_avg_pool2d(features.float(), grid).flatten(2), dim=1)  # (N, C, P)
-    return places.transpose(1, 2) @ places
 
 
 def matting_losses(output, alpha: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Named terms of one batch, unweighted, and their weighted sum under "loss".
 
     output: models.MattingOutput; alpha: truth (N, 1, H, W) in [0, 1]; weights: bce, l1, gradient, laplacian,
-    edge, teacher, alignment. Runs in float32 outside autocast whatever the network's precision; a term of weight 0 is
+    edge, alignment. Runs in float32 outside autocast whatever the network's precision; a term of weight 0 is
     not computed. Where there is no refiner the refined terms are absent.
     """
     with torch.autocast(device_type=alpha.device.type, enabled=False):
@@ -124,8 +117,6 @@ def matting_losses(output, alpha: Tensor, weights: Mapping[str, float]) -> dict[
             add(f"{which}_laplacian", "laplacian", lambda matte=matte: laplacian_loss(matte, alpha))
         if "refined" in mattes:
             add("refined_edge", "edge", lambda: edge_loss(mattes["refined"], alpha))
-        if output.teacher_logits is not None:
-            add("teacher_bce", "teacher", lambda: cross_entropy_loss(output.teacher_logits.float(), student_alpha))
         if output.teacher_features is not None:
             add("alignment", "alignment", lambda: alignment_loss(output.features, output.teacher_features))
         return {"loss": total} | terms

@@ -3,7 +3,7 @@
     python train.py                                            the dataset and settings of config.py
     python train.py --dataset synthetic --epochs 3             the embedded set, nothing to download
     python train.py --resume                                   go on with the newest run, exactly where it stopped
-    python train.py --init-from checkpoints/RUN/best.safetensors --learning-rate 2e-5     fine-tune
+    python train.py --recipe fine-tune --init-from checkpoints/RUN/best.safetensors --dataset mine
     torchrun --nproc-per-node 8 train.py                       one process a GPU
 
 Writes a run folder under checkpoints/: training_log.csv, curves.png, preview.png, last.pt, best.safetensors.
@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import Dataset
 
 import distributed
-from checkpoint import CheckpointError, load_training_state, load_weights, read_metadata
+from checkpoint import MODEL_FILE, CheckpointError, find_model, load_training_state, load_weights, read_metadata
 from config import Config, ConfigError, add_config_flags, config_from_dict, config_from_flags
 from data.check import quick_check
 from data.loader import build_training_loader
@@ -45,7 +45,8 @@ from training.run_folder import (
 from training.run_report import require_tensorboard
 from training.trainer import NonFiniteError, Trainer
 
-REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_attention")
+REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_colours",
+                   "use_attention")
 START_ERRORS = (ConfigError, RunError, DataError, DeviceError, CheckpointError, PretrainedWeightsError)
 
 
@@ -97,12 +98,13 @@ def build_sets(config: Config) -> tuple[Dataset, Dataset]:
 
 def build_network(config: Config, fresh: bool) -> MattingNetwork:
     """The network with its first weights; a run that goes on gets its own later, and needs none of these."""
+    # a checkpoint holds no teacher: with one, fine-tuning needs ImageNet weights too
+    pretrained = config.pretrained and fresh and (not config.init_from or config.use_teacher)
     model = build_model(**config.model_options, use_teacher=config.use_teacher, smart_init=config.smart_init,
-                        drop_path=config.drop_path,
-                        pretrained=config.pretrained and fresh and not config.init_from,
+                        drop_path=config.drop_path, pretrained=pretrained,
                         backbone_weights=config.backbone_weights if fresh else None)
     if config.init_from and fresh:
-        begin_from(model, Path(config.init_from), config.model_options)
+        begin_from(model, find_model(Path(config.init_from), config.output), config.model_options)
     if config.gradient_checkpointing:
         for encoder in filter(None, (model.student, model.teacher)):
             encoder.set_gradient_checkpointing()
@@ -112,6 +114,8 @@ def build_network(config: Config, fresh: bool) -> MattingNetwork:
 def begin_from(model: MattingNetwork, checkpoint: Path, options: dict) -> None:
     """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises CheckpointError
     where they do not fit."""
+    if not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
     trained = read_metadata(checkpoint)["model"]
     adds_refiner = options["use_refiner"] and not trained.get("use_refiner", True)
     free = ("image_size", *(REFINER_OPTIONS if adds_refiner else ()))
@@ -163,7 +167,8 @@ def announce(config: Config, trainer: Trainer, folder: Path, photos: int, valida
          f"{photos} training and {validation_photos} validation photos; effective batch "
          f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} a process x "
          f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
-         f"({config.lr_schedule}), {trainer.total_steps} steps")
+         f"({config.lr_schedule}), {trainer.total_steps} steps"
+         + (f", those of the first {trainer.teacher_epochs} epochs the teacher's" if trainer.teacher_epochs else ""))
     if progress.step or progress.rows:
         tell(f"Goes on after {progress.epoch} epochs and {progress.batch} of {trainer.batches_per_epoch} batches.")
 
@@ -226,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               "--accumulation-steps by the same factor, or add --gradient-checkpointing.", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):  # torch raises it wherever the process happens to be
+        if "DataLoader worker (pid" in str(error):  # killed; torch raises it wherever the process happens to be
             print(f"{str(error).splitlines()[0]} Too little memory is the usual reason: lower --num-workers, then go "
                   "on with --resume.", file=sys.stderr)
             return 1

@@ -39,7 +39,7 @@ def build_validation_set(dataset: str, *, image_size: int, samples: int, seed: i
 def _existing(dataset: str) -> Path:
     if not Path(dataset).is_dir():
         raise DataError(f"The data set {dataset} is not there: name a folder that holds train/im, train/gt, val/im and "
-                        "val/gt with --dataset, or try --dataset synthetic, which needs no download.")
+                        "val/gt with --dataset, or try --dataset synthetic, which needs no data at all.")
     return Path(dataset)
 
 

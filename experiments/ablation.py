@@ -30,18 +30,19 @@ from checkpoint import MODEL_FILE, whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
-TSR, TWIN, NO_TEACHER = "TSR-Matte", "TwinSwin-Matte", "without teacher"
+TSR, TWIN, NO_TEACHER, NEITHER = "TSR-Matte", "TwinSwin-Matte", "without teacher", "neither"
 VARIANTS = {
     TSR: (),
     NO_TEACHER: ("--no-use-teacher",),
     TWIN: ("--no-use-refiner",),
-    "neither": ("--no-use-refiner", "--no-use-teacher"),
+    NEITHER: ("--no-use-refiner", "--no-use-teacher"),
+    "without colours": ("--no-use-colours",),
     "without attention": ("--no-use-attention",),
     "without gradient loss": ("--weight-gradient", "0"),
     "without edge loss": ("--weight-edge", "0"),
     "without smart initialization": ("--no-smart-init",),
-    "teacher never frozen": ("--teacher-share", "1.0"),
-    "Small, TwinSwin-Matte": ("--model-idx", "1", "--no-use-refiner"),
+    "teacher, no alignment": ("--weight-alignment", "0"),
+    "Small, neither": ("--model-idx", "1", "--no-use-refiner", "--no-use-teacher"),
 }
 SURE = "sure_sad"  # of the pixels outside the edge band
 COLUMNS = {"SAD": "image_sad", "MSE": "image_mse", "edge SAD": "edge_sad", "edge MSE": "edge_mse",
@@ -111,7 +112,7 @@ def table(rows: pd.DataFrame) -> str:
              "", f"| variant | seeds | M parameters | s an epoch | {' | '.join(COLUMNS)} |",
              "|---" * (len(COLUMNS) + 4) + "|"]
     for name, part in final.groupby("variant", sort=False):
-        seconds = rows[rows["variant"] == name]["seconds"].mean()
+        seconds = rows[(rows["variant"] == name) & (rows["epoch"] > 0)]["seconds"].mean()
         cells = [name, str(len(part)), f"{part['parameters'].iloc[0]:.1f}", f"{seconds:.0f}",
                  *(spread(part[f"val_refined_{column}"]) for column in COLUMNS.values())]
         lines.append(f"| {' | '.join(cells)} |")
@@ -136,6 +137,24 @@ def edge_table(rows: pd.DataFrame) -> str:
                   spread((100 * (1 - matte / twin[f"val_refined_{column}"])).dropna(), ".1f")
                   for matte, column in zip(refined, names.values(), strict=True)]
         lines.append(f"| {name} | {' | '.join(own)} | {' | '.join(versus)} |")
+    return "\n".join(lines)
+
+
+def start_table(rows: pd.DataFrame) -> str:
+    """Markdown: what each variant's matte is before the first step, where runs begin from a checkpoint, and after the
+    first epoch, with that epoch's mean loss: whether a new refiner starts cold. Empty where no run has a row 0."""
+    before, first = (rows[rows["epoch"] == epoch] for epoch in (0, 1))
+    if before.empty:
+        return ""
+    steps = int(first["step"].iloc[0])
+    lines = [f"The start: refined SAD and edge Grad before the first step and after {steps} steps.",
+             "", "| variant | SAD before | SAD after | edge Grad before | edge Grad after | mean loss between |",
+             "|---" * 6 + "|"]
+    for name, part in before.groupby("variant", sort=False):
+        after = first[first["variant"] == name]
+        cells = [spread(table[f"val_refined_{column}"]) for column in ("image_sad", "edge_grad")
+                 for table in (part, after)]
+        lines.append(f"| {' | '.join([name, *cells, spread(after['loss'])])} |")
     return "\n".join(lines)
 
 
@@ -211,7 +230,8 @@ def report(rows: pd.DataFrame, path: Path) -> None:
     """Write path.csv, path.png and path.md, and print the last."""
     rows.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
     draw(rows, path.with_suffix(".png"))
-    text = "\n\n".join(filter(None, (table(rows), edge_table(rows), steps_to_baseline(rows))))
+    text = "\n\n".join(filter(None, (table(rows), edge_table(rows), start_table(rows), steps_to_baseline(rows),
+                                      steps_to_baseline(rows, TWIN, NEITHER))))
     path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     print(text)
 

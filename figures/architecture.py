@@ -48,6 +48,7 @@ class Parts(NamedTuple):
 
     encoder: list[Stage]
     decoder: list[Stage]
+    refiner_inputs: int
     refiner_channels: int
     refiner_branch_channels: int
     refiner_blocks: int
@@ -82,8 +83,9 @@ def parts_of(model: MattingNetwork) -> Parts:
     decoder = [Stage(name, fuse.lateral.out_channels, stride) for (name, fuse), stride
                in zip(fuses, STRIDES[2::-1], strict=True)]
     refiner = model.refiner
-    return Parts(encoder, decoder, refiner.channels, refiner.blocks[0].branches[0].out_channels, len(refiner.blocks),
-                 refiner.receptive_radius, {name: count(part) for name, part in model.named_children()})
+    return Parts(encoder, decoder, refiner.stem.in_channels, refiner.channels,
+                 refiner.blocks[0].branches[0].out_channels, len(refiner.blocks), refiner.receptive_radius,
+                 {name: count(part) for name, part in model.named_children()})
 
 
 def count(part: nn.Module) -> int:
@@ -94,6 +96,11 @@ def millions(parameters: int) -> str:
     """27544506 -> "27.5 M", 900000 -> "0.90 M", 53921 -> "0.054 M"."""
     number = parameters / 1e6
     return f"{number:.{1 if number >= 1 else 2 if number >= 0.1 else 3}f} M"
+
+
+def described() -> str:
+    """What the figure says of every variant: stored in the picture, so that a test can tell when it is stale."""
+    return "; ".join(f"{variant.name} {parts_of(build(variant))}" for variant in VARIANTS)
 
 
 def draw(path: Path, model_idx: int = 0) -> None:
@@ -109,7 +116,8 @@ def draw(path: Path, model_idx: int = 0) -> None:
     draw_teacher(axes, parts)
     draw_table(axes)
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})  # the same bytes again
+        # without the version of matplotlib, so that the same network gives the same bytes
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None, "Description": described()})
 
 
 def draw_title(axes: Axes, variant: Variant) -> None:
@@ -139,7 +147,7 @@ def draw_student_and_decoder(axes: Axes, parts: Parts) -> None:
 def draw_refiner(axes: Axes, parts: Parts) -> None:
     """The right of the upper row, and the native pixels that reach it over everything else."""
     panel(axes, (11.95, 3.55, 2.2, 3.35), REFINER, f"refiner, {millions(parts.parameters['refiner'])}")
-    lines = [("photo, its gradient map,\ncoarse alpha: 5 channels", 0.60),
+    lines = [(f"photo, gradients, coarse,\nalpha by colours: {parts.refiner_inputs} channels", 0.60),
              (f"{parts.refiner_blocks} blocks of {parts.refiner_channels} channels:\n3x3 dilated "
               f"{', '.join(map(str, DILATIONS))} ({parts.refiner_branch_channels} each),\nmixed and added", 0.82),
              ("delta in [-1, 1]", 0.40)]
@@ -170,7 +178,7 @@ def draw_teacher(axes: Axes, parts: Parts) -> None:
     arrow(axes, (1.5, TEACHER_MIDDLE), (2.25, TEACHER_MIDDLE), dashed=True)
     pyramid(axes, parts.encoder, 2.3, 0.97, TEACHER_MIDDLE, TEACHER, shrink=0.8)
     arrow(axes, (3.1, 2.97), (3.1, 3.53), color=TEACHER, dashed=True)
-    axes.text(3.25, 3.25, "alignment loss: relate places as the teacher does", fontsize=9.5, color=TEACHER, va="center")
+    axes.text(3.25, 3.25, "alignment loss: features like the teacher's", fontsize=9.5, color=TEACHER, va="center")
     axes.plot([6.2, 8.28], [TEACHER_MIDDLE] * 2, color=TEACHER, linewidth=1.6, linestyle=DASHED)
     arrow(axes, (8.28, TEACHER_MIDDLE), (8.28, 3.53), color=TEACHER, dashed=True)
     axes.text(6.35, TEACHER_MIDDLE - 0.13, "the same decoder gives\nthe true alpha back", fontsize=9.5, color=TEACHER,

@@ -60,13 +60,21 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
         weights_file = _download_weights(backbone)
     if not weights_file:
         return timm.create_model(backbone, pretrained=False, **options)
-    overlay = {"state_dict": _read_backbone_weights(weights_file)}
+    state = _read_backbone_weights(weights_file)
+    names = set(state)
     try:
-        return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        swin = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options)
     except (RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise PretrainedWeightsError(f"{weights_file} does not hold weights of {backbone} ({reason}): name a "
                                      "file for this MODEL_IDX.") from error
+    # for features_only timm loads what fits and leaves the rest random; only the downsampling has two namings
+    wanted = [name.replace("layers_", "layers.") for name, _ in swin.named_parameters() if "downsample" not in name]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise PretrainedWeightsError(f"{weights_file} lacks {len(missing)} weights of {backbone}, such as "
+                                     f"{missing[0]}: name a file for this MODEL_IDX.")
+    return swin
 
 
 def _download_weights(backbone: str) -> str:
@@ -83,7 +91,8 @@ def _download_weights(backbone: str) -> str:
         raise PretrainedWeightsError(
             f"The ImageNet weights of {backbone} could not be downloaded ({type(error).__name__}): connect to the "
             "network once (they are kept in the cache), or give a local file with --backbone-weights FILE, or "
-            "start from scratch with --no-pretrained.") from error
+            "start from scratch with --no-pretrained (with --init-from only the teacher needs them: "
+            "--no-use-teacher leaves it out).") from error
 
 
 def _read_backbone_weights(path: str) -> dict:
@@ -91,10 +100,14 @@ def _read_backbone_weights(path: str) -> dict:
     if not Path(path).is_file():
         raise PretrainedWeightsError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
     try:
-        if path.endswith(".safetensors"):
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = (safetensors.torch.load_file(path) if path.endswith(".safetensors") else
+                 torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # pickle, zip and safetensors each raise their own classes for a broken file
         raise PretrainedWeightsError(f"{path} is not a readable weight file ({type(error).__name__}): download it "
                                      "again, or convert it to .safetensors.") from error
-    return state.get("model", state.get("state_dict", state))
+    if isinstance(state, dict):
+        state = state.get("model", state.get("state_dict", state))
+    if not isinstance(state, dict) or not state:  # for an empty one timm would ask the hub
+        raise PretrainedWeightsError(f"{path} holds no weights by name: name a .safetensors or .pth file of the "
+                                     "backbone.")
+    return state

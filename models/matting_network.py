@@ -16,14 +16,13 @@ SATURATION_MARGIN = 0.01
 
 
 class MattingOutput(NamedTuple):
-    """All that training needs; at inference the teacher's fields are None."""
+    """All that training needs. While the teacher learns, the coarse matte is its own, and the refined one the same."""
 
     coarse_logits: Tensor  # (N, 1, h, w) at the student's size
     coarse_alpha: Tensor  # (N, 1, H, W) at the photo's size
     refined_alpha: Tensor  # (N, 1, H, W); the coarse alpha itself where there is no refiner
-    features: list[Tensor]  # the student's f1 .. f4
-    teacher_logits: Tensor | None = None  # (N, 1, h, w); None once the teacher is frozen
-    teacher_features: list[Tensor] | None = None
+    features: list[Tensor]  # f1 .. f4 of the encoder that made the matte
+    teacher_features: list[Tensor] | None = None  # of the frozen teacher, in training
 
 
 def saturating_sigmoid(logits: Tensor, margin: float = SATURATION_MARGIN) -> Tensor:
@@ -66,26 +65,33 @@ class MattingNetwork(nn.Module):
         """image (N, 3, H, W), true alpha (N, 1, H, W) in training, and the student's own, smaller view of the image.
 
         The student sees `student_image` where it is given (native-resolution training), the refiner always `image`.
+        With the true alpha, a teacher that learns gives the alpha back through the decoder, and nothing else happens;
+        a frozen one adds its features to what the student makes of the photo.
         """
         view = image if student_image is None else student_image
-        logits, features = self.matte_features(self.student, view)
+        truth = None if self.teacher is None or alpha is None else resize_alpha(alpha, view.shape[-2:])
+        teaches = truth is not None and not self.teacher_is_frozen
+        logits, features = self.matte_features(self.teacher, truth) if teaches else self.matte_features(
+            self.student, view)
         coarse = resize_alpha(saturating_sigmoid(logits), image.shape[-2:])  # (N, 1, H, W)
-        refined = coarse if self.refiner is None else self.refiner(image, coarse)
-        if self.teacher is None or alpha is None:
-            return MattingOutput(logits, coarse, refined, features)
-        truth = resize_alpha(alpha, view.shape[-2:])
-        if self.teacher_is_frozen:
-            return MattingOutput(logits, coarse, refined, features, None, self.teacher(pad(truth)))
-        teacher_logits, teacher_features = self.matte_features(self.teacher, truth)
-        return MattingOutput(logits, coarse, refined, features, teacher_logits, teacher_features)
-
-    def freeze_teacher(self) -> None:
-        """The teacher has learned: from now on it only gives features, at a third of the cost."""
-        self.teacher.requires_grad_(False)
+        refined = coarse if self.refiner is None or teaches else self.refiner(image, coarse)
+        targets = None if truth is None or teaches else self.teacher(pad(truth))
+        return MattingOutput(logits, coarse, refined, features, targets)
 
     @property
     def teacher_is_frozen(self) -> bool:
         return not next(self.teacher.parameters()).requires_grad
+
+    def start_student_as_teacher(self) -> None:
+        """Give the student the teacher's weights: it has learned what subjects look like, and the decoder reads it.
+
+        The first layer sees a photo as the teacher sees an alpha: its weights are spread over the three colours.
+        """
+        state = self.teacher.state_dict()
+        for name, own in self.student.state_dict().items():
+            if own.shape != state[name].shape:
+                state[name] = state[name].expand(own.shape) / own.shape[1]
+        self.student.load_state_dict(state)
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DILATIONS = (1, 2, 4)
+COLOUR_RADIUS = 12  # pixels; about what a matte of stride 4 is blurred by where the photo is twice the student's size
+COLOUR_DOUBT = 0.01  # squared colour distance at which the estimate trusts the photo as much as the coarse alpha
+TRUST_GAIN = 4.0  # lets the trust in the colours go from 0 to 1 within some hundred small steps
 RESIDUAL_SCALE = 0.3  # of each block's mixing layer at the start, so that blocks begin near the identity
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -27,6 +30,32 @@ def gradient_map(image: Tensor) -> Tensor:
     return (dx.square() + dy.square() + 1e-12).sqrt() / 4.0
 
 
+def box_mean(x: Tensor, radius: int) -> Tensor:
+    """Mean over a square window of 2 radius + 1 pixels, borders replicated. (N, C, H, W), same shape."""
+    x = F.pad(x, (radius,) * 4, mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(x, (1, 2 * radius + 1), stride=1), (2 * radius + 1, 1), stride=1)
+
+
+def colour_alpha(image: Tensor, coarse_alpha: Tensor, radius: int = COLOUR_RADIUS) -> Tensor:
+    """The alpha with which a pixel is a mix of the subject's and the scene's colours around it, (N, 1, H, W) in [0, 1].
+
+    F and B are means of the photo in a window, weighted by coarse^2 and (1 - coarse)^2. The compositing equation
+    I = a F + (1 - a) B then has the least-squares solution a = (I - B).(F - B) / |F - B|^2, the projection onto the
+    line of colours. Where F and B look alike it says nothing, and the estimate falls back to the coarse alpha.
+    A blurred coarse matte knows on which side the subject is, the photo knows where the edge is: this joins the two
+    before anything is learned.
+    """
+    weights = torch.cat([coarse_alpha.square(), (1.0 - coarse_alpha).square()], dim=1)  # (N, 2, H, W)
+    subject, scene = weights.split(1, dim=1)
+    means = box_mean(torch.cat([subject * image, scene * image, weights], dim=1), radius)  # (N, 8, H, W)
+    foreground = means[:, :3] / (means[:, 6:7] + 1e-4)
+    background = means[:, 3:6] / (means[:, 7:] + 1e-4)
+    line = foreground - background  # (N, 3, H, W)
+    along = ((image - background) * line).sum(1, keepdim=True)  # (N, 1, H, W)
+    length = line.square().sum(1, keepdim=True)
+    return ((along + COLOUR_DOUBT * coarse_alpha) / (length + COLOUR_DOUBT)).clamp(0.0, 1.0)
+
+
 class DilatedInception(nn.Module):
     """Three 3x3 convolutions side by side that look 1, 2 and 4 pixels far, mixed and added back."""
 
@@ -42,24 +71,29 @@ class DilatedInception(nn.Module):
 
 
 class Refiner(nn.Module):
-    """refined = clamp(coarse + 4 coarse (1 - coarse) delta, 0, 1), delta = tanh(dilated network) in [-1, 1].
+    """refined = clamp(coarse + 4 coarse (1 - coarse) delta, 0, 1), delta in [-1, 1] from a small dilated network.
+
+    It sees the photo, its gradient map, the coarse alpha, and what the colours nearby say alpha should be; its two
+    outputs are how far to trust these, and what to add: delta = tanh(trust (estimate - coarse) + rest).
 
     No downsampling, and no normalization: either would make a pixel depend on more than its receptive field, and a
     tile of a photo would no longer agree with the whole photo. The last layer starts at zero, so delta is 0 and the
-    refined matte is the coarse one, bit for bit, at step 0 (smart initialization). Without attention or smart
-    initialization it is what experiments/ablation.py compares with, and a matte costs the whole photo's pixels.
+    refined matte is the coarse one, bit for bit, at step 0 (smart initialization). Without attention, colours or smart
+    initialization it is what experiments/ablation.py compares with; without attention a matte costs the whole photo's
+    pixels.
 
     Input: image (N, 3, H, W) and coarse alpha (N, 1, H, W), both in [0, 1]. Output: refined alpha (N, 1, H, W).
     """
 
     def __init__(self, channels: int = 32, branch_channels: int = 16, blocks: int = 3, *, use_attention: bool = True,
-                 smart_init: bool = True) -> None:
+                 use_colours: bool = True, smart_init: bool = True) -> None:
         super().__init__()
         self.channels = channels
         self.use_attention = use_attention
-        self.stem = nn.Conv2d(5, channels, 3, padding=1)
+        self.use_colours = use_colours
+        self.stem = nn.Conv2d(5 + use_colours, channels, 3, padding=1)
         self.blocks = nn.Sequential(*(DilatedInception(channels, branch_channels) for _ in range(blocks)))
-        self.head = nn.Conv2d(channels, 1, 3, padding=1)
+        self.head = nn.Conv2d(channels, 1 + use_colours, 3, padding=1)
         for layer in self.modules():  # no normalization will correct the scale: it must be right from the start
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -68,8 +102,8 @@ class Refiner(nn.Module):
             block.mix.weight.data *= RESIDUAL_SCALE
         if smart_init:
             nn.init.zeros_(self.head.weight)
-        # pixels to each side that can change a pixel: Sobel, stem, one dilated convolution a block, head
-        self.receptive_radius = 1 + 1 + blocks * max(DILATIONS) + 1
+        # pixels to each side that can change a pixel: window of colours or Sobel, stem, blocks, head
+        self.receptive_radius = (COLOUR_RADIUS if use_colours else 1) + 1 + blocks * max(DILATIONS) + 1
 
     def forward(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
         correction = self.delta(image, coarse_alpha)
@@ -79,8 +113,16 @@ class Refiner(nn.Module):
 
     def delta(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
         """The bounded correction before attention, float32 (N, 1, H, W) in [-1, 1]."""
-        x = torch.cat([2.0 * image - 1.0, gradient_map(image), 2.0 * coarse_alpha - 1.0], dim=1)  # (N, 5, H, W)
+        inputs = [2.0 * image - 1.0, gradient_map(image), 2.0 * coarse_alpha - 1.0]
+        if self.use_colours:
+            with torch.no_grad():  # what the coarse matte should be, its own losses tell it
+                estimate = colour_alpha(image, coarse_alpha)
+            inputs.append(2.0 * estimate - 1.0)
+        x = torch.cat(inputs, dim=1)  # (N, 6, H, W)
         # half weights (export.py --half) do half sums; image and mattes come in float32 and stay so
         x = x.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = self.blocks(torch.relu(self.stem(x)))  # (N, channels, H, W)
-        return torch.tanh(self.head(x).float())
+        delta, *trust = self.head(x).float().split(1, dim=1)  # (N, 1, H, W) each
+        if self.use_colours:
+            delta = delta + TRUST_GAIN * trust[0] * (estimate - coarse_alpha)
+        return torch.tanh(delta)

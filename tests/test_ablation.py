@@ -9,16 +9,27 @@ import safetensors.numpy
 
 from checkpoint import MODEL_FILE
 from experiments import ablation
-from experiments.ablation import NO_TEACHER, TSR, TWIN, collect, edge_table, first_reach, steps_to_baseline, table
+from experiments.ablation import (
+    NO_TEACHER,
+    TSR,
+    TWIN,
+    collect,
+    edge_table,
+    first_reach,
+    start_table,
+    steps_to_baseline,
+    table,
+)
 
 
-def make_run(output: Path, variant: str, seed: int, sads: list[float], coarse: float = 2.0) -> None:
+def make_run(output: Path, variant: str, seed: int, sads: list[float], coarse: float = 2.0, first: int = 1) -> None:
     """A run folder as train.py leaves it: one row an epoch of 10 steps; half of the SAD lies at the edge."""
     folder = output / ablation.folder_name(variant, seed) / "run"
     folder.mkdir(parents=True)
     rows = []
-    for epoch, sad in enumerate(sads, 1):
-        row = {"epoch": epoch, "step": 10 * epoch, "seconds": 60.0}
+    for epoch, sad in enumerate(sads, first):
+        row = {"epoch": epoch, "step": 10 * epoch, "seconds": 60.0 if epoch else 0.0}
+        row |= {"loss": sad} if epoch else {}
         for matte, value in (("coarse", coarse), ("refined", sad)):
             row |= {f"val_{matte}_{column}": value for column in ("image_sad", "image_mse")}
             row |= {f"val_{matte}_{column}": value / 2 for column in ("edge_sad", "edge_mse", "edge_grad")}
@@ -50,6 +61,19 @@ def test_tables_of_known_runs(runs: Path) -> None:
 def test_steps_to_the_baseline_count_what_never_gets_there(runs: Path) -> None:
     # seed 0 is at 1.0 after 20 of 30 steps, seed 1 never
     assert "after 0.67 of the steps in 1 seeds, and not at all in 1" in steps_to_baseline(collect(runs))
+
+
+def test_the_start_is_told_where_runs_begin_from_a_checkpoint(runs: Path, tmp_path_factory: pytest.TempPathFactory
+                                                              ) -> None:
+    assert start_table(collect(runs)) == ""
+    output = tmp_path_factory.mktemp("start")
+    for seed in (0, 1):
+        make_run(output, TSR, seed, [2.0, 1.5, 1.0], first=0)
+        make_run(output, "without smart initialization", seed, [9.0, 3.0, 1.0], first=0)
+    rows = collect(output)
+    assert "| TSR-Matte | 2 ± 0 | 1.5 ± 0 | 1 ± 0 | 0.75 ± 0 | 1.5 ± 0 |" in start_table(rows)
+    assert "| without smart initialization | 9 ± 0 | 3 ± 0 |" in start_table(rows)
+    assert "| 60 |" in table(rows)  # row 0 trained nothing
 
 
 def test_first_reach_between_points() -> None:

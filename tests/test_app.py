@@ -262,6 +262,15 @@ class TestPage:
         assert not good[page.cut].folder.exists()
         assert page.place(bad[page.cut], "Blur", "#ffffff", None)[page.placed] is None
 
+    def test_no_subject_is_told_on_the_page(self, page, tmp_path: Path) -> None:
+        Image.new("RGB", (WIDTH, HEIGHT), (0, 200, 200)).save(tmp_path / "sea.png")
+        assert "No subject was found" in page.show(None, tmp_path / "sea.png")[page.status]
+
+    def test_a_new_background_keeps_the_photo_alive(self, page, photo: Path) -> None:
+        """Gradio forgets a state an hour after it was last written: choosing a background must write it."""
+        cut = page.show(None, photo)[page.cut]
+        assert page.place(cut, "Colour", "#ffffff", None)[page.cut] is cut
+
     def test_names_are_text_not_markup(self, page, tmp_path: Path) -> None:
         path = tmp_path / "a&b.jpg"
         path.write_text("no photo")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import pytest
 import torch
+from PIL import Image
 
 from config import VARIANTS
 from figures import architecture
@@ -38,9 +39,15 @@ def test_millions(number, text):
     assert architecture.millions(number) == text
 
 
+def test_the_figure_in_the_repository_is_of_this_network():
+    with Image.open(architecture.OUTPUT) as picture:
+        assert picture.text["Description"] == architecture.described(), "make figures draws it anew"
+
+
 def test_the_figure_is_written_and_a_changed_network_changes_it(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(architecture, "draw_table", lambda axes: None)  # builds all variants
     monkeypatch.setattr(architecture, "build", lambda variant: tiny)
+    monkeypatch.setattr(architecture, "described", lambda: "tiny")
     assert architecture.main(["--output", str(tmp_path / "a.png")]) == 0
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture.shape[1] > 1500 and (picture[0] == 255).all() and picture.std() > 20

@@ -49,6 +49,7 @@ def test_a_recipe_holds_but_for_the_flags_beside_it(name: str) -> None:
     {"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"model_idx": 9}, {"image_size": 16}, {"amp": "half"},
     {"lr_schedule": "poly"}, {"ema_decay": 1.0}, {"drop_path": 1.0}, {"num_workers": -2}, {"refiner_channels": 24},
     {"foregrounds": "there"}, {"gradient_clip": -1.0}, {"max_hours": -1.0}, {"weight_l1": -0.5}, {"max_bad_steps": 0},
+    {"seed": -1}, {"encoder_lr_scale": -0.1}, {"refiner_lr_scale": 0.0},
 ], ids=str)
 def test_impossible_values_are_named(setting: dict) -> None:
     with pytest.raises(ConfigError) as error:
@@ -81,7 +82,8 @@ def test_derived_values() -> None:
     (["--dataset", "no/such/folder"], "is not there"),
     (["--device", "warp"], "choose another with --device"),
     (["--amp", "fp16"], "fp16 does not work on a CPU"),
-    (["--init-from", "missing.safetensors"], "missing.safetensors does not exist"),
+    (["--init-from", "missing.safetensors"], "or its run folder, with --init-from"),
+    (["--init-from", "."], "best.safetensors does not exist"),
     (["--output", "/dev/null/runs"], "cannot be made"),
     (["--foregrounds", "a", "--backgrounds", "b"], "a cannot be listed"),
     (["--resume"], "holds no run"),

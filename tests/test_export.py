@@ -116,6 +116,18 @@ def test_without_a_refiner_both_outputs_are_the_coarse_alpha(folder, tmp_path, m
     assert mattes.coarse_alpha.dtype == torch.float32 and mattes.refined_share == 0
 
 
+def test_half_with_its_refiner_predicts_nearly_as_pytorch_does(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(parity, "SIZES", ((64, 96),))
+    output = tmp_path / "half.onnx"
+    assert export.main(["--checkpoint", str(folder), "--output", str(output), "--half"]) == 0
+    assert (tmp_path / "half.refiner.onnx").stat().st_size < 0.7 * (folder / "best.refiner.onnx").stat().st_size
+    image = torch.randint(0, 256, (3, 130, 190), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    wanted = predict_mattes(load_model(folder / "best.safetensors"), image, precision=torch.float32, tile=64)
+    got = predict_mattes(loading.load(output), image, tile=64)
+    assert got.refined_alpha.dtype == torch.float32 and got.refined_share > 0
+    torch.testing.assert_close(got.refined_alpha, wanted.refined_alpha, atol=export.HALF_TOLERANCE, rtol=0)
+
+
 def test_a_graph_that_differs_is_not_left_behind(folder, tmp_path, monkeypatch, capsys):
     of_seed_0 = (folder / "best.onnx").read_bytes()
     monkeypatch.setattr(export, "trace", lambda model, path, *, half: path.write_bytes(of_seed_0))

@@ -1,4 +1,4 @@
-"""Imports point one way: scripts, then matting and its peers, then parts, then leaves."""
+"""Imports point one way: scripts and tools, then packages, then matting and its peers, then parts, then leaves."""
 
 import ast
 from pathlib import Path
@@ -7,12 +7,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {"train", "evaluate", "predict", "export", "app", "benchmark"}
+TOOLS = {"benchmarks", "figures", "experiments"}  # benchmark.py's, and what is run as python -m figures.architecture
+USES = {"training": {"evaluation"}, "evaluation": {"prediction"}, "prediction": set(), "web": {"prediction"},
+        "benchmarks": {"training"}, "figures": {"prediction", "web"}, "experiments": set()}  # package: others of these
 PARTS = {"models", "data", "losses", "metrics"}
 LEAVES = {"photos", "metrics", "losses", "devices", "distributed", "plots"}
 
 
 def modules() -> dict[str, Path]:
-    files = [*ROOT.glob("*.py"), *ROOT.glob("models/*.py"), *ROOT.glob("data/*.py")]
+    files = [*ROOT.glob("*.py"), *(file for name in ("models", "data", *USES) for file in ROOT.glob(f"{name}/*.py"))]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
 
 
@@ -33,7 +36,8 @@ def test_imports_point_one_way(name):
     top, imported = name.split(".")[0], project_imports(modules()[name])
     if top not in SCRIPTS:
         assert not imported & SCRIPTS, "only scripts import scripts"
-        assert "config" not in imported, "only scripts read the config"
+        assert "config" not in imported or top in TOOLS, "only scripts and tools read the config"
+        assert imported & USES.keys() <= USES.get(top, set()) | {top}, "packages use each other as the table says"
     elif top != "train":
         assert not imported & (SCRIPTS - {top}), "scripts do not import scripts"
     else:

@@ -6,10 +6,10 @@ import torch
 from losses import matting_losses
 from models import PretrainedWeightsError, build_model, encoder
 from models.matting_network import saturating_sigmoid
-from models.refiner import Refiner, gradient_map, uncertainty
+from models.refiner import Refiner, colour_alpha, gradient_map, uncertainty
 
 TINY = "swin_tiny_patch4_window7_224"
-WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, teacher=0.5, alignment=1.0)
+WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +49,43 @@ def test_what_the_ablation_switches_off_is_off():
         assert not torch.equal(Refiner(smart_init=False, use_attention=False)(image, sure), sure)
 
 
-def test_receptive_radius_is_as_stated():
-    refiner = awake(Refiner()).double()
-    image = torch.rand(1, 3, 61, 61, dtype=torch.double, requires_grad=True)
-    coarse = torch.full((1, 1, 61, 61), 0.5, dtype=torch.double, requires_grad=True)
-    refiner.head.weight.data *= 0.01  # away from where tanh is flat
-    refiner.delta(image, coarse)[0, 0, 30, 30].backward()
-    reach = [(grad[0].abs().sum(0) > 0).nonzero().sub(30).abs().max().item() for grad in (image.grad, coarse.grad)]
-    assert max(reach) <= refiner.receptive_radius
-    assert reach[0] == refiner.receptive_radius  # a halo any smaller would show seams
+@pytest.mark.parametrize("use_colours", [True, False])
+def test_receptive_radius_is_as_stated(use_colours):
+    """What moves the middle pixel: any change of a pixel at that distance, and none of one further away."""
+    refiner, seen = awake(Refiner(use_colours=use_colours)).double(), []
+    refiner.head.register_forward_hook(lambda module, inputs, output: seen.append(output[0, 0, 30, 30].item()))
+    image = torch.rand(1, 3, 61, 61, dtype=torch.double)
+    coarse = 0.2 + 0.6 * torch.rand(1, 1, 61, 61, dtype=torch.double)
+
+    def moves(distance: int) -> bool:
+        """Whether the middle feels a change of the frame of pixels that far away, in the photo and in the matte."""
+        frame = torch.zeros(61, 61, dtype=torch.bool)
+        frame[30 - distance:31 + distance, 30 - distance:31 + distance] = True
+        frame[31 - distance:30 + distance, 31 - distance:30 + distance] = False
+        seen.clear()
+        with torch.no_grad():
+            for photo, matte in ((image, coarse), (torch.where(frame, 1 - image, image), coarse),
+                                 (image, torch.where(frame, 1 - coarse, coarse))):
+                refiner.delta(photo, matte)
+        return seen[0] != seen[1] or seen[0] != seen[2]
+
+    assert moves(refiner.receptive_radius)  # a halo any smaller would show seams
+    assert not any(moves(distance) for distance in range(refiner.receptive_radius + 1, 31))
+
+
+def test_colours_find_an_edge_that_the_coarse_matte_only_knows_roughly():
+    """Red before blue, half and half at the border: where both colours are near, the compositing equation is solved."""
+    true = torch.zeros(1, 1, 20, 40)
+    true[..., 20:], true[..., 19] = 1.0, 0.5
+    red, blue = (torch.tensor(colour).view(1, 3, 1, 1) for colour in ((0.9, 0.1, 0.1), (0.1, 0.1, 0.9)))
+    image = true * red + (1 - true) * blue
+    coarse = (torch.arange(40) - 8).div(24).clamp(0, 1).expand(1, 1, 20, 40)  # a ramp of 24 pixels
+    estimate = colour_alpha(image, coarse)
+    band = slice(14, 26)
+    assert (estimate - true)[..., band].abs().max() < 0.15 < (coarse - true)[..., band].abs().max()
+    torch.testing.assert_close(colour_alpha(blue.expand_as(image), coarse), coarse, atol=0.02, rtol=0)
+    for sure in (torch.zeros_like(true), torch.ones_like(true)):
+        assert colour_alpha(image, sure).isfinite().all()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (333, 517), (1, 1), (2000, 40)])
@@ -75,14 +103,18 @@ def test_a_batch_equals_its_singles(model):
         together = model(images).refined_alpha
         apart = torch.cat([model(image[None]).refined_alpha for image in images])
     torch.nn.init.zeros_(model.refiner.head.weight)
-    torch.testing.assert_close(together, apart, atol=2e-5, rtol=0)
+    # rounding in the coarse matte grows by up to 1 / COLOUR_DOUBT where, as in this noise, all colours are alike
+    torch.testing.assert_close(together, apart, atol=2e-3, rtol=0)
 
 
 def test_every_parameter_gets_a_finite_gradient(model):
     model.zero_grad()
     awake(model.refiner)  # at exactly zero, the layers before the head have none in the first step
     alpha = torch.rand(2, 1, 64, 64)
-    matting_losses(model(torch.rand(2, 3, 64, 64), alpha), alpha, WEIGHTS)["loss"].backward()
+    for teacher_learns in (True, False):
+        model.teacher.requires_grad_(teacher_learns)
+        matting_losses(model(torch.rand(2, 3, 64, 64), alpha), alpha, WEIGHTS)["loss"].backward()
+    model.teacher.requires_grad_(True)
     torch.nn.init.zeros_(model.refiner.head.weight)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -105,23 +137,38 @@ def test_bfloat16_gradients_are_those_of_float32(model):
         assert (full - half).norm() < 0.1 * full.norm()
 
 
-def test_alignment_sends_no_gradient_into_the_teacher(model):
-    model.zero_grad()
-    alpha = torch.rand(1, 1, 64, 64)
-    output = model(torch.rand(1, 3, 64, 64), alpha)
-    matting_losses(output, alpha, dict.fromkeys(WEIGHTS, 0.0) | {"alignment": 1.0})["loss"].backward()
-    assert all(parameter.grad is None for parameter in model.teacher.parameters())
+def test_alignment_sends_no_gradient_into_the_teacher():
+    """Nor does a teacher in whose gradients somebody is interested."""
+    model = build_model(backbone=TINY, image_size=64, use_teacher=True)
+    model.teacher.requires_grad_(False)
+    image, alpha = torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    output = model(image, alpha)
+    assert output.teacher_features is not None
+    targets = [feature.requires_grad_() for feature in output.teacher_features]
+    only_alignment = dict.fromkeys(WEIGHTS, 0.0) | {"alignment": 1.0}
+    matting_losses(output._replace(teacher_features=targets), alpha, only_alignment)["loss"].backward()
+    assert all(feature.grad is None for feature in targets)
     assert any(parameter.grad.abs().sum() > 0 for parameter in model.student.parameters() if parameter.grad is not None)
 
 
-def test_a_frozen_teacher_gives_features_and_no_reconstruction():
+def test_a_teacher_that_learns_gives_the_alpha_back_and_the_student_rests():
     model = build_model(backbone=TINY, image_size=32, use_teacher=True)
-    model.freeze_teacher()
-    alpha = torch.rand(1, 1, 32, 32)
-    output = model(torch.rand(1, 3, 32, 32), alpha)
-    assert output.teacher_logits is None
-    assert not any(feature.requires_grad for feature in output.teacher_features)
-    assert "teacher_bce" not in matting_losses(output, alpha, WEIGHTS)
+    output = model(torch.rand(1, 3, 48, 48), torch.rand(1, 1, 48, 48), torch.rand(1, 3, 32, 32))
+    assert output.coarse_logits.shape[-2:] == (32, 32) and output.coarse_alpha.shape[-2:] == (48, 48)
+    assert output.refined_alpha is output.coarse_alpha and output.teacher_features is None
+    output.coarse_alpha.sum().backward()
+    moved = {name for name, part in model.named_children() if any(p.grad is not None for p in part.parameters())}
+    assert moved == {"teacher", "decoder"}
+
+
+def test_a_student_that_starts_as_its_teacher_sees_a_grey_photo_as_the_teacher_sees_an_alpha():
+    model = build_model(backbone=TINY, image_size=64, use_teacher=True).eval()
+    model.start_student_as_teacher()
+    grey = torch.rand(1, 1, 64, 64)
+    image = model.student.mean + (grey - 0.5) / 0.5 * model.student.std  # both normalize: equal after it
+    with torch.no_grad():
+        for seen, truth in zip(model.student(image), model.teacher(grey), strict=True):
+            torch.testing.assert_close(seen, truth, atol=1e-4, rtol=0)
 
 
 def test_student_may_see_a_smaller_view(model):
@@ -173,7 +220,7 @@ def test_without_a_network_one_sentence_names_the_three_ways_on(monkeypatch, tmp
     with pytest.raises(PretrainedWeightsError) as raised:
         build_model(backbone=TINY, image_size=32, pretrained=True)
     assert len(asked) == 1  # asked once, not again and again
-    for way in ("connect to the network", "--backbone-weights", "--no-pretrained"):
+    for way in ("connect to the network", "--backbone-weights", "--no-pretrained", "--no-use-teacher"):
         assert way in str(raised.value)
 
 
@@ -188,6 +235,19 @@ def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(encoder.huggingface_hub, "get_session", lambda: pytest.fail("asks the network"))
     swin = build_model(backbone=TINY, image_size=32, pretrained=True).student.swin
     assert torch.equal(swin.state_dict()["patch_embed.proj.weight"], source["patch_embed.proj.weight"])
+
+
+@pytest.mark.parametrize("state, words", [
+    ({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, "lacks 160 weights of swin_tiny.*such as patch_embed.proj"),
+    ({"state_dict": {"backbone.patch_embed.proj.weight": torch.zeros(96, 3, 4, 4)}}, "lacks 160 weights"),
+    ({"model": {}}, "holds no weights by name"), ([torch.zeros(1)], "holds no weights by name"),
+], ids=["another network", "prefixed", "empty", "no names"])
+def test_weights_of_something_else_are_refused_instead_of_a_random_start(monkeypatch, tmp_path, state, words):
+    monkeypatch.setattr(encoder.huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("asks the hub"))
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(PretrainedWeightsError, match=words) as raised:
+        build_model(backbone=TINY, image_size=32, backbone_weights=str(tmp_path / "other.pth"))
+    assert "other.pth" in str(raised.value) and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("naming", ["timm", "official"])

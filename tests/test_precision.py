@@ -17,7 +17,7 @@ from tests.tiny import random_batch, tiny_trainer
 from training import trainer as training
 from training.trainer import NonFiniteError
 
-WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, teacher=0.5, alignment=0.1)
+WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment=0.1)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
@@ -128,7 +128,7 @@ def test_losses_at_the_extremes_of_half_precision(dtype: torch.dtype, truth: flo
                 for value in (0.0, torch.finfo(dtype).tiny, torch.finfo(torch.float16).max)]
     coarse = saturating_sigmoid(logits)
     refined = (coarse + uncertainty(coarse) * delta).clamp(0.0, 1.0)
-    output = MattingOutput(logits, coarse.to(dtype), refined.to(dtype), features, logits, [-f for f in features])
+    output = MattingOutput(logits, coarse.to(dtype), refined.to(dtype), features, [-f for f in features])
     terms = matting_losses(output, torch.full((1, 1, 32, 32), truth), WEIGHTS)
     assert all(torch.isfinite(term) and term.dtype == torch.float32 for term in terms.values())
     terms["loss"].backward()

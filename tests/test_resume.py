@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import checkpoint
+import matting
 import train
 from checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, load_training_state, save_training_state
+from config import parse_config
 from data.synthetic import SyntheticDataset
 from stop import StopRequest
 from tests.kill_test import compare_runs, differences, kill_test, read_log
@@ -227,16 +230,31 @@ def test_settings_of_another_version_are_named(tmp_path: Path, capsys: pytest.Ca
         assert part in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("flags, pretrained", [
+    ((), True), (("--no-use-teacher",), True), (("--init-from", "."), True),
+    (("--init-from", ".", "--no-pretrained"), False), (("--recipe", "fine-tune", "--init-from", "."), False),
+])
+def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(flags: tuple, pretrained: bool,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(train, "build_model", lambda **options: seen.append(options["pretrained"]) or build_tiny())
+    monkeypatch.setattr(train, "begin_from", lambda *_: None)
+    for fresh in (True, False):
+        train.build_network(parse_config(flags), fresh)
+    assert seen == [pretrained, False]
+
+
 def test_fine_tuning_is_measured_before_its_first_step(tmp_path: Path) -> None:
     first = fit(tmp_path / "first", "--epochs", "1", "--train-samples", "4", "--ema-decay", "0")
-    second = fit(tmp_path / "second", "--epochs", "1", "--train-samples", "4", "--init-from",
-                 str(first / "best.safetensors"), "--learning-rate", "1e-9")
+    second = fit(tmp_path / "second", "--epochs", "1", "--train-samples", "4", "--init-from", str(first),
+                 "--learning-rate", "1e-9")
     rows = read_log(second)
     assert [row["epoch"] for row in rows] == ["0", "1"] and rows[0]["step"] == "0" and rows[0]["loss"] == ""
     name = "val_refined_image_sad"
     assert rows[0][name] == read_log(first)[-1][name]
     groups = load_training_state(second)["optimizer"]["param_groups"]
     assert {g["lr_scale"] for g in groups if g["name"].startswith("student")} == {0.25}
+    assert {g["lr_scale"] for g in groups if g["name"].startswith("teacher")} == {1.0}  # random: it has all to learn
 
 
 def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -253,10 +271,11 @@ def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, c
 def test_early_stop_and_time_limit(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
                                    ) -> None:
     measure, scores = training_run.validate, iter([3.0, 1.0, 2.0, math.nan, 0.5])
-    monkeypatch.setattr(training_run, "validate", lambda *arguments: measure(*arguments) | {
+    monkeypatch.setattr(training_run, "validate", lambda *arguments, **options: measure(*arguments, **options) | {
         "refined_image_sad": next(scores)})
     folder = fit(tmp_path, "--epochs", "9", "--train-samples", "2", "--early-stop-epochs", "2")
-    assert len(read_log(folder)) == 4 and "stopped early" in capsys.readouterr().out
+    # five: the teacher's, and four of the student's
+    assert len(read_log(folder)) == 5 and "stopped early" in capsys.readouterr().out
     assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_sad"] == 1.0
     folder = fit(tmp_path / "limited", "--epochs", "9", "--train-samples", "8", "--max-hours", "1e-9")
     assert "1 of 4 batches, all saved" in capsys.readouterr().out
@@ -288,6 +307,37 @@ def test_what_a_full_disk_or_a_broken_photo_costs(tmp_path: Path, capsys: pytest
     printed = capsys.readouterr().out
     assert "No space left" in printed and "preview could not be made: cat.png" in printed
     assert len(read_log(folder)) == 2
+
+
+def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    measure, scores, calls = training_run.validate, iter([1.0, 3.0, 2.0]), []
+
+    def full_at_first(*arguments, **options) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        checkpoint.save_model(*arguments, **options)
+
+    monkeypatch.setattr(training_run, "save_model", full_at_first)
+    monkeypatch.setattr(training_run, "validate", lambda *arguments, **options: measure(*arguments, **options) | {
+        "refined_image_sad": next(scores)})
+    folder = fit(tmp_path, "--epochs", "3", "--train-samples", "2", "--no-use-teacher")
+    printed = capsys.readouterr().out
+    assert "could not be written (Error while serializing: I/O error: No space left" in printed
+    assert printed.count("  best\n") == 2 and len(read_log(folder)) == 3
+    assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_sad"] == 2.0
+    progress = load_training_state(folder)["progress"]
+    assert (progress["best_sad"], progress["best_epoch"]) == (2.0, 3)
+
+
+def test_validation_predicts_in_the_precision_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict, seen = matting.predict_mattes, set()
+    monkeypatch.setattr(matting, "predict_mattes", lambda *arguments, precision: seen.add(precision) or predict(
+        *arguments, precision=precision))
+    for amp in ("off", "bf16"):
+        fit(tmp_path / amp, "--epochs", "1", "--train-samples", "2", "--amp", amp)
+    assert seen == {torch.float32, torch.bfloat16}
 
 
 def test_second_interrupt_stops_at_once_but_not_the_same_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from models import build_model
 from tests.tiny import random_batch, tiny_trainer
 from training import trainer as training
 from training.optimization import learning_rate_at
+from training.random_state import seed_everything
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
@@ -72,6 +74,9 @@ def test_groups_by_part_and_decay() -> None:
         for ending, decay in (("", 0.1), (" without decay", 0.0))}
     assert all(p.ndim > 1 for g in groups if g["weight_decay"] for p in g["params"])
     assert {g["lr_scale"] for g in tiny_trainer().optimizer.param_groups} == {1.0, 5.0}  # nothing pretrained
+    groups = tiny_trainer(init_from="best.safetensors").optimizer.param_groups  # which holds no teacher
+    assert {g["name"]: g["lr_scale"] for g in groups if "decay" not in g["name"]} == {
+        "student": 0.25, "teacher": 1.0, "decoder": 1.0, "refiner": 5.0}
 
 
 def test_relative_position_tables_do_not_decay() -> None:
@@ -79,7 +84,8 @@ def test_relative_position_tables_do_not_decay() -> None:
 
     model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=32)
     tables = {id(p) for name, p in model.named_parameters() if "relative_position" in name}
-    optimizer = build_optimizer(model, learning_rate=1.0, encoder_lr_scale=1.0, refiner_lr_scale=1.0, weight_decay=0.1)
+    optimizer = build_optimizer(model, learning_rate=1.0, student_lr_scale=1.0, teacher_lr_scale=1.0,
+                                refiner_lr_scale=1.0, weight_decay=0.1)
     undecayed = {id(p) for g in optimizer.param_groups if not g["weight_decay"] for p in g["params"]}
     assert tables and tables <= undecayed
 
@@ -98,16 +104,77 @@ def test_schedule_keeps_its_course_with_another_number_of_batches() -> None:
     assert first.learning_rate == second.learning_rate == learning_rate_at(2, 4, 2e-4, "cosine")
 
 
+def parts_that_move(trainer, *seeds: int) -> set[str]:
+    """Which parts of the network an epoch of these batches changes."""
+    before = {name: weights(part).clone() for name, part in trainer.model.named_children()}
+    trainer.train_one_epoch([random_batch(seed) for seed in seeds], after_step=lambda: False)
+    trainer.end_epoch()
+    return {name for name, part in trainer.model.named_children() if not torch.equal(weights(part), before[name])}
+
+
+def test_the_teacher_learns_first_and_the_student_starts_as_it() -> None:
+    trainer = tiny_trainer(batches_per_epoch=2, epochs=4, teacher_epochs=2, weight_decay=0.1)
+    rates = []
+    for epoch in range(2):
+        rates.append(trainer.learning_rate)
+        assert parts_that_move(trainer, 2 * epoch, 2 * epoch + 1) == {"teacher", "decoder"}
+    assert trainer.progress.taught == 2 and not trainer.teaches
+    rates.append(trainer.learning_rate)
+    assert rates[2] == rates[0] > rates[1]  # each stage has its own schedule
+    trainer.enter_stage()
+    student, teacher = trainer.model.student.state_dict(), trainer.model.teacher.state_dict()
+    shared = [name for name in student if student[name].shape == teacher[name].shape]
+    assert len(shared) > len(student) // 2
+    for network in (trainer.model, trainer.average.network):
+        assert all(torch.equal(network.student.state_dict()[name], teacher[name]) for name in shared)
+    assert parts_that_move(trainer, 4, 5) == {"student", "decoder", "refiner"}
+    assert parts_that_move(trainer, 6, 7) == {"student", "decoder", "refiner"}
+
+
+def test_a_trained_student_stays_what_it_is_and_one_epoch_has_no_time_for_a_teacher() -> None:
+    trainer = tiny_trainer(batches_per_epoch=1, epochs=2, init_from="best.safetensors")
+    before = weights(trainer.model.student).clone()
+    assert parts_that_move(trainer, 0) == {"teacher"}  # the decoder reads the trained student: it stays as it is
+    trainer.enter_stage()
+    assert torch.equal(weights(trainer.model.student), before)
+    single = tiny_trainer(batches_per_epoch=1, epochs=1)
+    single.train_one_epoch([random_batch(0)], after_step=lambda: False)
+    assert "coarse_bce" in single.mean_losses()  # the student's
+    assert "alignment" not in single.mean_losses()  # a teacher that has learned nothing has nothing to say
+
+
 def test_frozen_student_rests_while_the_rest_learns() -> None:
-    trainer = tiny_trainer(batches_per_epoch=2, freeze_encoder_epochs=1, weight_decay=0.1)
+    trainer = tiny_trainer(batches_per_epoch=2, freeze_encoder_epochs=1, teacher_epochs=0, weight_decay=0.1)
     before = {part: weights(getattr(trainer.model, part)) for part in ("student", "teacher", "decoder", "refiner")}
     trainer.train_one_epoch([random_batch(0), random_batch(1)], after_step=lambda: False)
     assert all(parameter.grad is None for parameter in trainer.model.student.parameters())
     moved = {part: not torch.equal(weights(getattr(trainer.model, part)), old) for part, old in before.items()}
-    assert moved == {"student": False, "teacher": True, "decoder": True, "refiner": True}
+    assert moved == {"student": False, "teacher": False, "decoder": True, "refiner": True}
     trainer.end_epoch()
     trainer.train_one_epoch([random_batch(2)], after_step=lambda: False)
     assert not torch.equal(weights(trainer.model.student), before["student"])
+
+
+def test_a_frozen_encoder_has_no_drop_paths() -> None:
+    trainer = tiny_trainer(batches_per_epoch=1, epochs=2, drop_path=0.5, freeze_encoder_epochs=2)
+    alpha, features = torch.rand(1, 1, 32, 32), []
+    for epoch in range(2):
+        trainer.train_one_epoch([random_batch(epoch)], after_step=lambda: False)
+        trainer.end_epoch()
+        features.append([trainer.model.teacher(alpha)[-1] for _ in range(2)])
+    assert not torch.equal(*features[0])  # it still learns
+    assert torch.equal(*features[1])
+    assert trainer.model.training and not trainer.model.student.training
+
+
+def test_only_deterministic_kernels_where_they_are_asked_for() -> None:
+    seed_everything(0, deterministic=True)
+    try:
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()  # a warning would let the kernel run
+        train(tiny_trainer(), [random_batch(0)])
+    finally:
+        seed_everything(0, deterministic=False)
 
 
 def test_no_step_reads_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +221,18 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         model(image).coarse_logits.square().mean().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(*gradients)
+
+
+def test_processes_share_their_work_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      recwarn: pytest.WarningsRecorder) -> None:
+    monkeypatch.setattr(training.distributed, "world_size", lambda: 2)
+    torch.distributed.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
+    try:
+        trainer = tiny_trainer()
+        assert trainer.network is not trainer.model and not getattr(trainer.network, training.BUFFER_SWITCH)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert not [str(warning.message) for warning in recwarn if "buffers" in str(warning.message)]
 
 
 def test_compiled_network_trains_alike_and_saves_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:

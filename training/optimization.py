@@ -14,13 +14,13 @@ from models import MattingNetwork
 FINAL_LR_SHARE = 0.01
 
 
-def build_optimizer(model: MattingNetwork, *, learning_rate: float, encoder_lr_scale: float, refiner_lr_scale: float,
-                    weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(model: MattingNetwork, *, learning_rate: float, student_lr_scale: float, teacher_lr_scale: float,
+                    refiner_lr_scale: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) with groups by part and by decay; each group has its name and lr_scale.
 
     Vectors (biases, norms) and relative position tables are not decayed, as in Swin's own training.
     """
-    scales = {"student": encoder_lr_scale, "teacher": encoder_lr_scale, "refiner": refiner_lr_scale}
+    scales = {"student": student_lr_scale, "teacher": teacher_lr_scale, "refiner": refiner_lr_scale}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 and "relative_position" not in name

@@ -11,13 +11,16 @@ import torch
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
-    """Seed Python, NumPy and torch; deterministic also restricts torch to kernels that give the same bits each time."""
+    """Seed Python, NumPy and torch; deterministic also restricts torch to kernels that give the same bits each time.
+
+    A kernel that does not is an error then: a warning would let it run, and attention on CUDA choose such a one.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first CUDA handle is made
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 
 

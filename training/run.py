@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -20,6 +22,7 @@ from training.run_report import Report
 from training.trainer import Trainer
 
 SCORE = "refined_image_sad"  # decides which epoch is the best
+SCORING_THREADS = 4  # beside a network on a GPU
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 
@@ -76,6 +79,8 @@ class Run:
         try:
             yield from self.loader
         except (RuntimeError, ValueError, OSError) as error:
+            if "DataLoader worker (pid" in str(error):  # killed: train.py says why that happens
+                raise
             reason = str(error).strip().splitlines()[-1]  # a worker sends its whole traceback
             raise RunError(f"The photos could not be loaded ({reason}): mend this, then go on with: "
                            f"python train.py --resume {self.folder}") from error
@@ -105,29 +110,43 @@ class Run:
                "learning_rate": trainer.learning_rate if progress.batch else 0.0, "seconds": progress.epoch_seconds,
                "images_per_second": images / max(progress.epoch_seconds, 1e-9), "skipped_steps": progress.bad_steps,
                **trainer.mean_losses()}
-        scores = self._validate()
+        scores = {} if progress.batch and trainer.teaches else self._validate()  # the student has not begun yet
         row |= {f"val_{name}": value for name, value in scores.items()}
         progress.rows.append(row)
-        better = scores[SCORE] < progress.best_sad
+        better = bool(scores) and scores[SCORE] < progress.best_sad and self._save_best(scores)
         if better:
             progress.best_sad, progress.best_epoch = scores[SCORE], row["epoch"]
         if progress.batch:
             trainer.end_epoch()
-        if better and distributed.is_main():
-            save_model(self.folder / MODEL_FILE, trainer.average.network, model_options=self.config.model_options,
-                       config=self.config.as_dict(), scores=scores)
         self._save_state()
         if distributed.is_main():
             self.report.write(progress.rows, better, trainer.average.network, self.validation)
 
     def _validate(self) -> dict[str, float]:
         """Figures of the averaged weights, the same on every rank. Raises RunError where no photo can be scored."""
+        device = self.trainer.device
+        workers = 0 if device.type == "cpu" else min(SCORING_THREADS, os.cpu_count() or 1)  # a CPU has no "beside"
         try:
-            scores = validate(self.trainer.average.network, self.validation)
+            scores = validate(self.trainer.average.network, self.validation, workers=workers,
+                              precision=self.trainer.precision)
         except ValueError as error:
             raise RunError(f"The validation failed: {error} Then go on with: "
                            f"python train.py --resume {self.folder}") from error
         return {name: float(value) for name, value in scores.items()}
+
+    def _save_best(self, scores: dict[str, float]) -> bool:
+        """Write best.safetensors; every rank must come here. A best that is not written does not count as one, or no
+        later epoch would be kept that is worse than it."""
+        written = True
+        if distributed.is_main():
+            try:
+                save_model(self.folder / MODEL_FILE, self.trainer.average.network, scores=scores,
+                           model_options=self.config.model_options, config=self.config.as_dict())
+            except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
+                tell(f"This epoch's weights are the best, but {self.folder / MODEL_FILE} could not be written "
+                     f"({str(error).splitlines()[0]}): make room in {self.folder}.")
+                written = False
+        return distributed.broadcast_object(written)
 
     def _save_state(self) -> bool:
         """Write last.pt; every rank must come here. A disk that is full costs the saving, not the run."""
@@ -144,7 +163,7 @@ class Run:
 
     def _stops_early(self) -> bool:
         patience, progress = self.config.early_stop_epochs, self.trainer.progress
-        if patience and progress.rows and progress.epoch - progress.best_epoch >= patience:
+        if patience and progress.rows and progress.epoch - max(progress.best_epoch, progress.taught) >= patience:
             tell(f"No better validation SAD for {patience} epochs: stopped early.")
             return True
         return False

@@ -86,7 +86,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of savings that a kill cut off; they can be as large as the state itself."""
-    for path in folder.glob(".*.tmp"):
+    for path in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):
         path.unlink(missing_ok=True)
 
 

@@ -18,6 +18,8 @@ def summary(row: dict, epochs: int, better: bool) -> str:
     """One line an epoch."""
     skipped = f"  {row['skipped_steps']} steps skipped, not finite" if row["skipped_steps"] else ""
     loss = f"loss {row['loss']:.4f}  {row['images_per_second']:.1f} images/s  " if "loss" in row else ""
+    if "val_refined_image_sad" not in row:
+        return f"epoch {row['epoch']}/{epochs}  {loss}the teacher learns{skipped}"
     return (f"epoch {row['epoch']}/{epochs}  {loss}val SAD {row['val_refined_image_sad']:.3f} "
             f"(coarse {row['val_coarse_image_sad']:.3f})  edge SAD {row['val_refined_edge_sad']:.3f} "
             f"(coarse {row['val_coarse_edge_sad']:.3f})  MSE {row['val_refined_image_mse']:.5f}  "
@@ -59,7 +61,8 @@ class Report:
             self.events.flush()
         self.write_log(rows)
         self._try("curves", lambda: plots.curves(self.folder / "curves.png", rows))
-        self._try("preview", lambda: plots.preview(self.folder / "preview.png", preview_rows(network, validation)))
+        if "val_refined_image_sad" in rows[-1]:
+            self._try("preview", lambda: plots.preview(self.folder / "preview.png", preview_rows(network, validation)))
 
     def write_log(self, rows: Sequence[dict]) -> None:
         self._try("log", lambda: write_log(self.folder, rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import random
 from collections import deque
@@ -22,6 +23,9 @@ from training.optimization import AveragedNetwork, build_optimizer, clip_gradien
 from training.random_state import random_state, restore_random_state
 
 NAMES_SHOWN = 20
+# what keeps the buffers, which are constants, from being sent at every step; torch 2.13 gave it another name
+BUFFER_SWITCH = ("forward_sync_buffers" if "forward_sync_buffers" in
+                 inspect.signature(nn.parallel.DistributedDataParallel).parameters else "broadcast_buffers")
 
 
 class NonFiniteError(RuntimeError):
@@ -33,6 +37,7 @@ class Progress:
     """What a run has done; saved and restored as it is. Each list and number is a plain Python value."""
 
     epoch: int = 0  # epochs finished
+    taught: int = 0  # of them, those at the start in which the teacher learned
     batch: int = 0  # batches done in the current epoch
     step: int = 0  # optimizer steps
     sums: dict[str, float] = field(default_factory=dict)  # this rank's loss terms added up over the current epoch
@@ -56,10 +61,12 @@ class Trainer:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.batches_per_epoch = batches_per_epoch
         self.average = AveragedNetwork(model, config.ema_decay)
-        is_trained = config.pretrained or config.backbone_weights or config.init_from
-        scale = config.encoder_lr_scale if is_trained else 1.0
-        self.optimizer = build_optimizer(model, learning_rate=config.learning_rate, encoder_lr_scale=scale,
-                                         refiner_lr_scale=config.refiner_lr_scale, weight_decay=config.weight_decay)
+        pretrained = config.pretrained or config.backbone_weights  # the teacher, which no checkpoint holds, has these
+        self.student_is_trained = bool(pretrained or config.init_from)
+        self.optimizer = build_optimizer(
+            model, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
+            student_lr_scale=config.encoder_lr_scale if self.student_is_trained else 1.0,
+            teacher_lr_scale=config.encoder_lr_scale if pretrained else 1.0, refiner_lr_scale=config.refiner_lr_scale)
         # Always on: it is what skips a non-finite step without asking the device. Only fp16 needs its scale, see _step.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**16 if precision == torch.float16 else 1.0)
         self.progress = Progress()
@@ -79,8 +86,8 @@ class Trainer:
             # a part whose losses are all switched off has no gradient to wait for; the edge term has no part to itself
             switched_off = any(not weight for name, weight in self.loss_weights.items() if name != "edge")
             model = nn.parallel.DistributedDataParallel(
-                model, device_ids=[self.device] if self.device.type == "cuda" else None, broadcast_buffers=False,
-                gradient_as_bucket_view=True, find_unused_parameters=switched_off)
+                model, device_ids=[self.device] if self.device.type == "cuda" else None,
+                gradient_as_bucket_view=True, find_unused_parameters=switched_off, **{BUFFER_SWITCH: False})
         return model
 
     @property
@@ -93,40 +100,69 @@ class Trainer:
 
     @property
     def place(self) -> int:
-        """Which of total_steps the current batch ends (0-based).
+        """Which of stage_steps the current batch ends (0-based).
 
         Counted from the place in the run, not from the steps made: a run that goes on with twice the processes makes
         half the steps an epoch, and still has its schedules end where its epochs end.
         """
         in_epoch = max(0, math.ceil(self.progress.batch / self.config.accumulation_steps) - 1)
-        return self.progress.epoch * self.steps_per_epoch + in_epoch
+        first = 0 if self.teaches else self.progress.taught
+        return (self.progress.epoch - first) * self.steps_per_epoch + in_epoch
+
+    @property
+    def teacher_epochs(self) -> int:
+        """How many of the first epochs are the teacher's. The last one is always the student's."""
+        return 0 if self.model.teacher is None else min(self.config.teacher_epochs, self.config.epochs - 1)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether this epoch is the teacher's. Once the student has begun it stays so, however many epochs follow."""
+        return self.progress.taught == self.progress.epoch < self.teacher_epochs
+
+    @property
+    def stage_steps(self) -> int:
+        """Steps of the teacher's epochs, or of the student's: each has a schedule of its own."""
+        return self.steps_per_epoch * (
+            self.teacher_epochs if self.teaches else self.config.epochs - self.progress.taught)
 
     @property
     def learning_rate(self) -> float:
         """Peak group's rate of the step that the current batch ends."""
-        return learning_rate_at(self.place, self.total_steps, self.config.learning_rate, self.config.lr_schedule)
+        return learning_rate_at(self.place, self.stage_steps, self.config.learning_rate, self.config.lr_schedule)
 
     def _weights_now(self) -> dict[str, float]:
         """Loss weights of the current batch: the teacher's pull fades to nothing at the end of the run."""
-        fading = 1.0 - self.place / self.total_steps
+        fading = 1.0 - self.place / self.stage_steps
         return self.loss_weights | {"alignment": self.loss_weights["alignment"] * fading}
 
-    def _freeze_when_due(self) -> None:
-        """The teacher after its share of the epochs, the student for its first ones. A frozen part has no gradient:
-        it costs no backward pass, does not move and does not decay.
+    def enter_stage(self) -> None:
+        """First the teacher and the decoder learn; then the teacher is frozen, and the student and the refiner learn,
+        the student after its own epochs of rest. A decoder that already reads a trained student (INIT_FROM) does not
+        follow the teacher. A frozen part has no gradient: it costs no backward pass, does not move and does not decay.
 
         At an epoch's border, so that all of its rows have the same terms; DDP must learn that a part went quiet.
         """
-        model, epoch = self.model, self.progress.epoch
-        student_learns = epoch >= self.config.freeze_encoder_epochs
-        changes = student_learns != next(model.student.parameters()).requires_grad
-        model.student.requires_grad_(student_learns)
-        if model.teacher is not None and not model.teacher_is_frozen and epoch >= math.ceil(
-                self.config.teacher_share * self.config.epochs):
-            model.freeze_teacher()
-            changes = True
-        if changes:
+        model, progress = self.model, self.progress
+        rested = progress.epoch - progress.taught >= self.config.freeze_encoder_epochs
+        learns = {model.student: not self.teaches and rested, model.refiner: not self.teaches,
+                  model.teacher: self.teaches, model.decoder: not (self.teaches and self.config.init_from)}
+        changed = [part for part, learn in learns.items()
+                   if part is not None and next(part.parameters()).requires_grad != learn]
+        for part in changed:
+            part.requires_grad_(learns[part])
+        if changed:
             self.network = self._wrap(model)
+        if not self.student_is_trained and progress.batch == 0 and 0 < progress.taught == progress.epoch and (
+                not self.teaches):
+            model.start_student_as_teacher()
+            self.average.network.student.load_state_dict(model.student.state_dict())
+
+    def _set_modes(self) -> None:
+        """All that learns in train mode. A frozen encoder in eval mode: its drop paths would only be noise, and a
+        frozen teacher's features are a target."""
+        self.network.train()
+        for encoder in filter(None, (self.model.student, self.model.teacher)):
+            encoder.train(next(encoder.parameters()).requires_grad)
 
     def train_one_epoch(self, batches: Iterable[dict], after_step: Callable[[], bool]) -> bool:
         """Train on the rest of the epoch. after_step returns True to stop at this step's border; then so does this.
@@ -134,8 +170,8 @@ class Trainer:
         The caller's iterable must start at progress.batch. No reading of device values here but at the log interval.
         Raises NonFiniteError.
         """
-        self._freeze_when_due()
-        self.network.train()
+        self.enter_stage()
+        self._set_modes()
         self._sums = None
         for batch in batches:
             self.train_batch(batch)
@@ -163,7 +199,7 @@ class Trainer:
         synchronized = at_border or self.network is self.model or not hasattr(self.network, "no_sync")
         with contextlib.nullcontext() if synchronized else self.network.no_sync():
             with autocast(self.device, self.precision):
-                output = self.network(image, alpha, student_view)
+                output = self.network(image, alpha if self.teaches or self.progress.taught else None, student_view)
             terms = matting_losses(output, alpha, self._weights_now())
             self.scaler.scale(terms["loss"] / group).backward()
         self._count(terms)
@@ -197,6 +233,8 @@ class Trainer:
         self.progress.step += 1
 
     def _count(self, terms: dict[str, Tensor]) -> None:
+        if self.teaches:  # the matte is the teacher's
+            terms = {name.replace("coarse_", "teacher_"): term for name, term in terms.items()}
         values = torch.stack([term.detach().float() for term in terms.values()])
         self._terms = list(terms)
         if self._sums is None:
@@ -233,6 +271,7 @@ class Trainer:
 
     def end_epoch(self) -> None:
         """Close the epoch's counters; the totals stay."""
+        self.progress.taught += self.teaches
         self.progress.epoch += 1
         self.progress.batch = self.progress.bad_steps = 0
         self.progress.epoch_seconds = 0.0

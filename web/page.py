@@ -130,7 +130,8 @@ class Page:
                self.examples.click(self.show_example, [self.cut, self.examples], shown, show_progress_on=stage,
                                    **queued)]
         place = dict(fn=self.place, inputs=[self.cut, self.kind, self.color, self.picture],
-                     outputs=[self.placed, self.save_placed, self.status], show_progress_on=self.placed, **queued)
+                     outputs=[self.cut, self.placed, self.save_placed, self.status], show_progress_on=self.placed,
+                     **queued)
         for event in new:
             event.then(**place)
         self.kind.change(self.choose_kind, self.kind, [self.color, self.picture], queue=False,
@@ -166,7 +167,8 @@ class Page:
         placed, refusal = _try(lambda: self.studio.compose(cut, background), cut.source)
         if placed is None:
             return {self.placed: None, self.save_placed: _unsaved(), self.status: refusal}
-        return {self.placed: placed.preview, self.save_placed: _saved(placed.file)}
+        # the cut is written back as it is: only a written state's time to live begins anew
+        return {self.cut: cut, self.placed: placed.preview, self.save_placed: _saved(placed.file)}
 
 
 def launch(page: gr.Blocks, host: str, port: int, max_upload: int) -> None:
