@@ -21,6 +21,9 @@ from onnx_model import COARSE, IMAGE, REFINED, open_session
 # wide (the traced one), so small that Swin's last maps are smaller than half a window, square, upright, not of 32s
 SIZES = ((192, 256), (64, 96), (256, 256), (320, 192), (201, 355))
 BATCHES = (1, 2)
+# The refiner divides by the distance of two colours: where an untrained student sees all alike, a rounding error of its
+# coarse matte comes out a hundred times larger. On the same matte the refiner itself agrees as closely as the student.
+CARRIED = 10
 
 
 class ParityError(RuntimeError):
@@ -41,16 +44,17 @@ class Difference(NamedTuple):
 def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> list[Difference]:
     """Print a table of differences, and raise ParityError if any is over the tolerance or not a number.
 
-    files: the network's, and the refiner's where the model has one.
+    files: the network's, and the refiner's where the model has one. The refined matte of the whole network may differ
+    by CARRIED times the tolerance.
     """
-    print(f"largest |onnxruntime - PyTorch float32|, allowed {tolerance:g}\n"
+    print(f"largest |onnxruntime - PyTorch float32|, allowed {tolerance:g}, refined {CARRIED * tolerance:g}\n"
           f"{'size':>9} {'batch':>5} {'coarse':>9} {'refined':>9} {'refiner':>9} {'unsure':>7}")
     rows = []
     for row in compare(model, files):
         print(f"{row.size[0]:>4}x{row.size[1]:<4} {row.batch:>5} {row.coarse:>9.1e} {row.refined:>9.1e} "
               f"{row.refiner:>9.1e} {row.unsure:>7.0%}", flush=True)
         rows.append(row)
-    worst = float(np.max([(row.coarse, row.refined, row.refiner) for row in rows]))  # NaN comes through
+    worst = float(np.max([(row.coarse, row.refined / CARRIED, row.refiner) for row in rows]))  # NaN comes through
     if not worst <= tolerance:
         raise ParityError(f"onnxruntime and PyTorch differ by {worst:.2g}, which is over {tolerance:g}: nothing was "
                           "written.")
