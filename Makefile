@@ -27,7 +27,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 
 # A CPU without native bfloat16 makes less than half as many steps in the demo's 8 minutes.
 DEMO_SIZE = $(shell $(BIN)/python -c "from devices import *; device = choose_device(); \
-    print('--train-samples 750 --batch-size 24' if device.type != 'cpu' or has_native_bf16(device) \
+    print('--train-samples 552 --batch-size 24' if device.type != 'cpu' or has_native_bf16(device) \
     else '--train-samples 280 --batch-size 12')")
 
 demo: $(VENV)/.installed
