@@ -175,8 +175,10 @@ def steps_to_baseline(rows: pd.DataFrame, variant: str = TSR, baseline: str = NO
             shares.append(share / total)
     if not shares and not missed:
         return ""
-    reached = f"{spread(shares, '.2f')} of the steps in {len(shares)} seeds" if shares else "in no seed"
-    return f"{variant} reaches the final SAD of '{baseline}' after {reached}, and not at all in {missed}."
+    if not shares:
+        return f"{variant} reaches the final SAD of '{baseline}' in none of {missed} seeds."
+    return (f"{variant} reaches the final SAD of '{baseline}' after {spread(shares, '.2f')} of the steps in "
+            f"{len(shares)} seeds, and not at all in {missed}.")
 
 
 def first_reach(steps: Sequence[float], values: Sequence[float], goal: float) -> float | None:

@@ -61,6 +61,7 @@ def test_tables_of_known_runs(runs: Path) -> None:
 def test_steps_to_the_baseline_count_what_never_gets_there(runs: Path) -> None:
     # seed 0 is at 1.0 after 20 of 30 steps, seed 1 never
     assert "after 0.67 of the steps in 1 seeds, and not at all in 1" in steps_to_baseline(collect(runs))
+    assert "in none of 2 seeds" in steps_to_baseline(collect(runs), TWIN, NO_TEACHER)
 
 
 def test_the_start_is_told_where_runs_begin_from_a_checkpoint(runs: Path, tmp_path_factory: pytest.TempPathFactory
