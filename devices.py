@@ -7,6 +7,8 @@ import os
 
 import torch
 
+# No common class: torch raises a RuntimeError on a CPU and on MPS, another on CUDA, onnxruntime its own.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "alloc_failed")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
 
 
@@ -58,6 +60,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     """Autocast to dtype; disabled, not absent, for float32."""
     return torch.autocast(device.type, dtype=dtype if dtype != torch.float32 else torch.bfloat16,
                           enabled=dtype != torch.float32)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any of the libraries means that a photo or a batch was too large."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def synchronize(device: torch.device) -> None:

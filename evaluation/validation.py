@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and scoring a folder of matt
 
 
 QUICK = Wanted(full=False)
-# No common class: torch raises a RuntimeError on a CPU and on MPS, another on CUDA, onnxruntime its own.
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "alloc_failed")
 
 
 class Column(NamedTuple):
@@ -134,12 +132,13 @@ def predict_columns(
     Raises PhotoError where the photo does not fit in memory: the others may.
     """
     import matting
+    from devices import is_out_of_memory
 
     models = {id(column.model): column.model for column in columns}
     try:
         mattes = {key: matting.predict_mattes(model, image, precision=precision) for key, model in models.items()}
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         height, width = image.shape[-2:]
         raise PhotoError(f"The photo has {width} x {height} pixels, which do not fit in memory: scale it down, or "
@@ -148,10 +147,6 @@ def predict_columns(
         column.label: getattr(mattes[id(column.model)], column.field)[0].float().cpu().numpy()
         for column in columns
     }
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def _name(dataset: Any, index: int) -> str:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from devices import is_out_of_memory
 from photos import PhotoError, atomic_write
 from prediction.jobs import Job, is_same_file
 
@@ -143,7 +144,7 @@ def failure_row(job: Job, error: Exception) -> dict[str, Any]:
     """The row of an input that could not be done."""
     if isinstance(error, PhotoError):
         reason = str(error)
-    elif isinstance(error, MemoryError) or "out of memory" in str(error):
+    elif is_out_of_memory(error):
         reason = f"{job.source} does not fit in memory: scale it down, or lower --max-memory."
     else:
         first_line = (str(error).strip().splitlines() or [""])[0]

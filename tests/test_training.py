@@ -137,6 +137,8 @@ def test_a_trained_student_stays_what_it_is_and_one_epoch_has_no_time_for_a_teac
     assert parts_that_move(trainer, 0) == {"teacher"}  # the decoder reads the trained student: it stays as it is
     trainer.enter_stage()
     assert torch.equal(weights(trainer.model.student), before)
+    trainer.loss_weights["alignment"] = 0.0
+    assert not trainer.needs_teacher  # no loss asks for its features: no work for it
     single = tiny_trainer(batches_per_epoch=1, epochs=1)
     single.train_one_epoch([random_batch(0)], after_step=lambda: False)
     assert "coarse_bce" in single.mean_losses()  # the student's

@@ -120,6 +120,11 @@ class Trainer:
         return self.progress.taught == self.progress.epoch < self.teacher_epochs
 
     @property
+    def needs_teacher(self) -> bool:
+        """Whether a batch goes through the teacher: to teach it, or for features that a loss asks for."""
+        return self.teaches or bool(self.progress.taught and self.loss_weights["alignment"])
+
+    @property
     def stage_steps(self) -> int:
         """Steps of the teacher's epochs, or of the student's: each has a schedule of its own."""
         return self.steps_per_epoch * (
@@ -199,7 +204,7 @@ class Trainer:
         synchronized = at_border or self.network is self.model or not hasattr(self.network, "no_sync")
         with contextlib.nullcontext() if synchronized else self.network.no_sync():
             with autocast(self.device, self.precision):
-                output = self.network(image, alpha if self.teaches or self.progress.taught else None, student_view)
+                output = self.network(image, alpha if self.needs_teacher else None, student_view)
             terms = matting_losses(output, alpha, self._weights_now())
             self.scaler.scale(terms["loss"] / group).backward()
         self._count(terms)
