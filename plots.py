@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from photos import atomic_write
 
@@ -25,11 +26,11 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """training_log.csv as four panels: loss terms, SAD, MSE, Grad (validation, coarse and refined, image and edge)."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, 2)
-    trained = [row for row in rows if "loss" in row]
-    known = [name for name in (trained[-1] if trained else {}) if _is_term(name)]
-    for name in known:
+    trained = [_by_stage(row) for row in rows if "loss" in row]
+    known = dict.fromkeys(name for row in trained for name in row if _is_term(name))
+    for name, color in zip(known, matplotlib.colormaps["tab20"].colors, strict=False):
         axes[0, 0].plot([r["epoch"] for r in trained], [r.get(name, np.nan) for r in trained], marker=".",
-                        linewidth=2 if name == "loss" else 1, label=name)
+                        linewidth=2 if name == "loss" else 1, label=name, color=color)
     axes[0, 0].set(title="training loss and its terms (unweighted)", yscale="log" if known else "linear")
     units = {"sad": "SAD (thousands of pixels)", "mse": "MSE", "grad": "Grad (thousands)"}
     for axis, (metric, title) in zip(axes.flat[1:], units.items(), strict=True):
@@ -43,8 +44,16 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
         if axis.lines:
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, ncols=1 + (len(axis.lines) > 10))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _save(figure, path)
+
+
+def _by_stage(row: Mapping[str, float]) -> dict[str, float]:
+    """A row whose loss has its stage's name: the teacher's and the student's are sums of different terms, and one line
+    through both would seem to rise."""
+    taught = any(name.startswith("teacher_") for name in row)
+    return {"teacher_loss" if taught and name == "loss" else name: value for name, value in row.items()}
 
 
 def _is_term(name: str) -> bool:
