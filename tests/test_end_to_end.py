@@ -86,6 +86,8 @@ def test_pictures_are_made_of_anything(tmp_path):
     plots.curves(tmp_path / "curves.png", [{"epoch": 0, "val_coarse_image_sad": 2.0}])
     plots.curves(tmp_path / "curves.png", [{"epoch": 1, "loss": 1.0, "coarse_l1": 0.3, "val_refined_edge_mse": 0.1}])
     assert Image.open(tmp_path / "curves.png").size == (1200, 800)
+    assert plots._by_stage({"loss": 1.0, "teacher_l1": 2.0}) == {"teacher_loss": 1.0, "teacher_l1": 2.0}
+    assert plots._by_stage({"loss": 1.0, "coarse_l1": 2.0}) == {"loss": 1.0, "coarse_l1": 2.0}
     assert not list(tmp_path.glob(".*"))
 
 
