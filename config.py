@@ -27,7 +27,7 @@ USE_COLOURS = True  # show the refiner what alpha the colours nearby suggest; wi
 USE_ATTENTION = True  # hold the refiner to uncertain pixels; without it (for comparison) no tile can be skipped
 SMART_INIT = True  # the refiner starts as the identity; without it (for comparison) it starts with random corrections
 PRETRAINED = True  # start the encoders from ImageNet weights (downloaded once by timm)
-BACKBONE_WEIGHTS = ""  # local file with the backbone's weights, in timm's or the official Swin naming
+BACKBONE_WEIGHTS = ""  # local file with the backbone's weights: timm's or official Swin naming, or a best.safetensors
 INIT_FROM = ""  # checkpoint (best.safetensors) to fine-tune; it is evaluated before the first step
 
 # data

@@ -2,6 +2,7 @@
 
     python -m experiments.ablation --output runs/ablation --hours 2 -- --dataset runs/composites --image-size 96
     python -m experiments.ablation --output runs/ablation --report            only draw and print what has been run
+    python -m experiments.ablation --output runs/ablation --photos P ...      measure the models on the photos P too
     python -m experiments.ablation --output runs/start --name start --variants TSR-Matte ... -- ...
 
 Each variant is train.py with a flag or two; what stands behind -- goes to every one of them, so data, steps and seeds
@@ -30,6 +31,7 @@ from checkpoint import MODEL_FILE, whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
+PHOTOS_FILE = "photos.csv"  # in a run's folder: its model on --photos, a line a photo
 TSR, TWIN, NO_TEACHER, NEITHER = "TSR-Matte", "TwinSwin-Matte", "without teacher", "neither"
 VARIANTS = {
     TSR: (),
@@ -66,6 +68,37 @@ def run_all(output: Path, variants: Sequence[str], seeds: int, hours: float, com
                 command += ["--resume", str(started[-1].parent)]
             print(f"{name}, seed {seed}", flush=True)
             subprocess.run(command, check=True, cwd=ROOT)
+
+
+def measure_photos(output: Path, photos: Path, variants: Sequence[str]) -> None:
+    """Score each run's best model on photos that none of them was validated with, where that is not done yet."""
+    for name in variants:
+        for model in sorted(output.glob(f"{folder_name(name, '*')}/*/{MODEL_FILE}")):
+            if not model.with_name(PHOTOS_FILE).exists():
+                print(f"{name}, {model.parent.parent.name}: {photos}", flush=True)
+                subprocess.run([sys.executable, str(ROOT / "evaluate.py"), "--dataset", str(photos), "--checkpoint",
+                                str(model), "--csv", str(model.with_name(PHOTOS_FILE))], check=True, cwd=ROOT)
+
+
+def photos_table(output: Path) -> str:
+    """Markdown: mean and standard deviation over seeds of what measure_photos found. Empty where it found nothing."""
+    columns = {name: column for name, column in COLUMNS.items() if column != SURE}
+    lines = []
+    for name in VARIANTS:
+        runs = [pd.read_csv(path) for path in sorted(output.glob(f"{folder_name(name, '*')}/*/{PHOTOS_FILE}"))]
+        if runs:
+            means = pd.DataFrame([edges_only(run)[list(columns.values())].mean() for run in runs])
+            cells = [name, str(len(runs)), *(spread(means[column]) for column in columns.values())]
+            lines.append(f"| {' | '.join(cells)} |")
+    head = ["The best model of each run on photographs, at their own size.", "",
+            f"| variant | seeds | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    return "\n".join(head + lines) if lines else ""
+
+
+def edges_only(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores of photos with the edge figures of those without an edge left out, as evaluate.py does."""
+    edges = [name for name in scores.columns if name.startswith("edge_")]
+    return scores.assign(**scores[edges].where(scores["edge_share"] > 0))
 
 
 def folder_name(variant: str, seed: int | str) -> str:
@@ -218,22 +251,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=1.0, help="stop training after this time")
     parser.add_argument("--name", default="ablation", help="of the files in figures/ (default: %(default)s)")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="folder with im and gt (or val inside) on which the "
+                        "best model of each run of --variants is measured too")
     parser.add_argument("--report", action="store_true", help="train nothing")
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("--") if "--" in argv else len(argv)
     options = parser.parse_args(argv[:split])
     if not options.report:
         run_all(options.output, options.variants, options.seeds, options.hours, argv[split + 1:])
-    report(collect(options.output), FIGURES / options.name)
+    if options.photos:
+        measure_photos(options.output, options.photos, options.variants)
+    report(collect(options.output), FIGURES / options.name, photos_table(options.output))
     return 0
 
 
-def report(rows: pd.DataFrame, path: Path) -> None:
-    """Write path.csv, path.png and path.md, and print the last."""
+def report(rows: pd.DataFrame, path: Path, more: str = "") -> None:
+    """Write path.csv, path.png and path.md (the tables, and `more` after them), and print the last."""
     rows.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
     draw(rows, path.with_suffix(".png"))
     text = "\n\n".join(filter(None, (table(rows), edge_table(rows), start_table(rows), steps_to_baseline(rows),
-                                      steps_to_baseline(rows, TWIN, NEITHER))))
+                                      steps_to_baseline(rows, TWIN, NEITHER), more)))
     path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     print(text)
 

@@ -15,6 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIDES = (4, 8, 16, 32)
 HUB_FILE = "model.safetensors"
 HUB_TIMEOUT = 10  # seconds
+OWN_PREFIX = "student.swin."  # where a checkpoint of this project keeps its backbone
 PADDING_MULTIPLE = STRIDES[-1]  # patch merging halves exactly only for multiples of the last stride
 
 
@@ -96,7 +97,8 @@ def _download_weights(backbone: str) -> str:
 
 
 def _read_backbone_weights(path: str) -> dict:
-    """State dict in timm's or the official Swin naming (timm's filter maps the latter). Runs no code from the file."""
+    """State dict in timm's or the official Swin naming (timm's filter maps the latter), or the student's of a
+    best.safetensors. Runs no code from the file."""
     if not Path(path).is_file():
         raise PretrainedWeightsError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
     try:
@@ -107,6 +109,9 @@ def _read_backbone_weights(path: str) -> dict:
                                      "again, or convert it to .safetensors.") from error
     if isinstance(state, dict):
         state = state.get("model", state.get("state_dict", state))
+    if isinstance(state, dict) and any(name.startswith(OWN_PREFIX) for name in state):
+        state = {name.removeprefix(OWN_PREFIX).replace("layers_", "layers."): value for name, value in state.items()
+                 if name.startswith(OWN_PREFIX)}
     if not isinstance(state, dict) or not state:  # for an empty one timm would ask the hub
         raise PretrainedWeightsError(f"{path} holds no weights by name: name a .safetensors or .pth file of the "
                                      "backbone.")

@@ -16,6 +16,7 @@ from experiments.ablation import (
     collect,
     edge_table,
     first_reach,
+    photos_table,
     start_table,
     steps_to_baseline,
     table,
@@ -113,3 +114,22 @@ def test_finished_runs_are_not_run_again_and_started_ones_go_on(runs: Path, monk
     commands.clear()
     ablation.run_all(runs, [TSR], seeds=1, hours=0.0, common=[])
     assert commands == []
+
+
+def test_models_are_measured_once_on_photos_without_the_edges_of_those_that_have_none(
+        runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert photos_table(runs) == ""
+    measured = []
+
+    def evaluate(command: list[str], **_) -> None:
+        measured.append(command[command.index("--checkpoint") + 1])
+        rows = [{"image_sad": 3.0, "image_mse": 0.1, "edge_sad": 1.0, "edge_mse": 0.2, "edge_grad": 2.0,
+                 "edge_share": 0.1}, {"image_sad": 1.0, "image_mse": 0.3, "edge_share": 0.0, "edge_sad": 0.0,
+                                      "edge_mse": 0.0, "edge_grad": 0.0}]
+        pd.DataFrame(rows).to_csv(command[command.index("--csv") + 1], index=False)
+
+    monkeypatch.setattr(ablation.subprocess, "run", evaluate)
+    for _ in range(2):
+        ablation.measure_photos(runs, Path("photos"), [TSR, TWIN])
+    assert len(measured) == len(set(measured)) == 4
+    assert "| TSR-Matte | 2 | 2 ± 0 | 0.2 ± 0 | 1 ± 0 | 0.2 ± 0 | 2 ± 0 |" in photos_table(runs)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from checkpoint import MODEL_FILE, save_model
 from losses import matting_losses
 from models import PretrainedWeightsError, build_model, encoder
 from models.matting_network import saturating_sigmoid
@@ -268,3 +269,15 @@ def test_local_backbone_weights_load_in_both_namings(tmp_path, naming):
     expected = source.layers[2].downsample.reduction.weight
     assert torch.equal(dict(model.student.named_parameters())["swin.layers_2.downsample.reduction.weight"], expected)
     assert model.teacher.swin.patch_embed.proj.weight.shape[1] == 1
+
+
+def test_an_encoder_of_ones_own_starts_both_twins(tmp_path):
+    source = build_model(backbone=TINY, image_size=32, use_refiner=False)
+    save_model(tmp_path / MODEL_FILE, source, model_options={}, config={}, scores={})
+    model = build_model(backbone=TINY, image_size=32, use_teacher=True,
+                        backbone_weights=str(tmp_path / MODEL_FILE))
+    for own, theirs in zip(source.student.swin.parameters(), model.student.swin.parameters(), strict=True):
+        assert torch.equal(own, theirs)
+    name = "swin.layers_2.blocks.0.mlp.fc1.weight"
+    assert torch.equal(model.teacher.state_dict()[name], source.student.state_dict()[name])
+    assert not torch.equal(model.decoder.head.weight, source.decoder.head.weight)
