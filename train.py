@@ -161,14 +161,14 @@ def open_folder(config: Config, resumed: Path | None) -> Path:
 
 
 def announce(config: Config, trainer: Trainer, folder: Path, photos: int, validation_photos: int) -> None:
-    processes, progress = distributed.world_size(), trainer.progress
+    processes, progress, course = distributed.world_size(), trainer.progress, trainer.course
     tell(f"{folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
          f"{describe(trainer.device)}, {str(trainer.precision).removeprefix('torch.')}\n"
          f"{photos} training and {validation_photos} validation photos; effective batch "
          f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} a process x "
          f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
-         f"({config.lr_schedule}), {trainer.total_steps} steps"
-         + (f", those of the first {trainer.teacher_epochs} epochs the teacher's" if trainer.teacher_epochs else ""))
+         f"({config.lr_schedule}), {course.total_steps} steps"
+         + (f", those of the first {course.teacher_epochs} epochs the teacher's" if course.teacher_epochs else ""))
     if progress.step or progress.rows:
         tell(f"Goes on after {progress.epoch} epochs and {progress.batch} of {trainer.batches_per_epoch} batches.")
 

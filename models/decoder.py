@@ -49,6 +49,13 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(d1, 1, 3, padding=1)
         nn.init.constant_(self.head.bias, PRIOR_LOGIT)
 
+    def reset_parameters(self) -> None:
+        """New random weights, as a new decoder has them."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        nn.init.constant_(self.head.bias, PRIOR_LOGIT)
+
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         f1, f2, f3, f4 = features
         x = self.decode3(f4, f3)  # (N, 128, H/16, W/16)

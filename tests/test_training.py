@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models import build_model
+from models.decoder import PRIOR_LOGIT
 from tests.tiny import random_batch, tiny_trainer
 from training import trainer as training
 from training.optimization import learning_rate_at
@@ -32,7 +33,7 @@ def test_accumulated_batches_are_one_larger_batch_and_the_tail_is_not_lost() -> 
     large = tiny_trainer(batches_per_epoch=3, batch_size=4)
     start = weights(small.model)
     ends = train(small, batches), train(large, joined)
-    assert small.progress.step == large.progress.step == small.steps_per_epoch == 3
+    assert small.progress.step == large.progress.step == small.course.steps_per_epoch == 3
     assert (ends[0] - start).abs().max() > 1e-4
     torch.testing.assert_close(*ends, rtol=0, atol=1e-5)
 
@@ -101,7 +102,7 @@ def test_schedule_keeps_its_course_with_another_number_of_batches() -> None:
     first, second = tiny_trainer(batches_per_epoch=8, epochs=4), tiny_trainer(batches_per_epoch=4, epochs=4)
     for trainer in (first, second):
         trainer.progress.epoch, trainer.progress.step = 2, 16  # made with 8 batches an epoch
-    assert first.learning_rate == second.learning_rate == learning_rate_at(2, 4, 2e-4, "cosine")
+    assert first.course.learning_rate == second.course.learning_rate == learning_rate_at(2, 4, 2e-4, "cosine")
 
 
 def parts_that_move(trainer, *seeds: int) -> set[str]:
@@ -116,10 +117,10 @@ def test_the_teacher_learns_first_and_the_student_starts_as_it() -> None:
     trainer = tiny_trainer(batches_per_epoch=2, epochs=4, teacher_epochs=2, weight_decay=0.1)
     rates = []
     for epoch in range(2):
-        rates.append(trainer.learning_rate)
+        rates.append(trainer.course.learning_rate)
         assert parts_that_move(trainer, 2 * epoch, 2 * epoch + 1) == {"teacher", "decoder"}
-    assert trainer.progress.taught == 2 and not trainer.teaches
-    rates.append(trainer.learning_rate)
+    assert trainer.progress.taught == 2 and not trainer.course.teaches
+    rates.append(trainer.course.learning_rate)
     assert rates[2] == rates[0] > rates[1]  # each stage has its own schedule
     trainer.enter_stage()
     student, teacher = trainer.model.student.state_dict(), trainer.model.teacher.state_dict()
@@ -137,12 +138,28 @@ def test_a_trained_student_stays_what_it_is_and_one_epoch_has_no_time_for_a_teac
     assert parts_that_move(trainer, 0) == {"teacher"}  # the decoder reads the trained student: it stays as it is
     trainer.enter_stage()
     assert torch.equal(weights(trainer.model.student), before)
-    trainer.loss_weights["alignment"] = 0.0
-    assert not trainer.needs_teacher  # no loss asks for its features: no work for it
+    assert trainer.course.needs_teacher
+    quiet = tiny_trainer(batches_per_epoch=1, epochs=2, init_from="best.safetensors", weight_alignment=0.0)
+    parts_that_move(quiet, 0)
+    assert not quiet.course.needs_teacher  # no loss asks for its features: no work for it
     single = tiny_trainer(batches_per_epoch=1, epochs=1)
     single.train_one_epoch([random_batch(0)], after_step=lambda: False)
     assert "coarse_bce" in single.mean_losses()  # the student's
     assert "alignment" not in single.mean_losses()  # a teacher that has learned nothing has nothing to say
+
+
+def test_a_student_that_knows_photos_gets_a_decoder_that_knows_nothing() -> None:
+    trainer = tiny_trainer(batches_per_epoch=1, epochs=2, backbone_weights="swin.pth")
+    student = weights(trainer.model.student).clone()
+    assert parts_that_move(trainer, 0) == {"teacher", "decoder"}
+    taught = weights(trainer.model.decoder).clone()
+    trainer.enter_stage()
+    fresh = weights(trainer.model.decoder)
+    assert torch.equal(weights(trainer.model.student), student)
+    assert not torch.equal(fresh, taught) and trainer.model.decoder.head.bias.item() == PRIOR_LOGIT
+    assert torch.equal(weights(trainer.average.network.decoder), fresh)
+    assert not any(parameter in trainer.optimizer.state for parameter in trainer.model.decoder.parameters())
+    assert parts_that_move(trainer, 1) == {"student", "decoder", "refiner"}
 
 
 def test_frozen_student_rests_while_the_rest_learns() -> None:

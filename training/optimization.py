@@ -78,6 +78,11 @@ class AveragedNetwork:
         self._sources = [parameter for name, parameter in model.named_parameters() if name in names]
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Forget the past: the average is the current weights."""
+        torch._foreach_copy_(self._averages, self._sources)
+
+    @torch.no_grad()
     def update(self, step: int) -> None:
         """Move toward the current weights after optimizer step number `step`, in one fused call."""
         decay = min(self.decay, (1 + step) / (10 + step))

@@ -102,15 +102,15 @@ class Run:
 
     def _finish_epoch(self) -> None:
         """Validate the averaged weights, add the row, keep the best, write every file of the run."""
-        trainer, progress = self.trainer, self.trainer.progress
+        trainer, progress, course = self.trainer, self.trainer.progress, self.trainer.course
         if progress.batch and distributed.any_rank([time.monotonic() - self.saved > UNSAVED_SECONDS])[0]:
             self._save_state()
         images = progress.batch * self.config.batch_size * distributed.world_size()
         row = {"epoch": progress.epoch + bool(progress.batch), "step": progress.step,
-               "learning_rate": trainer.learning_rate if progress.batch else 0.0, "seconds": progress.epoch_seconds,
+               "learning_rate": course.learning_rate if progress.batch else 0.0, "seconds": progress.epoch_seconds,
                "images_per_second": images / max(progress.epoch_seconds, 1e-9), "skipped_steps": progress.bad_steps,
                **trainer.mean_losses()}
-        scores = {} if progress.batch and trainer.teaches else self._validate()  # the student has not begun yet
+        scores = {} if progress.batch and course.teaches else self._validate()  # the student has not begun yet
         row |= {f"val_{name}": value for name, value in scores.items()}
         progress.rows.append(row)
         better = bool(scores) and scores[SCORE] < progress.best_sad and self._save_best(scores)

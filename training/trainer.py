@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,7 +18,8 @@ import distributed
 from devices import autocast
 from losses import matting_losses
 from models import MattingNetwork
-from training.optimization import AveragedNetwork, build_optimizer, clip_gradients, learning_rate_at, set_learning_rate
+from training.course import Course, Progress
+from training.optimization import AveragedNetwork, build_optimizer, clip_gradients, set_learning_rate
 from training.random_state import random_state, restore_random_state
 
 NAMES_SHOWN = 20
@@ -30,24 +30,6 @@ BUFFER_SWITCH = ("forward_sync_buffers" if "forward_sync_buffers" in
 
 class NonFiniteError(RuntimeError):
     """Too many steps in a row without a finite gradient; the message names the photos and what to try."""
-
-
-@dataclass
-class Progress:
-    """What a run has done; saved and restored as it is. Each list and number is a plain Python value."""
-
-    epoch: int = 0  # epochs finished
-    taught: int = 0  # of them, those at the start in which the teacher learned
-    batch: int = 0  # batches done in the current epoch
-    step: int = 0  # optimizer steps
-    sums: dict[str, float] = field(default_factory=dict)  # this rank's loss terms added up over the current epoch
-    bad_steps: int = 0  # steps skipped for a non-finite gradient, in the current epoch
-    bad_in_a_row: int = 0
-    epoch_seconds: float = 0.0
-    total_seconds: float = 0.0
-    best_sad: float = math.inf
-    best_epoch: int = 0
-    rows: list[dict] = field(default_factory=list)  # of training_log.csv
 
 
 class Trainer:
@@ -70,6 +52,7 @@ class Trainer:
         # Always on: it is what skips a non-finite step without asking the device. Only fp16 needs its scale, see _step.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**16 if precision == torch.float16 else 1.0)
         self.progress = Progress()
+        self.course = Course(config, self.progress, batches_per_epoch, has_teacher=model.teacher is not None)
         self.loss_weights = {name.removeprefix("weight_"): value for name, value in vars(config).items()
                              if name.startswith("weight_") and name != "weight_decay"}
         self.network = self._wrap(model)
@@ -90,77 +73,37 @@ class Trainer:
                 gradient_as_bucket_view=True, find_unused_parameters=switched_off, **{BUFFER_SWITCH: False})
         return model
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(self.batches_per_epoch / self.config.accumulation_steps)
-
-    @property
-    def total_steps(self) -> int:
-        return self.config.epochs * self.steps_per_epoch
-
-    @property
-    def place(self) -> int:
-        """Which of stage_steps the current batch ends (0-based).
-
-        Counted from the place in the run, not from the steps made: a run that goes on with twice the processes makes
-        half the steps an epoch, and still has its schedules end where its epochs end.
-        """
-        in_epoch = max(0, math.ceil(self.progress.batch / self.config.accumulation_steps) - 1)
-        first = 0 if self.teaches else self.progress.taught
-        return (self.progress.epoch - first) * self.steps_per_epoch + in_epoch
-
-    @property
-    def teacher_epochs(self) -> int:
-        """How many of the first epochs are the teacher's. The last one is always the student's."""
-        return 0 if self.model.teacher is None else min(self.config.teacher_epochs, self.config.epochs - 1)
-
-    @property
-    def teaches(self) -> bool:
-        """Whether this epoch is the teacher's. Once the student has begun it stays so, however many epochs follow."""
-        return self.progress.taught == self.progress.epoch < self.teacher_epochs
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether a batch goes through the teacher: to teach it, or for features that a loss asks for."""
-        return self.teaches or bool(self.progress.taught and self.loss_weights["alignment"])
-
-    @property
-    def stage_steps(self) -> int:
-        """Steps of the teacher's epochs, or of the student's: each has a schedule of its own."""
-        return self.steps_per_epoch * (
-            self.teacher_epochs if self.teaches else self.config.epochs - self.progress.taught)
-
-    @property
-    def learning_rate(self) -> float:
-        """Peak group's rate of the step that the current batch ends."""
-        return learning_rate_at(self.place, self.stage_steps, self.config.learning_rate, self.config.lr_schedule)
-
-    def _weights_now(self) -> dict[str, float]:
-        """Loss weights of the current batch: the teacher's pull fades to nothing at the end of the run."""
-        fading = 1.0 - self.place / self.stage_steps
-        return self.loss_weights | {"alignment": self.loss_weights["alignment"] * fading}
-
     def enter_stage(self) -> None:
-        """First the teacher and the decoder learn; then the teacher is frozen, and the student and the refiner learn,
-        the student after its own epochs of rest. A decoder that already reads a trained student (INIT_FROM) does not
-        follow the teacher. A frozen part has no gradient: it costs no backward pass, does not move and does not decay.
+        """Let learn what learns in this epoch: the teacher and the decoder, or the student and the rest. A frozen
+        part has no gradient: it costs no backward pass, does not move and does not decay.
 
         At an epoch's border, so that all of its rows have the same terms; DDP must learn that a part went quiet.
         """
-        model, progress = self.model, self.progress
-        rested = progress.epoch - progress.taught >= self.config.freeze_encoder_epochs
-        learns = {model.student: not self.teaches and rested, model.refiner: not self.teaches,
-                  model.teacher: self.teaches, model.decoder: not (self.teaches and self.config.init_from)}
+        model, teaches = self.model, self.course.teaches
+        if begins := self.course.student_begins:
+            self._hand_over()
+        # a decoder that already reads a trained student does not follow the teacher
+        learns = {model.student: not self.course.student_rests, model.refiner: not teaches, model.teacher: teaches,
+                  model.decoder: not (teaches and self.config.init_from)}
         changed = [part for part, learn in learns.items()
                    if part is not None and next(part.parameters()).requires_grad != learn]
         for part in changed:
             part.requires_grad_(learns[part])
         if changed:
             self.network = self._wrap(model)
-        if not self.student_is_trained and progress.batch == 0 and 0 < progress.taught == progress.epoch and (
-                not self.teaches):
-            model.start_student_as_teacher()
-            self.average.network.student.load_state_dict(model.student.state_dict())
+        if begins:  # after DDP has made all ranks alike
+            self.average.restart()
+
+    def _hand_over(self) -> None:
+        """What the student's first step begins with. A student that knows nothing begins as its teacher, whose
+        features the decoder reads; one that knows photos gets a decoder that knows nothing, since one that reads
+        alphas reads photos worse; and INIT_FROM brought a student and a decoder that belong together."""
+        if not self.student_is_trained:
+            self.model.start_student_as_teacher()
+        elif not self.config.init_from:
+            self.model.decoder.reset_parameters()
+            for parameter in self.model.decoder.parameters():
+                self.optimizer.state.pop(parameter, None)
 
     def _set_modes(self) -> None:
         """All that learns in train mode. A frozen encoder in eval mode: its drop paths would only be noise, and a
@@ -204,8 +147,10 @@ class Trainer:
         synchronized = at_border or self.network is self.model or not hasattr(self.network, "no_sync")
         with contextlib.nullcontext() if synchronized else self.network.no_sync():
             with autocast(self.device, self.precision):
-                output = self.network(image, alpha if self.needs_teacher else None, student_view)
-            terms = matting_losses(output, alpha, self._weights_now())
+                output = self.network(image, alpha if self.course.needs_teacher else None, student_view)
+            weights = self.loss_weights | {
+                "alignment": self.loss_weights["alignment"] * self.course.alignment_share}
+            terms = matting_losses(output, alpha, weights)
             self.scaler.scale(terms["loss"] / group).backward()
         self._count(terms)
         self._recent.append((batch["name"], terms["loss"].detach()))
@@ -225,7 +170,7 @@ class Trainer:
         return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def _step(self) -> None:
-        set_learning_rate(self.optimizer, self.learning_rate)
+        set_learning_rate(self.optimizer, self.course.learning_rate)
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.model.parameters(), self.config.gradient_clip)
         self.scaler.step(self.optimizer)  # does nothing where a gradient is not finite
@@ -238,7 +183,7 @@ class Trainer:
         self.progress.step += 1
 
     def _count(self, terms: dict[str, Tensor]) -> None:
-        if self.teaches:  # the matte is the teacher's
+        if self.course.teaches:  # the matte is the teacher's
             terms = {name.replace("coarse_", "teacher_"): term for name, term in terms.items()}
         values = torch.stack([term.detach().float() for term in terms.values()])
         self._terms = list(terms)
@@ -276,7 +221,7 @@ class Trainer:
 
     def end_epoch(self) -> None:
         """Close the epoch's counters; the totals stay."""
-        self.progress.taught += self.teaches
+        self.progress.taught += self.course.teaches
         self.progress.epoch += 1
         self.progress.batch = self.progress.bad_steps = 0
         self.progress.epoch_seconds = 0.0
@@ -311,7 +256,7 @@ class Trainer:
             group |= own
         if state["precision"] == str(self.precision):
             self.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
+        vars(self.progress).update(vars(Progress(**state["progress"])))
         if distributed.rank() < len(state["ranks"]):  # a rank that is new starts from its own seed
             own = state["ranks"][distributed.rank()]
             self.progress.sums = own["sums"]
