@@ -60,7 +60,7 @@ def save_model(path: Path, model: MattingNetwork, *, model_options: dict, config
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Metadata of a model file: format, model, config, scores, preprocessing. Raises CheckpointError."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path} does not exist: train a model with `python train.py`, or name a "
                               "checkpoint with --checkpoint.")
     try:
@@ -163,4 +163,4 @@ def find_model(named: Path | None, output: str | Path) -> Path:
     if path is None:
         raise CheckpointError(f"{output} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with "
                               "--checkpoint.")
-    return path / MODEL_FILE if path.is_dir() else path
+    return path / MODEL_FILE if os.path.isdir(path) else path

@@ -10,6 +10,7 @@ Needs requirements-export.txt; loading.py says so where it is missing.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def read_onnx_metadata(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path} does not exist: write it with `python export.py --output {path}`, or name "
                               "another with --checkpoint.")
     try:

@@ -114,7 +114,7 @@ def build_network(config: Config, fresh: bool) -> MattingNetwork:
 def begin_from(model: MattingNetwork, checkpoint: Path, options: dict) -> None:
     """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises CheckpointError
     where they do not fit."""
-    if not checkpoint.is_file():
+    if not os.path.isfile(checkpoint):
         raise CheckpointError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
     trained = read_metadata(checkpoint)["model"]
     adds_refiner = options["use_refiner"] and not trained.get("use_refiner", True)

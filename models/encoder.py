@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import huggingface_hub
 import safetensors.torch
@@ -99,7 +99,7 @@ def _download_weights(backbone: str) -> str:
 def _read_backbone_weights(path: str) -> dict:
     """State dict in timm's or the official Swin naming (timm's filter maps the latter), or the student's of a
     best.safetensors. Runs no code from the file."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise PretrainedWeightsError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
     try:
         state = (safetensors.torch.load_file(path) if path.endswith(".safetensors") else

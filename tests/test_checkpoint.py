@@ -3,6 +3,7 @@
 import json
 import pickle
 import socket
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -10,6 +11,7 @@ import torch
 
 from checkpoint import (
     CheckpointError,
+    find_model,
     load_model,
     load_training_state,
     newest_run,
@@ -153,3 +155,9 @@ def test_newest_run_goes_by_the_file_that_is_asked_for(tmp_path):
     os.utime(tmp_path / "b" / "last.pt", (1, 1))
     assert newest_run(tmp_path) == tmp_path / "a"
     assert newest_run(tmp_path, holding="best.safetensors") is None
+
+
+def test_a_name_too_long_for_the_disk_is_a_file_that_does_not_exist() -> None:
+    long = Path("x" * 400)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_metadata(find_model(long, "checkpoints"))

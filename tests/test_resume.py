@@ -60,13 +60,14 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signa
 
 
 @posix
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers, start", [("0", ()), ("2", ()), ("0", ("--backbone-weights", "swin.pth"))])
 @pytest.mark.parametrize("step", [1, 3, 4])  # epochs of 3 steps: in the middle, at the border, behind it
-def test_a_stopped_run_ends_as_one_that_was_not(workers: str, step: int, tmp_path: Path, capsys: pytest.CaptureFixture,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_ends_as_one_that_was_not(workers: str, start: tuple[str, ...], step: int, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+                                                ) -> None:
     # 5 batches and groups of 2: a step of the tail group ends each epoch; dropout draws from torch's generator
     flags = ("--epochs", "2", "--train-samples", "11", "--accumulation-steps", "2", "--drop-path", "0.3",
-             "--log-interval", "2", "--num-workers", workers)
+             "--log-interval", "2", "--num-workers", workers, *start)
     quiet = fit(tmp_path / "quiet", *flags)
     with monkeypatch.context() as patch:
         interrupt_at(patch, step, signal.SIGINT if step == 3 else signal.SIGTERM)
