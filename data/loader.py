@@ -115,6 +115,8 @@ def start_worker(worker: int) -> None:
 
 def end_workers() -> None:
     """At exit: workers that ignore SIGTERM would be waited for for ever. They hold nothing that could be lost."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # DataLoader's handler takes a worker's end for a fault
     for process in multiprocessing.active_children():
         process.kill()
 

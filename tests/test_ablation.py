@@ -17,6 +17,7 @@ from experiments.ablation import (
     edge_table,
     first_reach,
     photos_table,
+    rise_table,
     start_table,
     steps_to_baseline,
     table,
@@ -61,7 +62,7 @@ def test_tables_of_known_runs(runs: Path) -> None:
 
 def test_steps_to_the_baseline_count_what_never_gets_there(runs: Path) -> None:
     # seed 0 is at 1.0 after 20 of 30 steps, seed 1 never
-    assert "after 0.67 of the steps in 1 seeds, and not at all in 1" in steps_to_baseline(collect(runs))
+    assert "after 0.67 of the latter's steps in 1 seeds, and not at all in 1" in steps_to_baseline(collect(runs))
     assert "in none of 2 seeds" in steps_to_baseline(collect(runs), TWIN, NO_TEACHER)
 
 
@@ -76,6 +77,12 @@ def test_the_start_is_told_where_runs_begin_from_a_checkpoint(runs: Path, tmp_pa
     assert "| TSR-Matte | 2 ± 0 | 1.5 ± 0 | 1 ± 0 | 0.75 ± 0 | 1.5 ± 0 |" in start_table(rows)
     assert "| without smart initialization | 9 ± 0 | 3 ± 0 |" in start_table(rows)
     assert "| 60 |" in table(rows)  # row 0 trained nothing
+
+
+def test_the_rise_after_the_best_epoch(tmp_path: Path) -> None:
+    make_run(tmp_path, TSR, 0, [2.0, 1.0, 1.5])
+    make_run(tmp_path, TSR, 1, [2.0, 1.5, 1.0])
+    assert "| TSR-Matte | 1 ± 0 | 25.0 ± 35 | 1 ± 0 | 25.0 ± 35 |" in rise_table(collect(tmp_path))
 
 
 def test_first_reach_between_points() -> None:
