@@ -75,6 +75,10 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
     if missing:
         raise PretrainedWeightsError(f"{weights_file} lacks {len(missing)} weights of {backbone}, such as "
                                      f"{missing[0]}: name a file for this MODEL_IDX.")
+    surplus = [name for name in names.difference(wanted) if ".blocks." in name and name.endswith((".weight", ".bias"))]
+    if surplus:  # a deeper one holds all that a shallower one wants
+        raise PretrainedWeightsError(f"{weights_file} holds {len(surplus)} weights that {backbone} has no place for, "
+                                     f"such as {min(surplus)}: name a file for this MODEL_IDX.")
     return swin
 
 

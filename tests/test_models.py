@@ -281,3 +281,13 @@ def test_an_encoder_of_ones_own_starts_both_twins(tmp_path):
     name = "swin.layers_2.blocks.0.mlp.fc1.weight"
     assert torch.equal(model.teacher.state_dict()[name], source.student.state_dict()[name])
     assert not torch.equal(model.decoder.head.weight, source.decoder.head.weight)
+
+
+def test_a_deeper_backbone_is_not_cut_down_to_a_shallower_one(tmp_path):
+    import timm
+
+    state = timm.create_model(TINY, pretrained=False).state_dict()
+    state["layers.2.blocks.6.norm1.weight"] = torch.ones(384)  # Tiny has blocks 0 to 5 there, Small 18 of them
+    torch.save(state, tmp_path / "small.pth")
+    with pytest.raises(PretrainedWeightsError, match="small.pth holds 1 weights that swin_tiny.*no place for"):
+        build_model(backbone=TINY, image_size=32, backbone_weights=str(tmp_path / "small.pth"))
