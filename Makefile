@@ -8,25 +8,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 
 .PHONY: demo test lint setup app test-app export test-export figures clean
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt constraints.txt
+$(VENV)/.installed: requirements.txt requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "Python 3.10 to 3.13 is needed: make PYTHON=python3.12 ...")'
 	@echo "Installing PyTorch and the other requirements into $(VENV) (some minutes, once)"
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(INSTALL) -r requirements-dev.txt
+$(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
+	$(INSTALL) -r requirements/dev.txt
 	@touch $@
 
 # A CPU without native bfloat16 makes less than half as many steps in the demo's 8 minutes.
-DEMO_SIZE = $(shell $(BIN)/python -c "from devices import *; device = choose_device(); \
+DEMO_SIZE = $(shell $(BIN)/python -c "from common.devices import *; device = choose_device(); \
     print('--train-samples 552 --batch-size 24' if device.type != 'cpu' or has_native_bf16(device) \
     else '--train-samples 280 --batch-size 12')")
 
@@ -39,16 +39,16 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
-$(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
-	$(INSTALL) -r requirements-app.txt
+$(VENV)/.installed-app: requirements/app.txt $(VENV)/.installed
+	$(INSTALL) -r requirements/app.txt
 	@touch $@
 
-$(VENV)/.installed-browser: requirements-browser.txt $(VENV)/.installed-dev $(VENV)/.installed-app
-	$(INSTALL) -r requirements-browser.txt
+$(VENV)/.installed-browser: requirements/browser.txt $(VENV)/.installed-dev $(VENV)/.installed-app
+	$(INSTALL) -r requirements/browser.txt
 	@touch $@
 
-$(VENV)/.installed-export: requirements-export.txt $(VENV)/.installed-dev
-	$(INSTALL) -r requirements-export.txt
+$(VENV)/.installed-export: requirements/export.txt $(VENV)/.installed-dev
+	$(INSTALL) -r requirements/export.txt
 	@touch $@
 
 app: $(VENV)/.installed-app
@@ -68,6 +68,8 @@ figures: $(VENV)/.installed
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) test_results .pytest_cache .ruff_cache

@@ -24,12 +24,12 @@ from pathlib import Path
 
 import torch
 
-import loading
-from checkpoint import MODEL_FILE, CheckpointError, find_model
+from common.devices import DeviceError, choose_device, describe
 from config import OUTPUT as RUNS
-from devices import DeviceError, choose_device, describe
+from inference import loading
+from inference.photo_stages import Predictor
 from matting import predict_mattes
-from prediction.photo_stages import Predictor
+from models.checkpoint import MODEL_FILE, CheckpointError, find_model
 from web.outputs import Studio
 
 MAX_PIXELS = 50_000_000  # beside the network these take 16 s and 1.2 GB on one CPU core
@@ -45,8 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(argv)
     try:
         if find_spec("gradio") is None:
-            raise StartError("Gradio, which the page is made with, is not installed: `make app` installs it and "
-                             "starts the page; without make: pip install -r requirements-app.txt -c constraints.txt.")
+            raise StartError(
+                "Gradio, which the page is made with, is not installed: `make app` installs it and "
+                "starts the page; without make: pip install -r requirements/app.txt -c requirements/constraints.txt."
+            )
         device = choose_device(options.device)
         path = find_model(options.checkpoint, RUNS)
         predictor = load_predictor(path, device)
@@ -63,15 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, metavar="C",
-                        help=f"{MODEL_FILE}, its run folder, or a .onnx file (default: the newest in {RUNS}/)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this computer "
-                        "alone; 0.0.0.0 lets everybody in the network in)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="C",
+        help=f"{MODEL_FILE}, its run folder, or a .onnx file (default: the newest in {RUNS}/)",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: %(default)s, this computer "
+        "alone; 0.0.0.0 lets everybody in the network in)",
+    )
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
-    parser.add_argument("--max-pixels", type=int, metavar="N", default=MAX_PIXELS,
-                        help="refuse larger photos (default: %(default)s)")
-    parser.add_argument("--max-upload", type=int, metavar="MB", default=MAX_UPLOAD,
-                        help="refuse larger files (default: %(default)s)")
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", default=MAX_PIXELS, help="refuse larger photos (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-upload", type=int, metavar="MB", default=MAX_UPLOAD, help="refuse larger files (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     options = parser.parse_args(argv)
     if options.max_pixels < 1 or options.max_upload < 1 or not 1 <= options.port <= 65535:
@@ -111,8 +123,10 @@ def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -
     try:
         web_page.launch(page, options.host, options.port, options.max_upload)
     except OSError as error:
-        raise StartError(f"The page cannot listen on {options.host}, port {options.port}: another program does, or the "
-                         "address is not this computer's; choose others with --port and --host.") from error
+        raise StartError(
+            f"The page cannot listen on {options.host}, port {options.port}: another program does, or the "
+            "address is not this computer's; choose others with --port and --host."
+        ) from error
     print(f"The page is at http://{options.host}:{options.port} (Ctrl-C ends it)", flush=True)
     page.block_thread()
 

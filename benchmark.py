@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.prediction import measure_prediction
-from benchmarks.training import measure_training
-from checkpoint import write_json
+from common.devices import DeviceError, choose_device, choose_precision, describe
 from config import VARIANTS
-from data.loader_benchmark import benchmark_loader
-from data.sources import DataError
-from devices import DeviceError, choose_device, choose_precision, describe
+from data.build import DataError
+from experiments.benchmark_loader import benchmark_loader
+from experiments.benchmark_prediction import measure_prediction
+from experiments.benchmark_training import measure_training
+from models.checkpoint import write_json
 
 VARIANT_NAMES = {variant.name.removeprefix("Swin").lower(): variant for variant in VARIANTS}
 
@@ -38,26 +38,53 @@ class StartError(ValueError):
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024], metavar="PIXELS",
-                        help="side of the square photo (prediction) or crop (training)")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[512, 1024],
+        metavar="PIXELS",
+        help="side of the square photo (prediction) or crop (training)",
+    )
     parser.add_argument("--variants", nargs="+", default=["tiny", "base"], choices=list(VARIANT_NAMES))
-    parser.add_argument("--photos", nargs="+", choices=("portrait", "worst"), default=["portrait", "worst"],
-                        help="prediction: a subject of usual size, or a photo that is uncertain everywhere")
+    parser.add_argument(
+        "--photos",
+        nargs="+",
+        choices=("portrait", "worst"),
+        default=["portrait", "worst"],
+        help="prediction: a subject of usual size, or a photo that is uncertain everywhere",
+    )
     parser.add_argument("--working-size", type=int, default=1024, help="what the student sees of a photo, at most")
     parser.add_argument("--train", action="store_true", help="measure training steps instead of prediction")
     parser.add_argument("--batch-size", type=int, default=0, help="images a training step; 0 = 1 on a CPU, 4 on a GPU")
-    parser.add_argument("--options", nargs="*", default=["teacher", "frozen-teacher", "no-teacher"],
-                        choices=["teacher", "frozen-teacher", "no-teacher", "frozen-student", "compile",
-                                 "checkpointing"],
-                        help="training: what to vary; the teacher learns in the first epochs and is frozen then; a "
-                             "frozen student is without teacher (--freeze-encoder-epochs)")
-    parser.add_argument("--dataset", default="", metavar="ROOT",
-                        help="training: also time steps that the loader feeds, from ROOT/train or the word synthetic")
-    parser.add_argument("--num-workers", type=int, default=min(12, (os.cpu_count() or 1) - 1),
-                        help="loader processes for --dataset (default: %(default)s)")
+    parser.add_argument(
+        "--options",
+        nargs="*",
+        default=["teacher", "frozen-teacher", "no-teacher"],
+        choices=["teacher", "frozen-teacher", "no-teacher", "frozen-student", "compile", "checkpointing"],
+        help="training: what to vary; the teacher learns in the first epochs and is frozen then; a "
+        "frozen student is without teacher (--freeze-encoder-epochs)",
+    )
+    parser.add_argument(
+        "--dataset",
+        default="",
+        metavar="ROOT",
+        help="training: also time steps that the loader feeds, from ROOT/train or the word synthetic",
+    )
+    parser.add_argument(
+        "--num-workers",
+        type=int,
+        default=min(12, (os.cpu_count() or 1) - 1),
+        help="loader processes for --dataset (default: %(default)s)",
+    )
     parser.add_argument("--steps", type=int, default=20, help="timed steps for --dataset (default: %(default)s)")
-    parser.add_argument("--loader", nargs="?", const="", metavar="ROOT",
-                        help="measure the loader on ROOT/train, or on 12-megapixel photos that it makes")
+    parser.add_argument(
+        "--loader",
+        nargs="?",
+        const="",
+        metavar="ROOT",
+        help="measure the loader on ROOT/train, or on 12-megapixel photos that it makes",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "fp16", "off"])
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each part; the median is printed")

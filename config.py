@@ -85,20 +85,25 @@ RECIPES = {
     # DIS5K (3000 photos to train) from ImageNet weights on one GPU of 24 GB
     "dis5k-24gb": dict(
         image_size=1024,  # DIS5K is about thin structures: what is lost at the working size stays lost
-        batch_size=2, accumulation_steps=4,  # what is hoped to fit, and the effective batch of 8 that is wanted
+        batch_size=2,
+        accumulation_steps=4,  # what is hoped to fit, and the effective batch of 8 that is wanted
         gradient_checkpointing=True,  # Swin's activations at 1024 are most of the memory
         epochs=100,  # 37,500 steps
         teacher_epochs=3,  # about 1000 steps, as IS-Net gives its own encoder of the truth (Qin et al., ECCV 2022)
-        learning_rate=2e-4, encoder_lr_scale=0.25,  # the encoder knows photos already, decoder and refiner nothing
+        learning_rate=2e-4,
+        encoder_lr_scale=0.25,  # the encoder knows photos already, decoder and refiner nothing
         drop_path=0.1,  # 3000 photos are few for a Swin, and 100 epochs are many
         ema_decay=0.999,  # an average over about three epochs
     ),
     # The same on 8 GPUs: torchrun --nproc-per-node 8 train.py --recipe dis5k-8gpu
     "dis5k-8gpu": dict(
         image_size=1024,
-        batch_size=4, accumulation_steps=1,  # 32 photos a step: four times the batch, a quarter of the steps
+        batch_size=4,
+        accumulation_steps=1,  # 32 photos a step: four times the batch, a quarter of the steps
         learning_rate=4e-4,  # AdamW: with the square root of the batch
-        encoder_lr_scale=0.25, epochs=100, drop_path=0.1,
+        encoder_lr_scale=0.25,
+        epochs=100,
+        drop_path=0.1,
         ema_decay=0.996,  # the same three epochs, in fewer steps
     ),
     # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
@@ -106,7 +111,8 @@ RECIPES = {
         learning_rate=2e-5,  # a tenth: keep what the checkpoint knows
         freeze_encoder_epochs=2,  # decoder and refiner find the new truths before the encoder follows them
         use_teacher=False,  # a released file holds none, and a new one would have too few mattes to learn from
-        epochs=30, early_stop_epochs=8,  # a small set is learned by heart soon
+        epochs=30,
+        early_stop_epochs=8,  # a small set is learned by heart soon
         ema_decay=0.99,  # some hundred photos make few steps: a longer average would still hold the start
     ),
 }
@@ -189,27 +195,50 @@ class Config:
     tensorboard: bool = TENSORBOARD
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation_steps", "train_samples", "val_samples", "log_interval",
-                     "max_student_downscale", "refiner_blocks", "max_bad_steps", "learning_rate", "refiner_lr_scale"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "accumulation_steps",
+            "train_samples",
+            "val_samples",
+            "log_interval",
+            "max_student_downscale",
+            "refiner_blocks",
+            "max_bad_steps",
+            "learning_rate",
+            "refiner_lr_scale",
+        ):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give a value above 0")
-        not_negative = [field.name for field in dataclasses.fields(self) if field.name.startswith("weight_")
-                        or field.name.endswith(("_epochs", "_minutes", "_hours", "_clip"))]
+        not_negative = [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name.startswith("weight_") or field.name.endswith(("_epochs", "_minutes", "_hours", "_clip"))
+        ]
         for name in ("seed", "encoder_lr_scale", *not_negative):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it cannot be negative")
-        _require(0 <= self.model_idx < len(VARIANTS),
-                 f"model_idx is {self.model_idx}: choose 0 Tiny, 1 Small, 2 Base or 3 Large")
-        _require(self.image_size == 0 or self.image_size >= 32,
-                 f"image_size is {self.image_size}: Swin needs at least 32 pixels (0 takes the variant's own)")
+        _require(
+            0 <= self.model_idx < len(VARIANTS),
+            f"model_idx is {self.model_idx}: choose 0 Tiny, 1 Small, 2 Base or 3 Large",
+        )
+        _require(
+            self.image_size == 0 or self.image_size >= 32,
+            f"image_size is {self.image_size}: Swin needs at least 32 pixels (0 takes the variant's own)",
+        )
         _require(self.amp in ("auto", "bf16", "fp16", "off"), f"amp is {self.amp}: choose auto, bf16, fp16 or off")
-        _require(self.lr_schedule in ("cosine", "constant"),
-                 f"lr_schedule is {self.lr_schedule}: choose cosine or constant")
+        _require(
+            self.lr_schedule in ("cosine", "constant"), f"lr_schedule is {self.lr_schedule}: choose cosine or constant"
+        )
         _require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: choose 0 (off) or a value such as 0.999")
         _require(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}: choose a share from 0 to below 1")
         _require(self.num_workers >= -1, f"num_workers is {self.num_workers}: choose -1 (as the cores allow) or more")
-        _require(self.refiner_channels == 16 or (self.refiner_channels > 0 and self.refiner_channels % 32 == 0),
-                 f"refiner_channels is {self.refiner_channels}: choose 16, 32 or a multiple of 32")
-        _require(bool(self.foregrounds) == bool(self.backgrounds),
-                 "foregrounds and backgrounds belong together: give both folders or neither")
+        _require(
+            self.refiner_channels == 16 or (self.refiner_channels > 0 and self.refiner_channels % 32 == 0),
+            f"refiner_channels is {self.refiner_channels}: choose 16, 32 or a multiple of 32",
+        )
+        _require(
+            bool(self.foregrounds) == bool(self.backgrounds),
+            "foregrounds and backgrounds belong together: give both folders or neither",
+        )
 
     @property
     def variant(self) -> Variant:
@@ -226,9 +255,15 @@ class Config:
     @property
     def model_options(self) -> dict:
         """Keyword arguments of models.build_model that a checkpoint needs to rebuild its model."""
-        return dict(backbone=self.variant.backbone, image_size=self.working_size, use_refiner=self.use_refiner,
-                    refiner_channels=self.refiner_channels, refiner_blocks=self.refiner_blocks,
-                    use_colours=self.use_colours, use_attention=self.use_attention)
+        return dict(
+            backbone=self.variant.backbone,
+            image_size=self.working_size,
+            use_refiner=self.use_refiner,
+            refiner_channels=self.refiner_channels,
+            refiner_blocks=self.refiner_blocks,
+            use_colours=self.use_colours,
+            use_attention=self.use_attention,
+        )
 
     def as_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -248,13 +283,20 @@ def explanations() -> dict[str, str]:
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
     """One flag per field of Config; a flag that is not given leaves nothing in the namespace."""
-    parser.add_argument("--recipe", choices=RECIPES, default=argparse.SUPPRESS,
-                        help="settings that belong together, see config.py; other flags still hold")
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default=argparse.SUPPRESS,
+        help="settings that belong together, see config.py; other flags still hold",
+    )
     types = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
         text = f"{explanations()[field.name]} (default: {field.default!r})".replace("%", "%%")
-        kind = dict(action=argparse.BooleanOptionalAction) if types[field.name] is bool else dict(
-            type=types[field.name], metavar=types[field.name].__name__.upper())
+        kind = (
+            dict(action=argparse.BooleanOptionalAction)
+            if types[field.name] is bool
+            else dict(type=types[field.name], metavar=types[field.name].__name__.upper())
+        )
         parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **kind)
 
 
@@ -270,12 +312,17 @@ def config_from_dict(values: dict, source: str) -> Config:
     """A stored config, such as a run's config.json; settings that it lacks are this file's. Raises ConfigError."""
     types = typing.get_type_hints(Config)
     unknown = sorted(values.keys() - types.keys())
-    _require(not unknown, f"{source} has settings that this version does not know ({', '.join(unknown)}): use the "
-                          "version that wrote it, or take them out")
+    _require(
+        not unknown,
+        f"{source} has settings that this version does not know ({', '.join(unknown)}): use the "
+        "version that wrote it, or take them out",
+    )
     for name, value in values.items():
         fits = isinstance(value, types[name]) or (types[name] is float and isinstance(value, int))
-        _require(fits and (types[name] is bool or not isinstance(value, bool)),
-                 f"{source} has {name} = {value!r}: it must be of the type {types[name].__name__}")
+        _require(
+            fits and (types[name] is bool or not isinstance(value, bool)),
+            f"{source} has {name} = {value!r}: it must be of the type {types[name].__name__}",
+        )
     return Config(**values)
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.photos import PhotoError
 from evaluation import score_tables
 from evaluation.scoring import Failure, Wanted, match_files
 from evaluation.validation import (
@@ -32,7 +33,6 @@ from evaluation.validation import (
     validate,
     world_size,
 )
-from photos import PhotoError
 
 __all__ = ["main", "validate"]  # validate is what train.py measures each epoch with
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         if world_size() > 1:
-            import distributed
+            from common import distributed
 
             distributed.shutdown()
     return 1 if scores.failures else 0
@@ -66,27 +66,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--dataset", metavar="DIR", help="folder with im (photos) and gt (true alphas), or with val "
-                      "inside; or the word synthetic (default: the dataset of config.py)")
-    what.add_argument("--checkpoint", type=Path, metavar="C",
-                      help="best.safetensors or its run folder (default: the newest run)")
-    what.add_argument("--compare", type=Path, nargs="+", metavar="C", help="checkpoints to put side by side; one "
-                      "with a refiner also shows its coarse matte, as TwinSwin-Matte")
+    what.add_argument(
+        "--dataset",
+        metavar="DIR",
+        help="folder with im (photos) and gt (true alphas), or with val "
+        "inside; or the word synthetic (default: the dataset of config.py)",
+    )
+    what.add_argument(
+        "--checkpoint", type=Path, metavar="C", help="best.safetensors or its run folder (default: the newest run)"
+    )
+    what.add_argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="C",
+        help="checkpoints to put side by side; one with a refiner also shows its coarse matte, as TwinSwin-Matte",
+    )
     what.add_argument("--predictions", type=Path, metavar="DIR", help="folder of mattes to score")
     what.add_argument("--ground-truth", type=Path, metavar="DIR", help="folder of true alphas, of the same names")
     what.add_argument("--images", type=Path, metavar="DIR", help="the photos of --predictions, for --composite")
     more = parser.add_argument_group("more figures")
     more.add_argument("--dis", action="store_true", help="the DIS metrics too; they binarise the truth")
-    more.add_argument("--composite", action="store_true", help="the error of re-composites on black, white and "
-                      "green too: the halo (the first use on a machine compiles for a minute)")
+    more.add_argument(
+        "--composite",
+        action="store_true",
+        help="the error of re-composites on black, white and "
+        "green too: the halo (the first use on a machine compiles for a minute)",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--csv", type=Path, metavar="FILE", help="write one line a matte")
     output.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
-    output.add_argument("--figure", type=Path, metavar="FILE", default=Path("figures/compare.png"),
-                        help="the picture that --compare draws (default: %(default)s)")
+    output.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        default=Path("figures/compare.png"),
+        help="the picture that --compare draws (default: %(default)s)",
+    )
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--workers", type=int, metavar="N", default=default_workers(), help="processes that "
-                         "compute metrics; 0 = compute them in this one (default here: %(default)s)")
+    machine.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        default=default_workers(),
+        help="processes that compute metrics; 0 = compute them in this one (default here: %(default)s)",
+    )
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     options = parser.parse_args(argv)
     if bool(options.predictions) != bool(options.ground_truth):
@@ -131,7 +155,7 @@ def evaluate_folders(options: argparse.Namespace) -> Scores:
 
 def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     """Modes --checkpoint and --compare, scored and reported."""
-    from devices import DeviceError, choose_device
+    from common.devices import DeviceError, choose_device
 
     try:
         device = choose_device(options.device)
@@ -155,7 +179,7 @@ def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
 
 def join_processes(device: Any) -> None:
     if world_size() > 1:
-        import distributed
+        from common import distributed
 
         # ranks meet when each has scored its share: how long that takes is up to the photos
         distributed.setup(device, patience_minutes=distributed.LONG_PATIENCE_MINUTES)
@@ -179,8 +203,8 @@ def one_thread() -> Iterator[None]:
 
 def checkpoint_files(options: argparse.Namespace) -> list[Path]:
     """The files that are named, or the newest; a run folder stands for its best model."""
-    from checkpoint import CheckpointError, find_model
     from config import OUTPUT
+    from models.checkpoint import CheckpointError, find_model
 
     try:
         return [find_model(path, OUTPUT) for path in options.compare or [options.checkpoint]]
@@ -190,8 +214,8 @@ def checkpoint_files(options: argparse.Namespace) -> list[Path]:
 
 def load_columns(paths: Sequence[Path], device: Any, coarse_too: bool) -> list[Column]:
     """A column a checkpoint; with coarse_too, one in front for the coarse matte of each that has a refiner."""
-    from checkpoint import CheckpointError
-    from loading import load
+    from inference.loading import load
+    from models.checkpoint import CheckpointError
 
     columns = []
     for letter, path in zip(LETTERS, paths, strict=False):
@@ -215,8 +239,8 @@ def open_dataset(name: str | None, model_file: Path) -> tuple[Any, list[Failure]
     A folder with im and gt, or the synthetic set that this checkpoint was validated on.
     """
     from config import DATASET
+    from data.build import SYNTHETIC
     from data.dataset import PhotoValidation
-    from data.sources import SYNTHETIC
 
     if name == SYNTHETIC:
         return synthetic_set(model_file), []
@@ -230,14 +254,16 @@ def open_dataset(name: str | None, model_file: Path) -> tuple[Any, list[Failure]
 
 def synthetic_set(model_file: Path) -> Any:
     """The embedded photos that a checkpoint was validated on, from the settings in its file."""
-    from data.sources import SYNTHETIC, build_validation_set
-    from loading import read_metadata
+    from data.build import SYNTHETIC, build_validation_set
+    from inference.loading import read_metadata
 
     trained = read_metadata(model_file)
     samples, seed = (trained["config"].get(name) for name in ("val_samples", "seed"))
     if not (isinstance(samples, int) and isinstance(seed, int) and samples > 0 <= seed):
-        raise StartError(f"{model_file} does not say which synthetic photos it was validated on (its config has "
-                         f"val_samples {samples}, seed {seed}): name a folder with --dataset.")
+        raise StartError(
+            f"{model_file} does not say which synthetic photos it was validated on (its config has "
+            f"val_samples {samples}, seed {seed}): name a folder with --dataset."
+        )
     return build_validation_set(SYNTHETIC, image_size=trained["model"]["image_size"], samples=samples, seed=seed)
 
 
@@ -246,7 +272,7 @@ def draw_comparison(path: Path, columns: Sequence[Column], dataset: Any, rows: S
 
     Raises PhotoError where the figure cannot be drawn or written.
     """
-    import plots
+    from common import plots
 
     differences = {row["index"]: row["difference"] for row in rows}
     order = sorted(differences, key=lambda index: -differences[index])
@@ -268,8 +294,11 @@ def report(scores: Scores, options: argparse.Namespace) -> None:
         return
     if scores.rows:
         summaries = {label: score_tables.summarize(rows) for label, rows in score_tables.by_matte(scores.rows).items()}
-        print(score_tables.side_by_side(summaries) if len(summaries) > 1 else
-              score_tables.table(next(iter(summaries.values()))))
+        print(
+            score_tables.side_by_side(summaries)
+            if len(summaries) > 1
+            else score_tables.table(next(iter(summaries.values())))
+        )
         print("\n" + "\n".join(score_tables.notes(scores.rows)))
         if options.csv:
             score_tables.write_csv(options.csv, scores.rows)

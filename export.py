@@ -5,7 +5,7 @@
     python export.py --output matte.fp16.onnx --half        float16 inside, float32 in and out; half the size
     python predict.py --checkpoint matte.onnx               photos through onnxruntime
 
-Needs `pip install -r requirements-export.txt -c constraints.txt`. Two files are written:
+Needs `pip install -r requirements/export.txt -c requirements/constraints.txt`. Two files are written:
 
     matte.onnx           image -> coarse_alpha, refined_alpha; at the working size, or any other
     matte.refiner.onnx   image, coarse_alpha -> refined_alpha; for tiles of a photo at its native size
@@ -33,15 +33,15 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
-from checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata, whole_file
 from config import OUTPUT
 from models import MattingNetwork
+from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata, whole_file
 
 try:
     import onnx
 
-    import parity
-    from onnx_model import COARSE, IMAGE, NETWORK_PART, REFINED, REFINER_PART, cut
+    from inference import onnx_parity
+    from inference.onnx_model import COARSE, IMAGE, NETWORK_PART, REFINED, REFINER_PART, cut
 except ImportError as error:  # an extra: --help, and the sentence about this, come without it
     MISSING = str(error)
 else:
@@ -56,8 +56,11 @@ HALF_TOLERANCE = 2e-2  # against float32: half has 11 bits, and the refiner's at
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(argv)
     if MISSING:
-        print(f"Exporting needs more packages ({MISSING}): install them with `pip install -r requirements-export.txt "
-              "-c constraints.txt`.", file=sys.stderr)
+        print(
+            f"Exporting needs more packages ({MISSING}): install them with `pip install -r requirements/export.txt "
+            "-c requirements/constraints.txt`.",
+            file=sys.stderr,
+        )
         return 2
     try:
         path = find_model(options.checkpoint, OUTPUT)
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{path}: {variant_name(metadata['model'])}, {'float16' if options.half else 'float32'}, opset {OPSET}")
     try:
         files = export(model, metadata, output, half=options.half)
-    except parity.ParityError as error:
+    except onnx_parity.ParityError as error:
         print(error, file=sys.stderr)
         return 1
     for file in files:
@@ -80,10 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, metavar="C",
-                        help=f"{MODEL_FILE} or its run folder (default: the newest in {OUTPUT}/)")
-    parser.add_argument("--output", type=Path, metavar="F.onnx",
-                        help="file to write; the refiner goes to F.refiner.onnx (default: beside the checkpoint)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="C",
+        help=f"{MODEL_FILE} or its run folder (default: the newest in {OUTPUT}/)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="F.onnx",
+        help="file to write; the refiner goes to F.refiner.onnx (default: beside the checkpoint)",
+    )
     parser.add_argument("--half", action="store_true", help="float16 weights and sums, for GPUs")
     options = parser.parse_args(argv)
     if options.output and options.output.suffix.lower() != ".onnx":
@@ -97,7 +108,7 @@ def variant_name(model_options: dict[str, Any]) -> str:
 
 
 def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, half: bool = False) -> list[Path]:
-    """Write output (and output.refiner.onnx), checked; returns the files. Raises parity.ParityError and leaves none.
+    """Write output (and output.refiner.onnx), checked; returns the files. On a ParityError none is left.
 
     What stood under these names stays until the check has passed. metadata: as checkpoint.read_metadata returns it.
     """
@@ -113,7 +124,7 @@ def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, hal
             onnx.helper.set_model_props(part, {**properties, "part": name})
             onnx.checker.check_model(part)
             onnx.save(part, file)
-        parity.check(model, temporary, HALF_TOLERANCE if half else TOLERANCE)
+        onnx_parity.check(model, temporary, HALF_TOLERANCE if half else TOLERANCE)
     return files
 
 
@@ -143,9 +154,16 @@ def trace(model: MattingNetwork, path: Path, *, half: bool) -> None:
     axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings(), torch.no_grad(), dynamic_roll():
         warnings.simplefilter("ignore")  # deprecation, and constants that a trace freezes: parity is the judge
-        torch.onnx.export(exported, (torch.rand(2, 3, *TRACED_SIZE),), str(path), dynamo=False, opset_version=OPSET,
-                          input_names=[IMAGE], output_names=[COARSE, REFINED],
-                          dynamic_axes=dict.fromkeys((IMAGE, COARSE, REFINED), axes))
+        torch.onnx.export(
+            exported,
+            (torch.rand(2, 3, *TRACED_SIZE),),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[IMAGE],
+            output_names=[COARSE, REFINED],
+            dynamic_axes=dict.fromkeys((IMAGE, COARSE, REFINED), axes),
+        )
 
 
 @contextlib.contextmanager
@@ -155,6 +173,7 @@ def dynamic_roll() -> Iterator[None]:
     PyTorch's own translation slices at the shift itself, which rolls nothing there: the last Swin stage of a view
     with a side under 96 pixels (192 for a window of 12) came out wrong by 1e-4, a difference easily overlooked.
     """
+
     @symbolic_helper.parse_args("v", "is", "is")
     def roll(g: Any, x: Any, shifts: list[int], dims: list[int]) -> Any:
         def constant(value: int) -> Any:
@@ -178,12 +197,20 @@ def dynamic_roll() -> Iterator[None]:
 def describe(model: MattingNetwork, metadata: dict[str, Any], *, half: bool) -> dict[str, str]:
     """Metadata of the file: that of the checkpoint, and what a program without PyTorch needs to know."""
     refiner = model.refiner
-    needs = None if refiner is None else {name: getattr(refiner, name)
-                                         for name in ("channels", "receptive_radius", "use_attention")}
+    needs = (
+        None
+        if refiner is None
+        else {name: getattr(refiner, name) for name in ("channels", "receptive_radius", "use_attention")}
+    )
     texts = {key: json.dumps(metadata[key]) for key in ("model", "config", "scores")}
-    return {"format": FORMAT, **texts, "preprocessing": metadata["preprocessing"],
-            "variant": variant_name(metadata["model"]), "precision": "float16" if half else "float32",
-            "refiner": json.dumps(needs)}
+    return {
+        "format": FORMAT,
+        **texts,
+        "preprocessing": metadata["preprocessing"],
+        "variant": variant_name(metadata["model"]),
+        "precision": "float16" if half else "float32",
+        "refiner": json.dumps(needs),
+    }
 
 
 if __name__ == "__main__":

@@ -83,8 +83,12 @@ def alignment_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tens
     The teacher's are detached. The two encoders begin from the same weights, so their channels mean the same. Cosine,
     since only the direction of a feature says what is there.
     """
-    return torch.stack([(1.0 - F.cosine_similarity(s.float(), t.detach().float(), dim=1)).mean()
-                        for s, t in zip(student, teacher, strict=True)]).mean()
+    return torch.stack(
+        [
+            (1.0 - F.cosine_similarity(s.float(), t.detach().float(), dim=1)).mean()
+            for s, t in zip(student, teacher, strict=True)
+        ]
+    ).mean()
 
 
 def matting_losses(output, alpha: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:

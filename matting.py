@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.transforms import resize_to_working_size
-from devices import autocast, choose_precision
+from common.devices import autocast, choose_precision
+from common.resize import resize_to_working_size
 from models import MattingNetwork
 from models.matting_network import resize_alpha
 from models.refiner import Refiner, uncertainty
@@ -43,8 +43,15 @@ def predict_alpha(model: MattingNetwork, image: Tensor, **options) -> Tensor:
 
 
 @torch.inference_mode()
-def predict_mattes(model: MattingNetwork, image: Tensor, *, precision: torch.dtype | None = None,
-                   max_memory: int | None = None, gated: bool = True, tile: int = TILE) -> Mattes:
+def predict_mattes(
+    model: MattingNetwork,
+    image: Tensor,
+    *,
+    precision: torch.dtype | None = None,
+    max_memory: int | None = None,
+    gated: bool = True,
+    tile: int = TILE,
+) -> Mattes:
     """Coarse and refined matte of one photo, uint8 (3, H, W), on the model's device.
 
     model: a MattingNetwork, or an onnx_model.OnnxMatting, which has the same image_size, device, coarse_alpha and
@@ -69,8 +76,9 @@ def predict_mattes(model: MattingNetwork, image: Tensor, *, precision: torch.dty
     return Mattes(coarse[0], refined, share)
 
 
-def refine_uncertain(refiner: Refiner, image: Tensor, coarse: Tensor, *, tile: int = TILE,
-                     max_memory: int | None = None) -> tuple[Tensor, float]:
+def refine_uncertain(
+    refiner: Refiner, image: Tensor, coarse: Tensor, *, tile: int = TILE, max_memory: int | None = None
+) -> tuple[Tensor, float]:
     """Refine the tiles in which the coarse alpha is uncertain enough to matter.
 
     image: uint8 (3, H, W); coarse: float32 (1, H, W), same device. Returns the refined alpha (1, H, W) and the share
@@ -85,15 +93,16 @@ def refine_uncertain(refiner: Refiner, image: Tensor, coarse: Tensor, *, tile: i
     window = (min(height, tile + 2 * halo), min(width, tile + 2 * halo))
     batch = _tiles_per_batch(refiner, window, coarse.device, max_memory)
     for start in range(0, len(tiles), batch):
-        group = tiles[start:start + batch]
-        corners = [(min(max(y - halo, 0), height - window[0]), min(max(x - halo, 0), width - window[1]))
-                   for y, x in group]
-        photos = torch.stack([image[:, y:y + window[0], x:x + window[1]] for y, x in corners])
-        mattes = torch.stack([coarse[:, y:y + window[0], x:x + window[1]] for y, x in corners])
+        group = tiles[start : start + batch]
+        corners = [
+            (min(max(y - halo, 0), height - window[0]), min(max(x - halo, 0), width - window[1])) for y, x in group
+        ]
+        photos = torch.stack([image[:, y : y + window[0], x : x + window[1]] for y, x in corners])
+        mattes = torch.stack([coarse[:, y : y + window[0], x : x + window[1]] for y, x in corners])
         results = refiner(photos.float() / 255, mattes)  # (n, 1, *window)
         for (y, x), (top, left), result in zip(group, corners, results, strict=True):
             bottom, right = min(y + tile, height), min(x + tile, width)
-            refined[:, y:bottom, x:right] = result[:, y - top:bottom - top, x - left:right - left]
+            refined[:, y:bottom, x:right] = result[:, y - top : bottom - top, x - left : right - left]
     count = -(-height // tile) * -(-width // tile)
     return refined, len(tiles) / count
 
@@ -102,7 +111,7 @@ def _uncertain_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
     """Corners (y, x) of the tiles whose largest attention reaches the gate; one transfer from the device a photo."""
     rows = []
     for y in range(0, coarse.shape[-2], tile):  # a row of tiles at a time: no second map of the photo's size
-        attention = uncertainty(coarse[0, y:y + tile]).amax(0)  # (W,)
+        attention = uncertainty(coarse[0, y : y + tile]).amax(0)  # (W,)
         attention = torch.nn.functional.pad(attention, (0, -len(attention) % tile))
         rows.append(attention.view(-1, tile).amax(1))  # (tiles in a row,)
     for y, x in (torch.stack(rows) >= GATE).nonzero().tolist():

@@ -9,6 +9,8 @@ Online Benchmark for Image Matting", CVPR 2009. grad_aim is the other convention
 An empty region holds no error: its sums and its means are 0. Bad input raises ValueError.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 
@@ -133,9 +135,7 @@ def matting_metrics(
     for name, region in (("image", None), ("edge", edge)):
         for metric, error_map in error_maps.items():
             is_mean = metric in ("mse", "mad")
-            figures[f"{name}_{metric}"] = (
-                _mean(error_map, region) if is_mean else _total(error_map, region) / 1000
-            )
+            figures[f"{name}_{metric}"] = _mean(error_map, region) if is_mean else _total(error_map, region) / 1000
     figures["edge_share"] = float(np.count_nonzero(edge) / edge.size)
     return figures
 

@@ -28,22 +28,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-import distributed
-import loading
-import photos
-from checkpoint import MODEL_FILE, CheckpointError, find_model
+from common import distributed, photos
+from common.devices import DeviceError, choose_device, choose_precision
+from common.photos import PhotoError
 from config import OUTPUT as RUNS
-from devices import DeviceError, choose_device, choose_precision
+from inference import loading
+from inference.jobs import Job, JobError, Naming, plan_jobs
+from inference.manifest import Manifest, failure_row, summary, unknown_row
+from inference.network_clock import NetworkClock
+from inference.photo_stages import PhotoStages, Predictor
+from inference.pipeline import Stages, run_overlapped, stop_on_signals
+from inference.rendering import KINDS, Style, read_background
+from inference.video import CODECS
+from inference.video_stages import FRAMES_SUFFIX, VIDEO_BITS, VideoJob
 from matting import predict_mattes
-from photos import PhotoError
-from prediction.jobs import Job, JobError, Naming, plan_jobs
-from prediction.manifest import Manifest, failure_row, summary, unknown_row
-from prediction.network_clock import NetworkClock
-from prediction.photo_stages import PhotoStages, Predictor
-from prediction.pipeline import Stages, run_overlapped, stop_on_signals
-from prediction.rendering import KINDS, Style, read_background
-from prediction.video import CODECS
-from prediction.video_stages import FRAMES_SUFFIX, VIDEO_BITS, VideoJob
+from models.checkpoint import MODEL_FILE, CheckpointError, find_model
 
 INTERRUPTED = 130
 VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "png": FRAMES_SUFFIX}
@@ -83,37 +82,93 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     files = parser.add_argument_group("files")
-    files.add_argument("--input", type=Path, nargs="+", metavar="PATH", default=[Path("test_data")],
-                       help="photos, videos, folders (all below them too), .txt lists of these (default: test_data)")
-    files.add_argument("--output", type=Path, metavar="DIR", default=Path("test_results"),
-                       help="folder for the outputs (default: %(default)s)")
-    files.add_argument("--checkpoint", type=Path, metavar="C",
-                       help=f"{MODEL_FILE}, its run folder, or an .onnx of export.py (default: the newest in {RUNS}/)")
-    files.add_argument("--skip-existing", action="store_true", help="finish a job: leave out what is done of the "
-                       "same inputs, with the same --kind, --bits, --background and checkpoint")
-    files.add_argument("--max-pixels", type=int, metavar="N", default=photos.MAX_PIXELS,
-                       help="refuse larger photos (default: %(default)s)")
+    files.add_argument(
+        "--input",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        default=[Path("test_data")],
+        help="photos, videos, folders (all below them too), .txt lists of these (default: test_data)",
+    )
+    files.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        default=Path("test_results"),
+        help="folder for the outputs (default: %(default)s)",
+    )
+    files.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="C",
+        help=f"{MODEL_FILE}, its run folder, or an .onnx of export.py (default: the newest in {RUNS}/)",
+    )
+    files.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="finish a job: leave out what is done of the "
+        "same inputs, with the same --kind, --bits, --background and checkpoint",
+    )
+    files.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        default=photos.MAX_PIXELS,
+        help="refuse larger photos (default: %(default)s)",
+    )
     look = parser.add_argument_group("what to write")
-    look.add_argument("--kind", choices=KINDS, default="alpha", help="alpha: the matte, grey. cutout: the subject in "
-                      "its own colours on nothing. foreground: those colours alone. composite: the subject on a "
-                      "background (default: %(default)s)")
-    look.add_argument("--background", metavar="B", help="for a composite: red, #00ff00, a photo's path, or blur for "
-                      "the photo's own out of focus (default: white)")
-    look.add_argument("--format", choices=("png", "webp"), default="png", help="of a cutout, foreground or composite "
-                      "(default: png); a matte is always PNG")
-    look.add_argument("--bits", type=int, choices=(8, 16), default=8, help="a channel, in PNG (default: 8); a video "
-                      "file always holds 8")
-    look.add_argument("--video", choices=VIDEO_SUFFIXES, help="of a video make a .mkv (FFV1: lossless, large), a .mp4 "
-                      "(mp4v: plays everywhere, lossy) or a folder of PNG (default: mkv for alpha, png for cutout, "
-                      "else mp4)")
+    look.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="alpha",
+        help="alpha: the matte, grey. cutout: the subject in "
+        "its own colours on nothing. foreground: those colours alone. composite: the subject on a "
+        "background (default: %(default)s)",
+    )
+    look.add_argument(
+        "--background",
+        metavar="B",
+        help="for a composite: red, #00ff00, a photo's path, or blur for the photo's own out of focus (default: white)",
+    )
+    look.add_argument(
+        "--format",
+        choices=("png", "webp"),
+        default="png",
+        help="of a cutout, foreground or composite (default: png); a matte is always PNG",
+    )
+    look.add_argument(
+        "--bits",
+        type=int,
+        choices=(8, 16),
+        default=8,
+        help="a channel, in PNG (default: 8); a video file always holds 8",
+    )
+    look.add_argument(
+        "--video",
+        choices=VIDEO_SUFFIXES,
+        help="of a video make a .mkv (FFV1: lossless, large), a .mp4 "
+        "(mp4v: plays everywhere, lossy) or a folder of PNG (default: mkv for alpha, png for cutout, "
+        "else mp4)",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    machine.add_argument("--precision", choices=("auto", "bf16", "fp16", "off"), default="auto",
-                         help="of the network; off is float32 (default: the fastest that the device has)")
-    machine.add_argument("--max-memory", type=int, metavar="MB",
-                         help="for the tiles refined at once (default: a share of what is free)")
-    machine.add_argument("--workers", type=int, metavar="N", default=1, help="photos read ahead, and photos written "
-                         "behind the network; each takes memory, 0 does one step after the other (default: 1)")
+    machine.add_argument(
+        "--precision",
+        choices=("auto", "bf16", "fp16", "off"),
+        default="auto",
+        help="of the network; off is float32 (default: the fastest that the device has)",
+    )
+    machine.add_argument(
+        "--max-memory", type=int, metavar="MB", help="for the tiles refined at once (default: a share of what is free)"
+    )
+    machine.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        default=1,
+        help="photos read ahead, and photos written "
+        "behind the network; each takes memory, 0 does one step after the other (default: 1)",
+    )
     machine.add_argument("--timing", action="store_true", help="one step after the other, and say what each took")
     options = parser.parse_args(argv)
     complain_about(options, parser)
@@ -132,8 +187,10 @@ def complain_about(options: argparse.Namespace, parser: argparse.ArgumentParser)
     if options.format == "webp" and (options.kind == "alpha" or options.bits == 16):
         parser.error("--format webp holds neither a matte of its own nor 16 bits: leave it out")
     if options.video in ("mkv", "mp4") and options.bits > VIDEO_BITS:
-        parser.error(f"--bits {options.bits} does not go with --video {options.video}: a video holds {VIDEO_BITS} bits:"
-                     " use --video png")
+        parser.error(
+            f"--bits {options.bits} does not go with --video {options.video}: a video holds {VIDEO_BITS} bits:"
+            " use --video png"
+        )
     if options.video in ("mkv", "mp4") and options.kind == "cutout":
         parser.error(f"--video {options.video} holds no transparency: use --video png")
 
@@ -158,8 +215,9 @@ def share_jobs(options: argparse.Namespace, manifest: Manifest) -> tuple[list[Jo
         naming = Naming(photo_suffix, VIDEO_SUFFIXES[options.video], in_place=f"_{options.kind}")
         try:
             jobs = plan_jobs(options.input, options.output, naming, manifest.sources)
-            skipped = {job for job in jobs
-                       if options.skip_existing and manifest.is_done(job, settings_of(job, options))}
+            skipped = {
+                job for job in jobs if options.skip_existing and manifest.is_done(job, settings_of(job, options))
+            }
             planned = [job for job in jobs if job not in skipped], list(skipped)
         except JobError as error:
             planned = str(error)
@@ -167,7 +225,7 @@ def share_jobs(options: argparse.Namespace, manifest: Manifest) -> tuple[list[Jo
     if isinstance(planned, str):
         raise StartError(planned)
     jobs, skipped = planned
-    return jobs[distributed.rank()::distributed.world_size()], skipped
+    return jobs[distributed.rank() :: distributed.world_size()], skipped
 
 
 def settings_of(job: Job, options: argparse.Namespace) -> dict[str, Any]:
@@ -177,17 +235,23 @@ def settings_of(job: Job, options: argparse.Namespace) -> dict[str, Any]:
     if background is not None and os.path.isfile(background):
         background = os.path.realpath(background)
     bits = VIDEO_BITS if job.output.suffix in CODECS else options.bits
-    return {"kind": options.kind, "bits": bits, "background": background,
-            "checkpoint": os.path.realpath(options.checkpoint)}
+    return {
+        "kind": options.kind,
+        "bits": bits,
+        "background": background,
+        "checkpoint": os.path.realpath(options.checkpoint),
+    }
 
 
-def matte_all(jobs: list[Job], skipped: list[Job], photo_stages: PhotoStages, manifest: Manifest,
-              options: argparse.Namespace) -> int:
+def matte_all(
+    jobs: list[Job], skipped: list[Job], photo_stages: PhotoStages, manifest: Manifest, options: argparse.Namespace
+) -> int:
     """Do this rank's jobs, and on rank 0 the manifest and the report of all; returns the exit code."""
     start = time.perf_counter()
     stopped = ""  # why, where it ends early
     try:
         with tqdm(total=len(jobs), unit="file", disable=not distributed.is_main()) as bar:
+
             def done(job: Job, outcome: Any) -> None:
                 manifest.add(failure_row(job, outcome) if isinstance(outcome, Exception) else outcome)
                 bar.update()
@@ -206,8 +270,14 @@ def matte_all(jobs: list[Job], skipped: list[Job], photo_stages: PhotoStages, ma
         rows = manifest.rows
     failures = [row for row in rows if "error" in row]
     if distributed.is_main():
-        header = {"checkpoint": str(options.checkpoint), "done": len(rows) - len(failures), "failed": len(failures),
-                  "skipped": len(skipped), "stopped": stopped, "seconds": round(time.perf_counter() - start, 3)}
+        header = {
+            "checkpoint": str(options.checkpoint),
+            "done": len(rows) - len(failures),
+            "failed": len(failures),
+            "skipped": len(skipped),
+            "stopped": stopped,
+            "seconds": round(time.perf_counter() - start, 3),
+        }
         print(summary(header, rows if options.timing else []))
         rows += [unknown_row(job) for job in skipped if job.output.as_posix() not in manifest.earlier]
         try:
@@ -225,6 +295,7 @@ def stages_of_all(photo_stages: PhotoStages, manifest: Manifest, options: argpar
     The manifest hears of an output in the main thread, and only just before it can be written: an input that cannot be
     read, or does not fit in memory, leaves the row of an older output as it is.
     """
+
     def load(job: Job) -> Any:
         if job.refusal is not None:
             raise PhotoError(job.refusal)

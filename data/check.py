@@ -7,6 +7,8 @@ ROOT holds train/im, train/gt, val/im, val/gt, or im and gt themselves. Exit cod
 training (warnings may stand), 1: errors, each named, 2: nothing could start.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -19,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from common.photos import write_image
 from data.contact_sheet import contact_sheet
 from data.faults import ERROR, SEVERITY, Fault, Inspection, check_sizes, find_copies, inspect, pair_up
 from data.pairs import Pair
-from photos import write_image
 
 SHEET_PAIRS = 24
 NAMES_SHOWN = 5
@@ -186,7 +188,8 @@ def _evenly(pairs: list[Pair], count: int) -> list[Pair]:
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m data.check", description="Find what is wrong with a dataset before training on it.",
+        prog="python -m data.check",
+        description="Find what is wrong with a dataset before training on it.",
         epilog="Exit codes: 0 nothing that harms training, 1 errors, 2 nothing could start.",
     )
     parser.add_argument("root", type=Path, help="folder with train and val, or with im and gt")

@@ -1,5 +1,7 @@
 """One picture of many pairs: each photo beside its alpha and cut out over green, with its name."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import cv2

@@ -7,6 +7,8 @@
 A training item is a function of (seed, epoch, index) and the files, whichever process loads it.
 """
 
+from __future__ import annotations
+
 import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -20,9 +22,10 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from common.photos import list_images, read_photo, to_uint8
+from common.resize import resize
 from data.pairs import find_pairs, read_pair, read_reduced_pair
-from data.transforms import Augmentation, Augmenter, crop_box, cut, draw_scale, resize
-from photos import list_images, read_photo, to_uint8
+from data.transforms import Augmentation, Augmenter, crop_box, cut, draw_scale
 
 Item = dict[str, Tensor | str]
 

@@ -1,9 +1,11 @@
 """What can be wrong with a folder of photos and alphas: the kinds of faults, and the tests that find them.
 
-    pairs, faults = pair_up(Path("Datasets/DIS5K_Flat/train"))   # names only
-    inspection = inspect(pairs[0], "train")                      # reads the two files
-    faults += find_copies(inspections)                           # duplicates and leaks, by content
+pairs, faults = pair_up(Path("Datasets/DIS5K_Flat/train"))   # names only
+inspection = inspect(pairs[0], "train")                      # reads the two files
+faults += find_copies(inspections)                           # duplicates and leaks, by content
 """
+
+from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
@@ -15,8 +17,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from common.photos import photo_size, read_alpha, read_photo, to_uint8
 from data.pairs import Pair, images_by_name, sizes_differ
-from photos import photo_size, read_alpha, read_photo, to_uint8
 
 ERROR, WARNING = "error", "warning"
 
@@ -86,11 +88,13 @@ def pair_up(folder: Path) -> tuple[list[Pair], list[Fault]]:
     photos, alphas = sides
     faults += [
         Fault("photo_without_alpha", str(paths[0]), f"{paths[0]} has no alpha of its name in {folder / 'gt'}.")
-        for name, paths in photos.items() if name not in alphas
+        for name, paths in photos.items()
+        if name not in alphas
     ]
     faults += [
         Fault("alpha_without_photo", str(paths[0]), f"{paths[0]} has no photo of its name in {folder / 'im'}.")
-        for name, paths in alphas.items() if name not in photos
+        for name, paths in alphas.items()
+        if name not in photos
     ]
     shared = sorted(photos.keys() & alphas.keys())
     return [Pair(name, photos[name][0], alphas[name][0]) for name in shared], faults

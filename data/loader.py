@@ -8,6 +8,8 @@ Workers need no seeding: an item is a function of the dataset's seed and the key
 any number of workers and ranks sees the same samples.
 """
 
+from __future__ import annotations
+
 import atexit
 import multiprocessing
 import signal

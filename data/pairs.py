@@ -1,8 +1,10 @@
 """Which photo belongs to which alpha, and reading the two so that they lie on each other.
 
-    pairs = find_pairs("Datasets/DIS5K_Flat/val")            # ROOT/im and ROOT/gt, matched by stem
-    photo, alpha = read_pair(pairs[0].image, pairs[0].alpha)
+pairs = find_pairs("Datasets/DIS5K_Flat/val")            # ROOT/im and ROOT/gt, matched by stem
+photo, alpha = read_pair(pairs[0].image, pairs[0].alpha)
 """
+
+from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from photos import list_images, photo_size, read_alpha, read_photo, to_uint8
+from common.photos import list_images, photo_size, read_alpha, read_photo, to_uint8
 
 
 class Pair(NamedTuple):

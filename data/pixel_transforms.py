@@ -1,7 +1,9 @@
 """torchvision v2 transforms on uint8 pixels by OpenCV, which is what makes augmenting cheaper than reading.
 
-    v2.Compose([v2.RandomApply([LensBlur((0.4, 1.6))], 0.1), JpegCoding((50, 95))])(tv_tensors.Image(image))
+v2.Compose([v2.RandomApply([LensBlur((0.4, 1.6))], 0.1), JpegCoding((50, 95))])(tv_tensors.Image(image))
 """
+
+from __future__ import annotations
 
 import cv2
 import numpy as np

@@ -1,6 +1,5 @@
-"""Resizing that training, evaluation and prediction share, and the augmentation of a photo with its alpha.
+"""The augmentation of a photo with its alpha.
 
-    small = resize_to_working_size(image, 1024)           # what the student sees of a whole photo
     pixels = cut(photo, alpha, scale, settings, rng)      # (S, S, 4): crop, scale, padding
     image, alpha = Augmenter(settings)(pixels, rng)       # (3, S, S) and (1, S, S), uint8
 
@@ -8,6 +7,8 @@ Photo and alpha travel as four channels of one array until the last geometric st
 one against the other, and alpha is resized as the photo is: antialiased, never nearest (which is what
 torchvision does to a Mask).
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -18,44 +19,9 @@ from numpy.random import Generator
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
+from common.resize import resize
 from data.pixel_transforms import ColourShift, JpegCoding, LensBlur, SensorNoise, SmallRotation, to_array, to_tensor
-
-# Elements resized at once: 64 MB as float32. The first pass works on bands of rows, so a float copy of the
-# whole photo (800 MB at 8192 x 8192) never exists, wherever the kernel has no uint8 version (CUDA, ARM).
-BAND_ELEMENTS = 1 << 24
-
-
-def working_size(height: int, width: int, image_size: int) -> tuple[int, int]:
-    """(height, width) with the long side image_size and the aspect kept, no side under 1."""
-    scale = image_size / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def resize_to_working_size(image: Tensor, image_size: int) -> Tensor:
-    """The photo as the student sees it: (..., C, H, W) -> long side image_size. See resize."""
-    return resize(image, working_size(image.shape[-2], image.shape[-1], image_size))
-
-
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bilinear resize of (..., C, H, W), uint8 or float, to (height, width); the dtype is kept.
-
-    A uint8 image is rounded after each of the two passes, as torchvision's own uint8 kernel does.
-    Beyond the result it needs one band as float32 and an image of (H, width).
-    """
-    height, width = size
-    if image.shape[-2:] == (height, width):
-        return image
-    if image.numel() <= BAND_ELEMENTS:
-        return F.resize(image, [height, width], antialias=True)
-    rows = max(1, BAND_ELEMENTS * image.shape[-2] // image.numel())
-    narrow = [F.resize(band, [band.shape[-2], width], antialias=True) for band in image.split(rows, dim=-2)]
-    image = torch.cat(narrow, dim=-2)  # (..., C, H, width)
-    del narrow
-    columns = max(1, BAND_ELEMENTS * width // image.numel())
-    short = [F.resize(band, [height, band.shape[-1]], antialias=True) for band in image.split(columns, dim=-1)]
-    return torch.cat(short, dim=-1)  # (..., C, height, width)
 
 
 @dataclass(frozen=True)
@@ -85,20 +51,24 @@ class Augmentation:
 
 def joint_transforms(settings: Augmentation) -> v2.Compose:
     """Geometry of photo and alpha together: takes and returns an Image of 4 channels."""
-    return v2.Compose([
-        v2.RandomHorizontalFlip(settings.flip_share),
-        v2.RandomApply([SmallRotation(settings.rotation_degrees)], settings.rotation_share),
-    ])
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(settings.flip_share),
+            v2.RandomApply([SmallRotation(settings.rotation_degrees)], settings.rotation_share),
+        ]
+    )
 
 
 def photo_transforms(settings: Augmentation) -> v2.Compose:
     """Colour, and then what optics, sensor and file do to a photo; alpha is fixed by now and not passed in."""
-    return v2.Compose([
-        v2.RandomApply([ColourShift(0.25)], settings.colour_share),
-        v2.RandomApply([LensBlur((0.4, 1.6))], settings.blur_share),
-        v2.RandomApply([SensorNoise((1.0, 8.0))], settings.noise_share),
-        v2.RandomApply([JpegCoding((50, 95))], settings.jpeg_share),
-    ])
+    return v2.Compose(
+        [
+            v2.RandomApply([ColourShift(0.25)], settings.colour_share),
+            v2.RandomApply([LensBlur((0.4, 1.6))], settings.blur_share),
+            v2.RandomApply([SensorNoise((1.0, 8.0))], settings.noise_share),
+            v2.RandomApply([JpegCoding((50, 95))], settings.jpeg_share),
+        ]
+    )
 
 
 def draw_scale(settings: Augmentation, rng: Generator) -> float:
@@ -119,8 +89,7 @@ def crop_box(alpha: np.ndarray, scale: float, settings: Augmentation, rng: Gener
     wants_unknown, pick = rng.random() < settings.unknown_share, rng.random()
     if wants_unknown and max(space) > 0 and (centre := _unknown_pixel(alpha, pick)) is not None:
         top, left = (
-            min(max(at - extent // 2, 0), room)
-            for at, extent, room in zip(centre, (height, width), space, strict=True)
+            min(max(at - extent // 2, 0), room) for at, extent, room in zip(centre, (height, width), space, strict=True)
         )
     return top, left, height, width
 

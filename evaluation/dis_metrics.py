@@ -7,6 +7,8 @@ They binarise the truth, and stretch the prediction to its own minimum and maxim
 not measure what the matting metrics measure: print DIS_NOTE beside them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

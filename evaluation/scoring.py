@@ -1,9 +1,11 @@
 """Score mattes, in this process or in several: from arrays or from files, one bad file never stops the rest.
 
-    wanted = Wanted(dis=True)
-    for key, figures in score_all(score_files, [("cat", ("pred/cat.png", "gt/cat.png", None, wanted))], workers=4):
-        ...
+wanted = Wanted(dis=True)
+for key, figures in score_all(score_files, [("cat", ("pred/cat.png", "gt/cat.png", None, wanted))], workers=4):
+    ...
 """
+
+from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +17,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from common.photos import read_alpha, read_photo, to_uint8
 from data.pairs import images_by_name
 from evaluation.dis_metrics import dis_scores
+from inference.foreground import estimate_colors, native_foreground
 from metrics import composite_error, grad_aim, matting_metrics
-from photos import read_alpha, read_photo, to_uint8
-from prediction.foreground import estimate_colors, native_foreground
 
 
 class Wanted(NamedTuple):

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from evaluation.score_tables import by_matte, figure_names, summarize
+from common.photos import PhotoError
 from evaluation.scoring import Failure, Wanted, match_files, score_all, score_files, score_matte
-from photos import PhotoError
+from evaluation.tables import by_matte, figure_names, summarize
 
 if TYPE_CHECKING:  # torch takes seconds to import, and scoring a folder of mattes never needs it
     import torch
@@ -56,7 +56,11 @@ class _Key(NamedTuple):
 
 
 def validate(
-    model: MattingNetwork, dataset: Any, *, workers: int = 0, wanted: Wanted = QUICK,
+    model: MattingNetwork,
+    dataset: Any,
+    *,
+    workers: int = 0,
+    wanted: Wanted = QUICK,
     precision: torch.dtype | None = None,
 ) -> dict[str, float]:
     """Mean figures of a model's coarse and refined mattes: "coarse_image_sad" ... "refined_edge_grad".
@@ -84,8 +88,13 @@ def validate(
 
 
 def score_dataset(
-    columns: Sequence[Column], dataset: Any, wanted: Wanted, workers: int, progress: bool = True,
-    precision: torch.dtype | None = None, threads: bool = False,
+    columns: Sequence[Column],
+    dataset: Any,
+    wanted: Wanted,
+    workers: int,
+    progress: bool = True,
+    precision: torch.dtype | None = None,
+    threads: bool = False,
 ) -> Scores:
     """Predict each photo of this rank's share once a model, score every column, gather from all ranks.
 
@@ -99,8 +108,12 @@ def score_dataset(
 
 
 def _predicted(
-    columns: Sequence[Column], dataset: Any, shard: Iterable[int], wanted: Wanted,
-    failures: list[tuple[int, Failure]], precision: torch.dtype | None,
+    columns: Sequence[Column],
+    dataset: Any,
+    shard: Iterable[int],
+    wanted: Wanted,
+    failures: list[tuple[int, Failure]],
+    precision: torch.dtype | None,
 ) -> Iterator[tuple[_Key, tuple]]:
     """Tasks for score_all; what cannot be read, or is too large to predict, goes to failures."""
     for index in shard:
@@ -132,7 +145,7 @@ def predict_columns(
     Raises PhotoError where the photo does not fit in memory: the others may.
     """
     import matting
-    from devices import is_out_of_memory
+    from common.devices import is_out_of_memory
 
     models = {id(column.model): column.model for column in columns}
     try:
@@ -141,11 +154,12 @@ def predict_columns(
         if not is_out_of_memory(error):
             raise
         height, width = image.shape[-2:]
-        raise PhotoError(f"The photo has {width} x {height} pixels, which do not fit in memory: scale it down, or "
-                         "choose another --device.") from error
+        raise PhotoError(
+            f"The photo has {width} x {height} pixels, which do not fit in memory: scale it down, or "
+            "choose another --device."
+        ) from error
     return {
-        column.label: getattr(mattes[id(column.model)], column.field)[0].float().cpu().numpy()
-        for column in columns
+        column.label: getattr(mattes[id(column.model)], column.field)[0].float().cpu().numpy() for column in columns
     }
 
 
@@ -190,7 +204,7 @@ def _gather(scored: Iterable[tuple[_Key, Any]], unread: list[tuple[int, Failure]
     """Rows and failures of all ranks, sorted by photo: the same numbers are added up in the same order."""
     outcomes = [(key.index, key.row, figures) for key, figures in scored]  # fills unread too, so it comes first
     if world_size() > 1:
-        import distributed
+        from common import distributed
 
         outcomes, unread = (distributed.all_gather_objects(part) for part in (outcomes, unread))
     outcomes = sorted(outcomes, key=lambda outcome: outcome[0])

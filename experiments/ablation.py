@@ -27,7 +27,7 @@ import safetensors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from checkpoint import MODEL_FILE, whole_file
+from models.checkpoint import MODEL_FILE, whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
@@ -48,8 +48,14 @@ VARIANTS = {
 }
 SAD = "val_refined_image_sad"
 SURE = "sure_sad"  # of the pixels outside the edge band
-COLUMNS = {"SAD": "image_sad", "MSE": "image_mse", "edge SAD": "edge_sad", "edge MSE": "edge_mse",
-           "edge Grad": "edge_grad", "sure SAD": SURE}
+COLUMNS = {
+    "SAD": "image_sad",
+    "MSE": "image_mse",
+    "edge SAD": "edge_sad",
+    "edge MSE": "edge_mse",
+    "edge Grad": "edge_grad",
+    "sure SAD": SURE,
+}
 
 
 def run_all(output: Path, variants: Sequence[str], seeds: int, hours: float, common: Sequence[str]) -> None:
@@ -63,8 +69,18 @@ def run_all(output: Path, variants: Sequence[str], seeds: int, hours: float, com
                 print("The budget is spent; the same command goes on.")
                 return
             started = sorted(folder.glob("*/config.json"))
-            command = [sys.executable, str(ROOT / "train.py"), "--output", str(folder), *common, *VARIANTS[name],
-                       "--seed", str(seed), "--max-hours", f"{left / 3600:.4f}"]
+            command = [
+                sys.executable,
+                str(ROOT / "train.py"),
+                "--output",
+                str(folder),
+                *common,
+                *VARIANTS[name],
+                "--seed",
+                str(seed),
+                "--max-hours",
+                f"{left / 3600:.4f}",
+            ]
             if started:
                 command += ["--resume", str(started[-1].parent)]
             print(f"{name}, seed {seed}", flush=True)
@@ -77,8 +93,20 @@ def measure_photos(output: Path, photos: Path, variants: Sequence[str]) -> None:
         for model in sorted(output.glob(f"{folder_name(name, '*')}/*/{MODEL_FILE}")):
             if not model.with_name(PHOTOS_FILE).exists():
                 print(f"{name}, {model.parent.parent.name}: {photos}", flush=True)
-                subprocess.run([sys.executable, str(ROOT / "evaluate.py"), "--dataset", str(photos), "--checkpoint",
-                                str(model), "--csv", str(model.with_name(PHOTOS_FILE))], check=True, cwd=ROOT)
+                subprocess.run(
+                    [
+                        sys.executable,
+                        str(ROOT / "evaluate.py"),
+                        "--dataset",
+                        str(photos),
+                        "--checkpoint",
+                        str(model),
+                        "--csv",
+                        str(model.with_name(PHOTOS_FILE)),
+                    ],
+                    check=True,
+                    cwd=ROOT,
+                )
 
 
 def photos_table(output: Path) -> str:
@@ -91,8 +119,12 @@ def photos_table(output: Path) -> str:
             means = pd.DataFrame([edges_only(run)[list(columns.values())].mean() for run in runs])
             cells = [name, str(len(runs)), *(spread(means[column]) for column in columns.values())]
             lines.append(f"| {' | '.join(cells)} |")
-    head = ["The best model of each run on photographs, at their own size.", "",
-            f"| variant | seeds | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    head = [
+        "The best model of each run on photographs, at their own size.",
+        "",
+        f"| variant | seeds | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
     return "\n".join(head + lines) if lines else ""
 
 
@@ -111,8 +143,11 @@ def collect(output: Path) -> pd.DataFrame:
     tables = []
     for name in VARIANTS:
         for log in sorted(output.glob(f"{folder_name(name, '*')}/*/training_log.csv")):
-            rows = pd.read_csv(log).assign(variant=name, seed=int(log.parent.parent.name.rsplit("_", 1)[1]),
-                                           parameters=parameters(log.parent / MODEL_FILE))
+            rows = pd.read_csv(log).assign(
+                variant=name,
+                seed=int(log.parent.parent.name.rsplit("_", 1)[1]),
+                parameters=parameters(log.parent / MODEL_FILE),
+            )
             for matte in ("coarse", "refined"):
                 rows[f"val_{matte}_{SURE}"] = rows[f"val_{matte}_image_sad"] - rows[f"val_{matte}_edge_sad"]
             tables.append(rows)
@@ -142,13 +177,21 @@ def table(rows: pd.DataFrame) -> str:
     """Markdown: mean and standard deviation over seeds of every figure, of the matte that a variant ships."""
     final = final_rows(rows)
     epoch, step = (int(final[name].iloc[0]) for name in ("epoch", "step"))
-    lines = [f"After epoch {epoch} ({step} steps); mean ± standard deviation over seeds. SAD and Grad in thousands.",
-             "", f"| variant | seeds | M parameters | s an epoch | {' | '.join(COLUMNS)} |",
-             "|---" * (len(COLUMNS) + 4) + "|"]
+    lines = [
+        f"After epoch {epoch} ({step} steps); mean ± standard deviation over seeds. SAD and Grad in thousands.",
+        "",
+        f"| variant | seeds | M parameters | s an epoch | {' | '.join(COLUMNS)} |",
+        "|---" * (len(COLUMNS) + 4) + "|",
+    ]
     for name, part in final.groupby("variant", sort=False):
         seconds = rows[(rows["variant"] == name) & (rows["epoch"] > 0)]["seconds"].mean()
-        cells = [name, str(len(part)), f"{part['parameters'].iloc[0]:.1f}", f"{seconds:.0f}",
-                 *(spread(part[f"val_refined_{column}"]) for column in COLUMNS.values())]
+        cells = [
+            name,
+            str(len(part)),
+            f"{part['parameters'].iloc[0]:.1f}",
+            f"{seconds:.0f}",
+            *(spread(part[f"val_refined_{column}"]) for column in COLUMNS.values()),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -159,17 +202,26 @@ def edge_table(rows: pd.DataFrame) -> str:
     final = final_rows(rows)
     twin = final[final["variant"] == TWIN].set_index("seed")
     names = {"edge SAD": "edge_sad", "edge MSE": "edge_mse", "edge Grad": "edge_grad"}
-    lines = ["Cut in percent (less is worse, negative is a loss).", "",
-             f"| variant | {' | '.join(f'{name}, own coarse' for name in names)} | "
-             f"{' | '.join(f'{name}, {TWIN}' for name in names)} |", "|---" * (2 * len(names) + 1) + "|"]
+    lines = [
+        "Cut in percent (less is worse, negative is a loss).",
+        "",
+        f"| variant | {' | '.join(f'{name}, own coarse' for name in names)} | "
+        f"{' | '.join(f'{name}, {TWIN}' for name in names)} |",
+        "|---" * (2 * len(names) + 1) + "|",
+    ]
     for name, part in final.groupby("variant", sort=False):
         part = part.set_index("seed")
         refined = [part[f"val_refined_{column}"] for column in names.values()]
-        own = [spread(100 * (1 - matte / part[f"val_coarse_{column}"]), ".1f")
-               for matte, column in zip(refined, names.values(), strict=True)]
-        versus = ["" if twin.empty or name == TWIN else
-                  spread((100 * (1 - matte / twin[f"val_refined_{column}"])).dropna(), ".1f")
-                  for matte, column in zip(refined, names.values(), strict=True)]
+        own = [
+            spread(100 * (1 - matte / part[f"val_coarse_{column}"]), ".1f")
+            for matte, column in zip(refined, names.values(), strict=True)
+        ]
+        versus = [
+            ""
+            if twin.empty or name == TWIN
+            else spread((100 * (1 - matte / twin[f"val_refined_{column}"])).dropna(), ".1f")
+            for matte, column in zip(refined, names.values(), strict=True)
+        ]
         lines.append(f"| {name} | {' | '.join(own)} | {' | '.join(versus)} |")
     return "\n".join(lines)
 
@@ -181,13 +233,17 @@ def start_table(rows: pd.DataFrame) -> str:
     if before.empty:
         return ""
     steps = int(first["step"].iloc[0])
-    lines = [f"The start: refined SAD and edge Grad before the first step and after {steps} steps.",
-             "", "| variant | SAD before | SAD after | edge Grad before | edge Grad after | mean loss between |",
-             "|---" * 6 + "|"]
+    lines = [
+        f"The start: refined SAD and edge Grad before the first step and after {steps} steps.",
+        "",
+        "| variant | SAD before | SAD after | edge Grad before | edge Grad after | mean loss between |",
+        "|---" * 6 + "|",
+    ]
     for name, part in before.groupby("variant", sort=False):
         after = first[first["variant"] == name]
-        cells = [spread(table[f"val_refined_{column}"]) for column in ("image_sad", "edge_grad")
-                 for table in (part, after)]
+        cells = [
+            spread(table[f"val_refined_{column}"]) for column in ("image_sad", "edge_grad") for table in (part, after)
+        ]
         lines.append(f"| {' | '.join([name, *cells, spread(after['loss'])])} |")
     return "\n".join(lines)
 
@@ -196,14 +252,20 @@ def rise_table(rows: pd.DataFrame) -> str:
     """Markdown: each variant's best epoch of SAD and of MSE, and by how many percent its end is above that: what a
     run that learns its training set by heart loses again."""
     names = {"SAD": "image_sad", "MSE": "image_mse"}
-    lines = ["The best epoch of each run, and how far in percent its last one is above it.", "",
-             f"| variant | {' | '.join(f'best {name} | {name}, end above best' for name in names)} |", "|---" * 5 + "|"]
+    lines = [
+        "The best epoch of each run, and how far in percent its last one is above it.",
+        "",
+        f"| variant | {' | '.join(f'best {name} | {name}, end above best' for name in names)} |",
+        "|---" * 5 + "|",
+    ]
     for name, part in rows.groupby("variant", sort=False):
         cells = [name]
         for column in names.values():
             curves = [run.sort_values("epoch")[f"val_refined_{column}"].dropna() for _, run in part.groupby("seed")]
-            cells += [spread(curve.min() for curve in curves),
-                      spread((100 * (curve.iloc[-1] / curve.min() - 1) for curve in curves), ".1f")]
+            cells += [
+                spread(curve.min() for curve in curves),
+                spread((100 * (curve.iloc[-1] / curve.min() - 1) for curve in curves), ".1f"),
+            ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -227,8 +289,10 @@ def steps_to_baseline(rows: pd.DataFrame, variant: str = TSR, baseline: str = NO
         return ""
     if not shares:
         return f"{variant} reaches the best SAD of '{baseline}' in none of {missed} seeds."
-    return (f"{variant} reaches the best SAD of '{baseline}' after {spread(shares, '.2f')} of the latter's steps in "
-            f"{len(shares)} seeds, and not at all in {missed}.")
+    return (
+        f"{variant} reaches the best SAD of '{baseline}' after {spread(shares, '.2f')} of the latter's steps in "
+        f"{len(shares)} seeds, and not at all in {missed}."
+    )
 
 
 def first_reach(steps: Sequence[float], values: Sequence[float], goal: float) -> float | None:
@@ -263,19 +327,29 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the runs")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
-                        help=f"which ones to run, of: {', '.join(VARIANTS)} (default: all)")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=list(VARIANTS),
+        metavar="NAME",
+        help=f"which ones to run, of: {', '.join(VARIANTS)} (default: all)",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=1.0, help="stop training after this time")
     parser.add_argument("--name", default="ablation", help="of the files in figures/ (default: %(default)s)")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="folder with im and gt (or val inside) on which the "
-                        "best model of each run of --variants is measured too")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="DIR",
+        help="folder with im and gt (or val inside) on which the best model of each run of --variants is measured too",
+    )
     parser.add_argument("--report", action="store_true", help="train nothing")
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("--") if "--" in argv else len(argv)
     options = parser.parse_args(argv[:split])
     if not options.report:
-        run_all(options.output, options.variants, options.seeds, options.hours, argv[split + 1:])
+        run_all(options.output, options.variants, options.seeds, options.hours, argv[split + 1 :])
     if options.photos:
         measure_photos(options.output, options.photos, options.variants)
     report(collect(options.output), FIGURES / options.name, photos_table(options.output))
@@ -286,8 +360,15 @@ def report(rows: pd.DataFrame, path: Path, more: str = "") -> None:
     """Write path.csv, path.png and path.md (the tables, and `more` after them), and print the last."""
     rows.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
     draw(rows, path.with_suffix(".png"))
-    tables = (table(rows), edge_table(rows), start_table(rows), rise_table(rows), steps_to_baseline(rows),
-              steps_to_baseline(rows, TWIN, NEITHER), more)
+    tables = (
+        table(rows),
+        edge_table(rows),
+        start_table(rows),
+        rise_table(rows),
+        steps_to_baseline(rows),
+        steps_to_baseline(rows, TWIN, NEITHER),
+        more,
+    )
     text = "\n\n".join(filter(None, tables))
     path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     print(text)

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
-from data.synthetic import SPLITS, degrade, render_sample
-from photos import list_images, read_photo, to_uint8, write_alpha, write_image
+from common.photos import list_images, read_photo, to_uint8, write_alpha, write_image
+from data.synthetic.dataset import SPLITS, degrade, render_sample
 
 HELD_OUT = 5  # every fifth file is for validation
 CUTOUT_SHARE = 0.3
@@ -34,8 +34,9 @@ def share(paths: Sequence[Path], split: str) -> list[Path]:
     return [path for place, path in enumerate(paths) if (place % HELD_OUT == 0) == (split == "val")]
 
 
-def compose(seed: int, split: str, index: int, size: int, backgrounds: Sequence[Path], cutouts: Sequence[Path]
-            ) -> tuple[np.ndarray, np.ndarray]:
+def compose(
+    seed: int, split: str, index: int, size: int, backgrounds: Sequence[Path], cutouts: Sequence[Path]
+) -> tuple[np.ndarray, np.ndarray]:
     """One image uint8 (S, S, 3) and its alpha float32 (S, S) in [0, 1]."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index, 7])
     if cutouts and rng.random() < CUTOUT_SHARE:
@@ -79,7 +80,7 @@ def backdrop(rng: Generator, path: Path, size: int) -> np.ndarray:
     photo = to_uint8(read_photo(path, shrink_to=2 * size).image)
     side = max(1, round(min(photo.shape[:2]) * rng.uniform(0.5, 1.0)))
     top, left = (int(rng.integers(0, extent - side + 1)) for extent in photo.shape[:2])
-    square = photo[top:top + side, left:left + side]
+    square = photo[top : top + side, left : left + side]
     shrinks = side > size
     square = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     if rng.random() < 0.5:
@@ -87,8 +88,9 @@ def backdrop(rng: Generator, path: Path, size: int) -> np.ndarray:
     return square.astype(np.float32) / 255
 
 
-def write(output: Path, split: str, count: int, size: int, seed: int, backgrounds: Sequence[Path],
-          cutouts: Sequence[Path]) -> None:
+def write(
+    output: Path, split: str, count: int, size: int, seed: int, backgrounds: Sequence[Path], cutouts: Sequence[Path]
+) -> None:
     for part in ("im", "gt"):
         (output / split / part).mkdir(parents=True, exist_ok=True)
     for index in tqdm(range(count), desc=split, unit="image"):
@@ -110,8 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     backgrounds = list_images(options.backgrounds)
     cutouts = list_images(options.cutouts) if options.cutouts else []
     if len(backgrounds) < HELD_OUT:
-        print(f"{options.backgrounds} holds {len(backgrounds)} photos: give {HELD_OUT} or more, so that some can be "
-              "held out.", file=sys.stderr)
+        print(
+            f"{options.backgrounds} holds {len(backgrounds)} photos: give {HELD_OUT} or more, so that some can be "
+            "held out.",
+            file=sys.stderr,
+        )
         return 2
     for split, count in (("train", options.train), ("val", options.val)):
         write(options.output, split, count, options.size, options.seed, backgrounds, cutouts)

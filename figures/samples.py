@@ -1,7 +1,7 @@
 """The README's pictures of mattes.
 
-    python -m figures.samples kinds      figures/kinds.png: what predict.py --kind makes of a photo and its exact matte
-    python -m figures.samples mattes     figures/demo_mattes.png: test_data/ beside what lies in test_results/
+python -m figures.samples kinds      figures/kinds.png: what predict.py --kind makes of a photo and its exact matte
+python -m figures.samples mattes     figures/demo_mattes.png: test_data/ beside what lies in test_results/
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-import photos
-import plots
-from photos import to_uint8
-from prediction.rendering import Style, read_background, render
+from common import photos, plots
+from common.photos import to_uint8
+from inference.rendering import Style, read_background, render
 from web.outputs import on_checkerboard
 
 FIGURES = Path(__file__).parent
@@ -31,8 +30,12 @@ def kinds(path: Path) -> None:
     lines = []
     for truth in sorted(EXACT.glob("synthetic_*.png")):
         photo, matte = photos.read_photo(PHOTOS / f"{truth.stem}.jpg"), photos.read_alpha(truth)
-        styles = (Style("alpha"), Style("cutout"), Style("foreground"),
-                  *(Style("composite", background=read_background(text)) for text in ("#2a9d8f", "blur")))
+        styles = (
+            Style("alpha"),
+            Style("cutout"),
+            Style("foreground"),
+            *(Style("composite", background=read_background(text)) for text in ("#2a9d8f", "blur")),
+        )
         lines.append([photo.image, *(rgb(render(photo, matte, style)) for style in styles)])
     plots.pictures(path, header, lines)
 
@@ -43,8 +46,10 @@ def mattes(path: Path) -> None:
     missing = [str(matte) for _, matte in done if not matte.exists()]
     if missing:
         sys.exit(f"{missing[0]} is not there: run predict.py first.")
-    lines = [[to_uint8(photos.read_photo(file).image) for file, _ in done],
-             [rgb(photos.read_alpha(matte)) for _, matte in done]]
+    lines = [
+        [to_uint8(photos.read_photo(file).image) for file, _ in done],
+        [rgb(photos.read_alpha(matte)) for _, matte in done],
+    ]
     plots.pictures(path, [file.stem for file, _ in done], lines)
 
 

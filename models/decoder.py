@@ -23,8 +23,12 @@ class Fuse(nn.Module):
         self.up = nn.Conv2d(deep_channels, channels, 1)
         self.lateral = nn.Conv2d(lateral_channels, channels, 1)
         self.mix = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, channels), nn.ReLU(True),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, channels))
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(GROUPS, channels),
+            nn.ReLU(True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(GROUPS, channels),
+        )
 
     def forward(self, deep: Tensor, lateral: Tensor) -> Tensor:
         # projecting before upsampling does the 1x1 convolution on a quarter of the pixels

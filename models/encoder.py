@@ -33,8 +33,15 @@ class Encoder(nn.Module):
     (N, channels[i], H / STRIDES[i], W / STRIDES[i]), in channels_last memory (no copy: Swin computes in NHWC).
     """
 
-    def __init__(self, backbone: str, *, in_channels: int = 3, pretrained: bool = False,
-                 weights_file: str | None = None, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        in_channels: int = 3,
+        pretrained: bool = False,
+        weights_file: str | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.swin = _create_swin(backbone, in_channels, pretrained, weights_file, drop_path)
         self.channels = tuple(self.swin.feature_info.channels())
@@ -52,11 +59,13 @@ class Encoder(nn.Module):
         self.swin.set_grad_checkpointing(enabled)
 
 
-def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file: str | None,
-                 drop_path: float) -> nn.Module:
+def _create_swin(
+    backbone: str, in_channels: int, pretrained: bool, weights_file: str | None, drop_path: float
+) -> nn.Module:
     """timm's feature extractor; always_partition and strict_img_size let one set of weights take any size."""
-    options = dict(features_only=True, in_chans=in_channels, drop_path_rate=drop_path,
-                   strict_img_size=False, always_partition=True)
+    options = dict(
+        features_only=True, in_chans=in_channels, drop_path_rate=drop_path, strict_img_size=False, always_partition=True
+    )
     if pretrained and not weights_file:
         weights_file = _download_weights(backbone)
     if not weights_file:
@@ -67,18 +76,23 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
         swin = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options)
     except (RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise PretrainedWeightsError(f"{weights_file} does not hold weights of {backbone} ({reason}): name a "
-                                     "file for this MODEL_IDX.") from error
+        raise PretrainedWeightsError(
+            f"{weights_file} does not hold weights of {backbone} ({reason}): name a file for this MODEL_IDX."
+        ) from error
     # for features_only timm loads what fits and leaves the rest random; only the downsampling has two namings
     wanted = [name.replace("layers_", "layers.") for name, _ in swin.named_parameters() if "downsample" not in name]
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise PretrainedWeightsError(f"{weights_file} lacks {len(missing)} weights of {backbone}, such as "
-                                     f"{missing[0]}: name a file for this MODEL_IDX.")
+        raise PretrainedWeightsError(
+            f"{weights_file} lacks {len(missing)} weights of {backbone}, such as "
+            f"{missing[0]}: name a file for this MODEL_IDX."
+        )
     surplus = [name for name in names.difference(wanted) if ".blocks." in name and name.endswith((".weight", ".bias"))]
     if surplus:  # a deeper one holds all that a shallower one wants
-        raise PretrainedWeightsError(f"{weights_file} holds {len(surplus)} weights that {backbone} has no place for, "
-                                     f"such as {min(surplus)}: name a file for this MODEL_IDX.")
+        raise PretrainedWeightsError(
+            f"{weights_file} holds {len(surplus)} weights that {backbone} has no place for, "
+            f"such as {min(surplus)}: name a file for this MODEL_IDX."
+        )
     return swin
 
 
@@ -97,7 +111,8 @@ def _download_weights(backbone: str) -> str:
             f"The ImageNet weights of {backbone} could not be downloaded ({type(error).__name__}): connect to the "
             "network once (they are kept in the cache), or give a local file with --backbone-weights FILE, or "
             "start from scratch with --no-pretrained (with --init-from only the teacher needs them: "
-            "--no-use-teacher leaves it out).") from error
+            "--no-use-teacher leaves it out)."
+        ) from error
 
 
 def _read_backbone_weights(path: str) -> dict:
@@ -106,17 +121,26 @@ def _read_backbone_weights(path: str) -> dict:
     if not os.path.isfile(path):
         raise PretrainedWeightsError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
     try:
-        state = (safetensors.torch.load_file(path) if path.endswith(".safetensors") else
-                 torch.load(path, map_location="cpu", weights_only=True))
+        state = (
+            safetensors.torch.load_file(path)
+            if path.endswith(".safetensors")
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # pickle, zip and safetensors each raise their own classes for a broken file
-        raise PretrainedWeightsError(f"{path} is not a readable weight file ({type(error).__name__}): download it "
-                                     "again, or convert it to .safetensors.") from error
+        raise PretrainedWeightsError(
+            f"{path} is not a readable weight file ({type(error).__name__}): download it "
+            "again, or convert it to .safetensors."
+        ) from error
     if isinstance(state, dict):
         state = state.get("model", state.get("state_dict", state))
     if isinstance(state, dict) and any(name.startswith(OWN_PREFIX) for name in state):
-        state = {name.removeprefix(OWN_PREFIX).replace("layers_", "layers."): value for name, value in state.items()
-                 if name.startswith(OWN_PREFIX)}
+        state = {
+            name.removeprefix(OWN_PREFIX).replace("layers_", "layers."): value
+            for name, value in state.items()
+            if name.startswith(OWN_PREFIX)
+        }
     if not isinstance(state, dict) or not state:  # for an empty one timm would ask the hub
-        raise PretrainedWeightsError(f"{path} holds no weights by name: name a .safetensors or .pth file of the "
-                                     "backbone.")
+        raise PretrainedWeightsError(
+            f"{path} holds no weights by name: name a .safetensors or .pth file of the backbone."
+        )
     return state

@@ -51,8 +51,9 @@ def pad(x: Tensor) -> Tensor:
 class MattingNetwork(nn.Module):
     """TSR-Matte; without a refiner it is TwinSwin-Matte. Parts are built by build_model and passed in."""
 
-    def __init__(self, *, student: Encoder, decoder: Decoder, refiner: Refiner | None, teacher: Encoder | None,
-                 image_size: int) -> None:
+    def __init__(
+        self, *, student: Encoder, decoder: Decoder, refiner: Refiner | None, teacher: Encoder | None, image_size: int
+    ) -> None:
         super().__init__()
         self.student = student
         self.decoder = decoder
@@ -60,8 +61,7 @@ class MattingNetwork(nn.Module):
         self.teacher = teacher
         self.image_size = image_size  # working size: the photo's long side as the student sees it
 
-    def forward(self, image: Tensor, alpha: Tensor | None = None, student_image: Tensor | None = None
-                ) -> MattingOutput:
+    def forward(self, image: Tensor, alpha: Tensor | None = None, student_image: Tensor | None = None) -> MattingOutput:
         """image (N, 3, H, W), true alpha (N, 1, H, W) in training, and the student's own, smaller view of the image.
 
         The student sees `student_image` where it is given (native-resolution training), the refiner always `image`.
@@ -71,8 +71,9 @@ class MattingNetwork(nn.Module):
         view = image if student_image is None else student_image
         truth = None if self.teacher is None or alpha is None else resize_alpha(alpha, view.shape[-2:])
         teaches = truth is not None and not self.teacher_is_frozen
-        logits, features = self.matte_features(self.teacher, truth) if teaches else self.matte_features(
-            self.student, view)
+        logits, features = (
+            self.matte_features(self.teacher, truth) if teaches else self.matte_features(self.student, view)
+        )
         coarse = resize_alpha(saturating_sigmoid(logits), image.shape[-2:])  # (N, 1, H, W)
         refined = coarse if self.refiner is None or teaches else self.refiner(image, coarse)
         targets = None if truth is None or teaches else self.teacher(pad(truth))

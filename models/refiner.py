@@ -61,8 +61,7 @@ class DilatedInception(nn.Module):
 
     def __init__(self, channels: int, branch_channels: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(channels, branch_channels, 3, padding=d, dilation=d) for d in DILATIONS)
+        self.branches = nn.ModuleList(nn.Conv2d(channels, branch_channels, 3, padding=d, dilation=d) for d in DILATIONS)
         self.mix = nn.Conv2d(len(DILATIONS) * branch_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,8 +84,16 @@ class Refiner(nn.Module):
     Input: image (N, 3, H, W) and coarse alpha (N, 1, H, W), both in [0, 1]. Output: refined alpha (N, 1, H, W).
     """
 
-    def __init__(self, channels: int = 32, branch_channels: int = 16, blocks: int = 3, *, use_attention: bool = True,
-                 use_colours: bool = True, smart_init: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int = 32,
+        branch_channels: int = 16,
+        blocks: int = 3,
+        *,
+        use_attention: bool = True,
+        use_colours: bool = True,
+        smart_init: bool = True,
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.use_attention = use_attention

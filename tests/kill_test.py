@@ -23,7 +23,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from checkpoint import MODEL_FILE, STATE_FILE, load_training_state
+from models.checkpoint import MODEL_FILE, STATE_FILE, load_training_state
 from tests.tiny import FLAGS
 from training.run_folder import CONFIG_FILE, LOG_FILE
 
@@ -40,13 +40,20 @@ def differences(first: Any, second: Any, where: str = "") -> list[str]:
     if isinstance(first, dict):
         if first.keys() != second.keys():
             return [f"{where} (names)"]
-        return [path for name in first if name not in WALL_TIME
-                for path in differences(first[name], second[name], f"{where}/{name}")]
+        return [
+            path
+            for name in first
+            if name not in WALL_TIME
+            for path in differences(first[name], second[name], f"{where}/{name}")
+        ]
     if isinstance(first, list | tuple):
         if len(first) != len(second):
             return [f"{where} (length)"]
-        return [path for i, (a, b) in enumerate(zip(first, second, strict=True))
-                for path in differences(a, b, f"{where}/{i}")]
+        return [
+            path
+            for i, (a, b) in enumerate(zip(first, second, strict=True))
+            for path in differences(a, b, f"{where}/{i}")
+        ]
     return [] if first == second else [where]
 
 

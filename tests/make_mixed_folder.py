@@ -25,11 +25,14 @@ from PIL import Image, ImageCms
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from photos import list_images, read_photo, to_uint8  # noqa: E402 - a script in tests/ finds the root by itself
+from common.photos import list_images, read_photo, to_uint8  # noqa: E402 - a script in tests/ finds the root by itself
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [ROOT.parent / "shared" / "data" / "photos" / "val" / "im", ROOT.parent / "shared" / "data" / "backgrounds",
-           ROOT / "test_data"]
+SOURCES = [
+    ROOT.parent / "shared" / "data" / "photos" / "val" / "im",
+    ROOT.parent / "shared" / "data" / "backgrounds",
+    ROOT / "test_data",
+]
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -95,6 +98,7 @@ GOOD: tuple[tuple[str, Callable[[np.ndarray], bytes]], ...] = (
 
 def png_of_claimed_size(width: int, height: int) -> bytes:
     """A few bytes that promise a picture of that size."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -114,13 +118,13 @@ def clip(image: np.ndarray) -> bytes:
 
 
 def half(data: bytes) -> bytes:
-    return data[:len(data) // 2]
+    return data[: len(data) // 2]
 
 
 def flipped(data: bytes) -> bytes:
     """With damage in the middle."""
     middle = len(data) // 2
-    return data[:middle] + bytes(255 - byte for byte in data[middle:middle + 64]) + data[middle + 64:]
+    return data[:middle] + bytes(255 - byte for byte in data[middle : middle + 64]) + data[middle + 64 :]
 
 
 # None: a folder of that name
@@ -148,8 +152,9 @@ BROKEN: tuple[tuple[str, Callable[[np.ndarray], bytes | None]], ...] = (
 )
 
 
-def make_mixed_folder(target: Path, sources: Sequence[Path], *, good: int = 180, broken: int = 20,
-                      long_side: int | None = None) -> list[Path]:
+def make_mixed_folder(
+    target: Path, sources: Sequence[Path], *, good: int = 180, broken: int = 20, long_side: int | None = None
+) -> list[Path]:
     """Fill `target`; returns the paths of the broken files. long_side: scale the photos down to that many pixels."""
     found = [path for source in sources if source.is_dir() for path in list_images(source)]
     if not found:

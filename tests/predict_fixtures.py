@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
-import loading
 import predict
-from models import build_model
+from inference import loading
+from models import build_model, checkpoint
 
 OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True)
 Run = Callable[..., int]
@@ -61,5 +60,8 @@ def save(path: Path, image: np.ndarray | None = None, **options: object) -> Path
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Path below the folder -> bytes, of every file but the manifest."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "manifest.json"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }

@@ -1,5 +1,7 @@
 """The comparison of variants: what it makes of runs, with numbers that can be checked by hand."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,6 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from checkpoint import MODEL_FILE
 from experiments import ablation
 from experiments.ablation import (
     NO_TEACHER,
@@ -22,6 +23,7 @@ from experiments.ablation import (
     steps_to_baseline,
     table,
 )
+from models.checkpoint import MODEL_FILE
 
 
 def make_run(output: Path, variant: str, seed: int, sads: list[float], coarse: float = 2.0, first: int = 1) -> None:
@@ -66,8 +68,9 @@ def test_steps_to_the_baseline_count_what_never_gets_there(runs: Path) -> None:
     assert "in none of 2 seeds" in steps_to_baseline(collect(runs), TWIN, NO_TEACHER)
 
 
-def test_the_start_is_told_where_runs_begin_from_a_checkpoint(runs: Path, tmp_path_factory: pytest.TempPathFactory
-                                                              ) -> None:
+def test_the_start_is_told_where_runs_begin_from_a_checkpoint(
+    runs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     assert start_table(collect(runs)) == ""
     output = tmp_path_factory.mktemp("start")
     for seed in (0, 1):
@@ -124,15 +127,17 @@ def test_finished_runs_are_not_run_again_and_started_ones_go_on(runs: Path, monk
 
 
 def test_models_are_measured_once_on_photos_without_the_edges_of_those_that_have_none(
-        runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert photos_table(runs) == ""
     measured = []
 
     def evaluate(command: list[str], **_) -> None:
         measured.append(command[command.index("--checkpoint") + 1])
-        rows = [{"image_sad": 3.0, "image_mse": 0.1, "edge_sad": 1.0, "edge_mse": 0.2, "edge_grad": 2.0,
-                 "edge_share": 0.1}, {"image_sad": 1.0, "image_mse": 0.3, "edge_share": 0.0, "edge_sad": 0.0,
-                                      "edge_mse": 0.0, "edge_grad": 0.0}]
+        rows = [
+            {"image_sad": 3.0, "image_mse": 0.1, "edge_sad": 1.0, "edge_mse": 0.2, "edge_grad": 2.0, "edge_share": 0.1},
+            {"image_sad": 1.0, "image_mse": 0.3, "edge_share": 0.0, "edge_sad": 0.0, "edge_mse": 0.0, "edge_grad": 0.0},
+        ]
         pd.DataFrame(rows).to_csv(command[command.index("--csv") + 1], index=False)
 
     monkeypatch.setattr(ablation.subprocess, "run", evaluate)

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 import app
-import photos
-from checkpoint import find_model, save_model
+from common import photos
+from inference.rendering import Style, render
 from matting import Mattes
 from models import build_model
-from prediction.rendering import Style, render
+from models.checkpoint import find_model, save_model
 from web import outputs
 from web.outputs import Studio, hex_color, on_checkerboard, shrunk
 
@@ -86,10 +86,12 @@ def test_a_photo_without_subject_is_told(studio: Studio, tmp_path: Path) -> None
     assert not studio.cut(tmp_path / "sky.png").has_subject
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"hello", "is no photo"), (b"", "is empty"),
-                                                 (b"\xff\xd8\xff\xe0 cut short", "notes.jpg")])
-def test_a_bad_file_gives_one_sentence_without_its_folder(studio: Studio, tmp_path: Path, content: bytes,
-                                                          reason: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"hello", "is no photo"), (b"", "is empty"), (b"\xff\xd8\xff\xe0 cut short", "notes.jpg")]
+)
+def test_a_bad_file_gives_one_sentence_without_its_folder(
+    studio: Studio, tmp_path: Path, content: bytes, reason: str
+) -> None:
     path = tmp_path / "notes.jpg"
     path.write_bytes(content)
     with pytest.raises(photos.PhotoError) as raised:
@@ -101,8 +103,9 @@ def test_a_bad_file_gives_one_sentence_without_its_folder(studio: Studio, tmp_pa
     assert "\n" not in sentence
 
 
-def test_a_photo_over_the_limit_is_refused_before_it_is_decoded(studio: Studio, tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_over_the_limit_is_refused_before_it_is_decoded(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
     monkeypatch.setattr(photos, "read_photo", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(photos.PhotoError, match=r"wide.png has 0.0 megapixels, more than the 0.01 that"):
@@ -189,8 +192,10 @@ def test_previews_are_small_and_show_what_is_transparent() -> None:
     assert set(np.unique(shown[45:])) == set(outputs.CHECK_GREYS)
 
 
-@pytest.mark.parametrize(("text", "color"), [("#2a9d8f", "#2a9d8f"), ("rgba(42.4, 157, 143, 1)", "#2a9d8f"),
-                                             ("rgb(255.9 0 16)", "#ff0010"), ("blur", "blur")])
+@pytest.mark.parametrize(
+    ("text", "color"),
+    [("#2a9d8f", "#2a9d8f"), ("rgba(42.4, 157, 143, 1)", "#2a9d8f"), ("rgb(255.9 0 16)", "#ff0010"), ("blur", "blur")],
+)
 def test_colors_as_browsers_write_them(text: str, color: str) -> None:
     assert hex_color(text) == color
 
@@ -251,8 +256,9 @@ class TestPage:
         assert THEME._stylesheets == []
         assert not [text for text in (CSS, HEAD, *THEME._font_css) if "http" in text or "url(" in text]
 
-    def test_the_page_lives_on_whatever_happens_to_a_photo(self, page, photo: Path,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_page_lives_on_whatever_happens_to_a_photo(
+        self, page, photo: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         good = page.show(None, photo)
         monkeypatch.setattr(page.studio, "predictor", lambda image: 1 / 0)
         bad = page.show(good[page.cut], photo)

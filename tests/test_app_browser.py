@@ -26,8 +26,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from checkpoint import MODEL_FILE, save_model
 from models import build_model
+from models.checkpoint import MODEL_FILE, save_model
 
 pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make test-app installs it")
@@ -40,8 +40,15 @@ ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "test_data" / "cat.jpg"
 SECOND_PHOTO = ROOT / "test_data" / "coffee.jpg"
 PATIENCE = 60_000  # ms
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 # Read by every Python at its start: writes down whom the process asks for an address and whom it connects to.
 WITNESS = """
 import os, sys
@@ -73,12 +80,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder), "TMPDIR": str(folder / "temporary"),
-                   "TSR_WITNESS": str(folder / "witness.txt")}
-    command = [sys.executable, "app.py", "--checkpoint", str(checkpoint), "--port", str(port), "--device", "cpu",
-               "--max-pixels", "1000000", "--max-upload", "1"]
-    with open(folder / "log.txt", "w") as log, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log,
-                                                                stderr=subprocess.STDOUT) as process:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(folder),
+        "TMPDIR": str(folder / "temporary"),
+        "TSR_WITNESS": str(folder / "witness.txt"),
+    }
+    command = [
+        sys.executable,
+        "app.py",
+        "--checkpoint",
+        str(checkpoint),
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+        "--max-pixels",
+        "1000000",
+        "--max-upload",
+        "1",
+    ]
+    with (
+        open(folder / "log.txt", "w") as log,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             wait_for(lambda: process.poll() is not None or "page is at" in (folder / "log.txt").read_text(), 180)
             assert process.poll() is None, (folder / "log.txt").read_text()
@@ -95,7 +121,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sync_api.Brows
     with sync_api.sync_playwright() as playwright:
         profile = tmp_path_factory.mktemp("profile")
         context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=CHROMIUM, headless=True, args=FLAGS, viewport=dict(width=1280, height=800))
+            profile, executable_path=CHROMIUM, headless=True, args=FLAGS, viewport=dict(width=1280, height=800)
+        )
         context.hosts = set()
         context.on("request", lambda request: context.hosts.add(urlsplit(request.url)[:2]))
         yield context
@@ -179,8 +206,20 @@ def test_upload_matte_and_downloads_equal_predict(visit, server: Server, screens
     screenshot(page, "4_cutout")
     cutout, alpha = (download(page, button, tmp_path) for button in ("save-cutout", "save-alpha"))
     assert (cutout.name, alpha.name) == ("cat_cutout.png", "cat_alpha.png")
-    command = [sys.executable, "predict.py", "--checkpoint", str(server.checkpoint), "--input", str(PHOTO), "--output",
-               str(tmp_path / "predicted"), "--kind", "cutout", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "predict.py",
+        "--checkpoint",
+        str(server.checkpoint),
+        "--input",
+        str(PHOTO),
+        "--output",
+        str(tmp_path / "predicted"),
+        "--kind",
+        "cutout",
+        "--device",
+        "cpu",
+    ]
     subprocess.run(command, cwd=ROOT, env=server.environment, check=True, capture_output=True)
     assert cutout.read_bytes() == (tmp_path / "predicted" / "cat.png").read_bytes()
     assert np.array_equal(np.array(Image.open(alpha)), np.array(Image.open(cutout))[..., 3])
@@ -196,8 +235,11 @@ def composite_after(page: sync_api.Page, action: Callable[[], None], folder: Pat
     picture = page.locator("#composite img")
     before = picture.first.get_attribute("src") if picture.count() else None
     action()
-    page.wait_for_function("before => { const image = document.querySelector('#composite img');"
-                           " return image && image.getAttribute('src') !== before; }", arg=before)
+    page.wait_for_function(
+        "before => { const image = document.querySelector('#composite img');"
+        " return image && image.getAttribute('src') !== before; }",
+        arg=before,
+    )
     return np.array(Image.open(download(page, "save-composite", folder)))
 
 

@@ -20,8 +20,9 @@ def test_maps_have_the_channels_and_strides_that_the_figure_names(tiny):
     parts = architecture.parts_of(tiny)
     assert [stage.detail for stage in parts.encoder] == ["2 blocks", "2 blocks", "6 blocks", "2 blocks"]
     features = tiny.student(torch.empty(1, 3, 64, 96, device="meta"))
-    assert [tuple(f.shape[1:]) for f in features] == [(s.channels, 64 // s.stride, 96 // s.stride)
-                                                     for s in parts.encoder]
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (s.channels, 64 // s.stride, 96 // s.stride) for s in parts.encoder
+    ]
     x = features[3]
     for stage, lateral in zip(parts.decoder, features[2::-1], strict=True):
         x = getattr(tiny.decoder, stage.name)(x, lateral)

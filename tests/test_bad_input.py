@@ -15,9 +15,9 @@ import pytest
 from make_mixed_folder import BROKEN, GOOD, ROOT, encoded, half, make_mixed_folder, png_of_claimed_size
 from predict_fixtures import contents, picture, save
 
-import photos
 import predict
-from photos import read_alpha
+from common import photos
+from common.photos import read_alpha
 
 run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
 
@@ -25,6 +25,7 @@ run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest fi
 @pytest.fixture
 def failure(run, tmp_path, capsys) -> Callable[..., str]:
     """Matte a folder in which only `name` cannot be done; returns what stderr says of it."""
+
     def call(name: str, *flags: object) -> str:
         for good in ("a.jpg", "z.jpg"):  # one before and one after it
             save(tmp_path / "in" / good)
@@ -42,15 +43,19 @@ def failure(run, tmp_path, capsys) -> Callable[..., str]:
     return call
 
 
-@pytest.mark.parametrize(("name", "data", "reason"), [
-    ("truncated.jpg", half(encoded(picture(), "JPEG")), "truncated"),
-    ("truncated.png", half(encoded(picture(), "PNG")), "truncated"),
-    ("empty.jpg", b"", "0 bytes"),
-    ("text.jpg", b"Dear Sir, enclosed\n", "no photo"),
-    ("bomb.png", png_of_claimed_size(50_000, 50_000), "limit of 200000000"),
-    ("empty.mp4", b"", "0 bytes"),
-    ("text.mkv", b"Dear Sir, enclosed\n", "as a video"),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("truncated.jpg", half(encoded(picture(), "JPEG")), "truncated"),
+        ("truncated.png", half(encoded(picture(), "PNG")), "truncated"),
+        ("empty.jpg", b"", "0 bytes"),
+        ("text.jpg", b"Dear Sir, enclosed\n", "no photo"),
+        ("bomb.png", png_of_claimed_size(50_000, 50_000), "limit of 200000000"),
+        ("empty.mp4", b"", "0 bytes"),
+        ("text.mkv", b"Dear Sir, enclosed\n", "as a video"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_a_broken_file_is_named(failure, tmp_path, name, data, reason):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(data)

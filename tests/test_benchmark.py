@@ -1,5 +1,7 @@
 """benchmarks/training.py on a network of a few thousand weights: what a row holds, and what it costs the others."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 import benchmark
-from benchmarks import training
+from experiments import benchmark_training as training
 from tests.tiny import build_tiny
 
 FLAGS = ("--train", "--sizes", "32", "--variants", "tiny", "--repeats", "1", "--device", "cpu", "--options")
@@ -42,15 +44,17 @@ def test_peak_is_read_before_other_measurements_begin_theirs(tmp_path: Path, mon
     assert rows_of(tmp_path, "no-teacher")[0]["peak"] == 5
 
 
-def test_a_compiled_step_is_not_divided_into_parts_that_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-                                                               ) -> None:
+def test_a_compiled_step_is_not_divided_into_parts_that_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("training.trainer.torch.compile", lambda model: model)
     plain, compiled = rows_of(tmp_path, "teacher", "compile")
     assert plain["shares"].keys() > {"decoder", "data"} and compiled["shares"] == {} and compiled["seconds"] > 0
 
 
-def test_a_row_without_memory_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                capsys: pytest.CaptureFixture) -> None:
+def test_a_row_without_memory_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     measure_step = training.measure_step
 
     def measure_small(config, *arguments):
@@ -65,8 +69,9 @@ def test_a_row_without_memory_leaves_the_others(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_fed_steps_show_a_loader_that_starves_them(workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                   capsys: pytest.CaptureFixture) -> None:
+def test_fed_steps_show_a_loader_that_starves_them(
+    workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     (row,) = rows_of(tmp_path, "no-teacher", "--dataset", "synthetic", "--steps", "2", "--num-workers", workers)
     assert row["fed"]["steps"] == 2 and row["fed"]["workers"] == int(workers)
     assert row["fed"]["seconds"] > 0 and 0 < row["fed"]["waiting_share"] < 1

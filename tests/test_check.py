@@ -1,5 +1,7 @@
 """data.check: each planted fault is found and named, a clean set has none."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path
@@ -8,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from common.photos import write_alpha, write_image
 from data.check import as_json, check_dataset, main, quick_check
 from data.faults import SEVERITY
 from data.pairs import read_pair
-from data.synthetic import write_folder
-from photos import write_alpha, write_image
+from data.synthetic.dataset import write_folder
 
 COPY = 100  # added to a pair's number for a copy of it
 

@@ -1,5 +1,7 @@
 """What is saved rebuilds itself; what strangers send loads safely or is refused in a sentence."""
 
+from __future__ import annotations
+
 import json
 import pickle
 import socket
@@ -9,7 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from checkpoint import (
+from models import build_model
+from models.checkpoint import (
     CheckpointError,
     find_model,
     load_model,
@@ -19,10 +22,10 @@ from checkpoint import (
     save_model,
     save_training_state,
 )
-from models import build_model
 
-OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True, refiner_channels=32,
-               refiner_blocks=3)
+OPTIONS = dict(
+    backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True, refiner_channels=32, refiner_blocks=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def test_strangers_are_refused_in_a_sentence_that_names_the_file(saved, tmp_path
     state = safetensors.torch.load_file(path)
     (tmp_path / "pickle.safetensors").write_bytes(pickle.dumps(Bomb()))
     torch.save({"model": Bomb()}, tmp_path / "torch.pt")
-    (tmp_path / "truncated.safetensors").write_bytes(data[:len(data) // 2])
+    (tmp_path / "truncated.safetensors").write_bytes(data[: len(data) // 2])
     (tmp_path / "empty.safetensors").write_bytes(b"")
     safetensors.torch.save_file(state, tmp_path / "no_metadata.safetensors")
     wrong = metadata | {"model": json.dumps(OPTIONS | {"backbone": "swin_base_patch4_window12_384"})}
@@ -87,20 +90,25 @@ def test_strangers_are_refused_in_a_sentence_that_names_the_file(saved, tmp_path
         assert file.name in str(refusal.value) and str(refusal.value).endswith(".") and "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("changed", "reason"), [
-    ({"model": OPTIONS | {"backbone": "hf-hub:a/b"}}, "'hf-hub:a/b' is not the name of a Swin"),
-    ({"model": OPTIONS | {"backbone": 7}}, "7 is not the name of a Swin"),
-    ({"model": OPTIONS | {"backbone": "swin_unheard_of"}}, "Unknown model"),
-    ({"model": {"image_size": 64}}, "broken metadata ('backbone')"),
-    ({"model": ["swin"]}, "model holds ['swin']"),
-    ({"config": "seed 1"}, "config holds 'seed 1'"),
-    ({"model": OPTIONS | {"image_size": "64"}}, "image_size is '64'"),
-    ({"model": OPTIONS | {"refiner_channels": 1.5}}, "does not fit the variant"),
-    ({"model": OPTIONS | {"pretrained": True}}, "multiple values for keyword argument 'pretrained'"),
-    ({"model": OPTIONS | {"backbone_weights": "x.pth"}}, "multiple values for keyword argument 'backbone_weights'"),
-], ids=lambda value: None if isinstance(value, dict) else value)
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"model": OPTIONS | {"backbone": "hf-hub:a/b"}}, "'hf-hub:a/b' is not the name of a Swin"),
+        ({"model": OPTIONS | {"backbone": 7}}, "7 is not the name of a Swin"),
+        ({"model": OPTIONS | {"backbone": "swin_unheard_of"}}, "Unknown model"),
+        ({"model": {"image_size": 64}}, "broken metadata ('backbone')"),
+        ({"model": ["swin"]}, "model holds ['swin']"),
+        ({"config": "seed 1"}, "config holds 'seed 1'"),
+        ({"model": OPTIONS | {"image_size": "64"}}, "image_size is '64'"),
+        ({"model": OPTIONS | {"refiner_channels": 1.5}}, "does not fit the variant"),
+        ({"model": OPTIONS | {"pretrained": True}}, "multiple values for keyword argument 'pretrained'"),
+        ({"model": OPTIONS | {"backbone_weights": "x.pth"}}, "multiple values for keyword argument 'backbone_weights'"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value,
+)
 def test_metadata_of_strangers_is_not_believed(saved, tmp_path, monkeypatch, changed, reason):
     """Nor does it make timm ask the network or read another file."""
+
     def connect(*_):
         raise SystemExit("a checkpoint asked the network")
 

@@ -1,14 +1,16 @@
 """The ablation's set: exact, repeatable, and with nothing of training in its validation."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.photos import read_photo, write_image
 from data.check import quick_check
 from data.pairs import find_pairs
 from experiments.composites import compose, main, placed_cutout, share
-from photos import read_photo, write_image
 
 SIZE = 48
 
@@ -55,8 +57,20 @@ def test_a_cutout_is_placed_with_its_own_colour(tmp_path: Path) -> None:
 
 def test_the_folder_is_a_set_that_the_doctor_passes(sources: tuple[Path, Path], tmp_path: Path) -> None:
     backgrounds, cutouts = sources
-    flags = ["--backgrounds", str(backgrounds), "--cutouts", str(cutouts), "--output", str(tmp_path), "--size",
-             str(SIZE), "--train", "6", "--val", "3"]
+    flags = [
+        "--backgrounds",
+        str(backgrounds),
+        "--cutouts",
+        str(cutouts),
+        "--output",
+        str(tmp_path),
+        "--size",
+        str(SIZE),
+        "--train",
+        "6",
+        "--val",
+        "3",
+    ]
     assert main(flags) == 0
     assert not quick_check(tmp_path)
     assert (len(find_pairs(tmp_path / "train")), len(find_pairs(tmp_path / "val"))) == (6, 3)

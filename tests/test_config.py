@@ -1,5 +1,7 @@
 """config.py, and what train.py says before it starts."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 from pathlib import Path
@@ -45,12 +47,31 @@ def test_a_recipe_holds_but_for_the_flags_beside_it(name: str) -> None:
     assert config != parse("--epochs", "3")
 
 
-@pytest.mark.parametrize("setting", [
-    {"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"model_idx": 9}, {"image_size": 16}, {"amp": "half"},
-    {"lr_schedule": "poly"}, {"ema_decay": 1.0}, {"drop_path": 1.0}, {"num_workers": -2}, {"refiner_channels": 24},
-    {"foregrounds": "there"}, {"gradient_clip": -1.0}, {"max_hours": -1.0}, {"weight_l1": -0.5}, {"max_bad_steps": 0},
-    {"seed": -1}, {"encoder_lr_scale": -0.1}, {"refiner_lr_scale": 0.0},
-], ids=str)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"learning_rate": 0.0},
+        {"model_idx": 9},
+        {"image_size": 16},
+        {"amp": "half"},
+        {"lr_schedule": "poly"},
+        {"ema_decay": 1.0},
+        {"drop_path": 1.0},
+        {"num_workers": -2},
+        {"refiner_channels": 24},
+        {"foregrounds": "there"},
+        {"gradient_clip": -1.0},
+        {"max_hours": -1.0},
+        {"weight_l1": -0.5},
+        {"max_bad_steps": 0},
+        {"seed": -1},
+        {"encoder_lr_scale": -0.1},
+        {"refiner_lr_scale": 0.0},
+    ],
+    ids=str,
+)
 def test_impossible_values_are_named(setting: dict) -> None:
     with pytest.raises(ConfigError) as error:
         Config(**setting)
@@ -65,8 +86,15 @@ def test_stored_config_returns_as_it_was() -> None:
     assert config_from_dict({"max_hours": 2}, "config.json").max_hours == 2
 
 
-@pytest.mark.parametrize("values, part", [({"moon": 1}, "moon"), ({"epochs": "5"}, "epochs = '5'"),
-                                          ({"epochs": True}, "epochs = True"), ({"epochs": 0}, "epochs is 0")])
+@pytest.mark.parametrize(
+    "values, part",
+    [
+        ({"moon": 1}, "moon"),
+        ({"epochs": "5"}, "epochs = '5'"),
+        ({"epochs": True}, "epochs = True"),
+        ({"epochs": 0}, "epochs is 0"),
+    ],
+)
 def test_stored_config_that_cannot_work(values: dict, part: str) -> None:
     with pytest.raises(ConfigError, match=part):
         config_from_dict(values, "config.json")
@@ -77,19 +105,23 @@ def test_derived_values() -> None:
     assert Config().method == "TSR-Matte" and Config(use_refiner=False).method == "TwinSwin-Matte"
 
 
-@pytest.mark.parametrize("flags, part", [
-    (["--epochs", "0"], "epochs is 0"),
-    (["--dataset", "no/such/folder"], "is not there"),
-    (["--device", "warp"], "choose another with --device"),
-    (["--amp", "fp16"], "fp16 does not work on a CPU"),
-    (["--init-from", "missing.safetensors"], "or its run folder, with --init-from"),
-    (["--init-from", "."], "best.safetensors does not exist"),
-    (["--output", "/dev/null/runs"], "cannot be made"),
-    (["--foregrounds", "a", "--backgrounds", "b"], "a cannot be listed"),
-    (["--resume"], "holds no run"),
-])
-def test_bad_settings_are_one_sentence(flags: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                       capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "flags, part",
+    [
+        (["--epochs", "0"], "epochs is 0"),
+        (["--dataset", "no/such/folder"], "is not there"),
+        (["--device", "warp"], "choose another with --device"),
+        (["--amp", "fp16"], "fp16 does not work on a CPU"),
+        (["--init-from", "missing.safetensors"], "or its run folder, with --init-from"),
+        (["--init-from", "."], "best.safetensors does not exist"),
+        (["--output", "/dev/null/runs"], "cannot be made"),
+        (["--foregrounds", "a", "--backgrounds", "b"], "a cannot be listed"),
+        (["--resume"], "holds no run"),
+    ],
+)
+def test_bad_settings_are_one_sentence(
+    flags: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(train, "build_model", build_tiny)
     monkeypatch.chdir(tmp_path)
     assert train.main([*FLAGS, "--output", str(tmp_path / "runs"), *flags]) == 2
@@ -97,22 +129,39 @@ def test_bad_settings_are_one_sentence(flags: list[str], part: str, tmp_path: Pa
     assert part in error and error.count("\n") == 1 and not (tmp_path / "runs").exists()
 
 
-def test_tensorboard_is_asked_for_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                          capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("training.run_report.importlib.util.find_spec", lambda name: None)
+def test_tensorboard_is_asked_for_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("training.report.importlib.util.find_spec", lambda name: None)
     assert train.main([*FLAGS, "--output", str(tmp_path / "runs"), "--tensorboard"]) == 2
     assert "pip install tensorboard" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
-def test_a_faulty_folder_is_found_before_the_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                         capsys: pytest.CaptureFixture) -> None:
+def test_a_faulty_folder_is_found_before_the_first_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(train, "build_model", build_tiny)
     for split in ("train", "val"):
         for folder, shape in (("im", (40, 50, 3)), ("gt", (40, 50))):
             (tmp_path / split / folder).mkdir(parents=True)
             cv2.imwrite(str(tmp_path / split / folder / "cat.png"), np.full(shape, 128, np.uint8))
-    flags = ["--no-pretrained", "--image-size", "32", "--batch-size", "1", "--device", "cpu", "--num-workers", "0",
-             "--epochs", "1", "--dataset", str(tmp_path), "--output", str(tmp_path / "runs")]
+    flags = [
+        "--no-pretrained",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "1",
+        "--device",
+        "cpu",
+        "--num-workers",
+        "0",
+        "--epochs",
+        "1",
+        "--dataset",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "runs"),
+    ]
     cv2.imwrite(str(tmp_path / "train" / "gt" / "cat.png"), np.zeros((10, 10), np.uint8))
     assert train.main(flags) == 2
     assert "cat.png" in capsys.readouterr().err and not (tmp_path / "runs").exists()

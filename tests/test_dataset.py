@@ -1,5 +1,7 @@
 """data.dataset and data.pairs: pairing, alignment, composites, broken files."""
 
+from __future__ import annotations
+
 import unicodedata
 import warnings
 from pathlib import Path
@@ -10,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from common.photos import read_alpha, write_alpha, write_image
 from data import pairs
 from data.dataset import CompositeDataset, MixedDataset, PhotoDataset, PhotoValidation
 from data.pairs import find_pairs, read_alpha_levels, read_reduced_pair
 from data.transforms import Augmentation
-from photos import read_alpha, write_alpha, write_image
 from tests.test_transforms import STILL, centroid, disc
 
 
@@ -121,8 +123,9 @@ def test_alpha_levels_are_read_alpha_rounded(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "whole"), [("L", True), ("RGB", False), ("I;16", False)])
-def test_a_png_is_read_to_its_end_only_where_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str,
-                                                       whole: bool) -> None:
+def test_a_png_is_read_to_its_end_only_where_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, whole: bool
+) -> None:
     """Else read_alpha reads it all again."""
     Image.new(mode, (60, 40)).save(tmp_path / "a.png")
     opened, read = Path.open, []

@@ -1,5 +1,7 @@
 """dis_metrics.py: what PySODMetrics is given, and how the figures of images become those of a set."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

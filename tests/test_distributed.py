@@ -1,5 +1,7 @@
 """torchrun with two gloo processes on the CPU: train.py with a network of a few thousand weights."""
 
+from __future__ import annotations
+
 import os
 import signal
 import socket
@@ -11,23 +13,38 @@ from pathlib import Path
 import pytest
 import torch
 
-import distributed
 import train
-from checkpoint import load_training_state
+from common import distributed
+from models.checkpoint import load_training_state
 from tests.kill_test import read_log
 from tests.tiny import FLAGS, build_tiny
 from training import run_report
 from training.run_folder import find_run
 
 # Adam turns a gradient that is rounding alone into a whole step: at a small rate such steps stay below the limit
-FEW = ("--train-samples", "43", "--val-samples", "3", "--amp", "off", "--weight-alignment", "0.1",
-       "--learning-rate", "2e-5")
+FEW = (
+    "--train-samples",
+    "43",
+    "--val-samples",
+    "3",
+    "--amp",
+    "off",
+    "--weight-alignment",
+    "0.1",
+    "--learning-rate",
+    "2e-5",
+)
 
 
 def launch(*flags: str, processes: int = 2) -> subprocess.Popen:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.Popen([*torchrun, "-m", "tests.tiny", *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [*torchrun, "-m", "tests.tiny", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def fit_alone(output: Path, *flags: str, code: int = 0) -> Path:
@@ -35,8 +52,9 @@ def fit_alone(output: Path, *flags: str, code: int = 0) -> Path:
     return find_run(str(output), "")
 
 
-def test_two_processes_are_one_with_the_same_global_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                          capsys: pytest.CaptureFixture) -> None:
+def test_two_processes_are_one_with_the_same_global_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(train, "build_model", build_tiny)
     for name in ("curves", "preview"):
         monkeypatch.setattr(run_report.plots, name, lambda *_: None)
@@ -58,7 +76,8 @@ def test_two_processes_are_one_with_the_same_global_batch(tmp_path: Path, monkey
         assert distance < 1e-5, f"largest difference of the {part}'s weights after 10 steps: {distance:.1e}"
     before, after = zip(*(read_log(folder) for folder in (single, two)), strict=True)
     assert before[0]["epoch"] == "0" and all(  # the same weights, photos shared over the ranks: the same totals
-        before[0][name] == before[1][name] for name in before[0] if name.startswith("val_"))
+        before[0][name] == before[1][name] for name in before[0] if name.startswith("val_")
+    )
     assert float(after[0]["loss"]) == pytest.approx(float(after[1]["loss"]), rel=1e-4)
 
     # another number of processes takes over at the epoch's end
@@ -92,11 +111,18 @@ def test_a_rank_that_dies_ends_the_job_within_a_minute(tmp_path: Path) -> None:
     assert "go on with --resume" in printed
 
 
-@pytest.mark.parametrize(("patience", "environment", "minutes"), [
-    ((), None, 30), ((distributed.LONG_PATIENCE_MINUTES,), None, 7 * 24 * 60),
-    ((), "0.5", 0.5), ((distributed.LONG_PATIENCE_MINUTES,), "0.5", 0.5)])
-def test_a_rank_waits_as_long_as_is_asked_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, patience: tuple,
-                                                                    environment: str | None, minutes: float) -> None:
+@pytest.mark.parametrize(
+    ("patience", "environment", "minutes"),
+    [
+        ((), None, 30),
+        ((distributed.LONG_PATIENCE_MINUTES,), None, 7 * 24 * 60),
+        ((), "0.5", 0.5),
+        ((distributed.LONG_PATIENCE_MINUTES,), "0.5", 0.5),
+    ],
+)
+def test_a_rank_waits_as_long_as_is_asked_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, patience: tuple, environment: str | None, minutes: float
+) -> None:
     asked = {}
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **options: asked.update(options))
@@ -131,8 +157,16 @@ def test_long_patience_is_none_with_the_dead() -> None:
         port = str(probe.getsockname()[1])
     alone = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     alone.pop(distributed.TIMEOUT_MINUTES, None)
-    ranks = [subprocess.Popen([sys.executable, "-c", PATIENT], env={**alone, "RANK": str(rank)}, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", PATIENT],
+            env={**alone, "RANK": str(rank)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(2)
+    ]
     printed = [rank.communicate(timeout=240)[0] for rank in ranks]
     assert all("together" in text for text in printed) and "noticed" in printed[0], printed
     assert [rank.returncode for rank in ranks] == [7, -signal.SIGKILL]

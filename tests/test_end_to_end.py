@@ -1,5 +1,7 @@
 """The real scripts with the real network: train, resume, predict; and the network can learn four photos by heart."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,18 +11,31 @@ import torch
 from PIL import Image
 
 import benchmark
-import plots
 import predict
 import train
-from benchmarks import prediction
+from common import plots
 from config import Config
-from data.synthetic import SyntheticDataset, write_folder
+from data.synthetic.dataset import SyntheticDataset, write_folder
+from experiments import benchmark_prediction as prediction
 from models import build_model
 from tests.tiny import build_tiny
 from training.trainer import Trainer
 
-SMALL = ["--no-pretrained", "--image-size", "64", "--batch-size", "2", "--val-samples", "2", "--train-samples", "4",
-         "--num-workers", "0", "--device", "cpu"]
+SMALL = [
+    "--no-pretrained",
+    "--image-size",
+    "64",
+    "--batch-size",
+    "2",
+    "--val-samples",
+    "2",
+    "--train-samples",
+    "4",
+    "--num-workers",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 def test_train_resume_predict_round_trip(tmp_path, capsys):
@@ -29,14 +44,33 @@ def test_train_resume_predict_round_trip(tmp_path, capsys):
     assert train.main(["--resume", "--epochs", "3", *runs]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert {path.name for path in run.iterdir()} >= {
-        "config.json", "training_log.csv", "curves.png", "preview.png", "last.pt", "best.safetensors"}
+        "config.json",
+        "training_log.csv",
+        "curves.png",
+        "preview.png",
+        "last.pt",
+        "best.safetensors",
+    }
     log = pd.read_csv(run / "training_log.csv")
     assert log["epoch"].tolist() == [1, 2, 3]
     assert {"loss", "coarse_bce", "refined_gradient", "val_coarse_edge_sad", "val_refined_image_grad"} <= set(log)
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8))
     photo.save(tmp_path / "photo.png")
-    assert predict.main(["--input", str(tmp_path / "photo.png"), "--output", str(tmp_path / "out"), "--checkpoint",
-                         str(run), "--device", "cpu"]) == 0
+    assert (
+        predict.main(
+            [
+                "--input",
+                str(tmp_path / "photo.png"),
+                "--output",
+                str(tmp_path / "out"),
+                "--checkpoint",
+                str(run),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     matte = Image.open(tmp_path / "out" / "photo.png")
     assert matte.size == (70, 40) and matte.mode == "L"
     assert "TSR-Matte SwinTiny" in capsys.readouterr().out
@@ -45,14 +79,26 @@ def test_train_resume_predict_round_trip(tmp_path, capsys):
 def test_overfitting_four_photos_lowers_sad_tenfold():
     """Training code that cannot do this cannot learn anything."""
     torch.manual_seed(0)
-    config = Config(pretrained=False, image_size=64, batch_size=4, max_student_downscale=1, use_teacher=False,
-                    learning_rate=1e-3, lr_schedule="constant", epochs=1, ema_decay=0.0)
+    config = Config(
+        pretrained=False,
+        image_size=64,
+        batch_size=4,
+        max_student_downscale=1,
+        use_teacher=False,
+        learning_rate=1e-3,
+        lr_schedule="constant",
+        epochs=1,
+        ema_decay=0.0,
+    )
     model = build_model(**config.model_options)
     trainer = Trainer(model, config, torch.device("cpu"), torch.float32, batches_per_epoch=10**6)
     dataset = SyntheticDataset(samples=4, size=64, seed=5)
     items = [dataset[(0, index)] for index in range(4)]
-    batch = {"image": torch.stack([item["image"] for item in items]),
-             "alpha": torch.stack([item["alpha"] for item in items]), "name": [item["name"] for item in items]}
+    batch = {
+        "image": torch.stack([item["image"] for item in items]),
+        "alpha": torch.stack([item["alpha"] for item in items]),
+        "name": [item["name"] for item in items],
+    }
 
     def sad() -> float:
         model.eval()
@@ -74,10 +120,15 @@ def test_overfitting_four_photos_lowers_sad_tenfold():
 def test_pictures_are_made_of_anything(tmp_path):
     """Odd sizes, one row, no rows: a report must never end a run."""
     rng = np.random.default_rng(0)
-    rows = [{"name": str(size), "image": rng.integers(0, 256, (*size, 3), dtype=np.uint8),
-             "true": rng.random(size, dtype=np.float32),
-             "mattes": {"coarse": rng.random(size, dtype=np.float32), "refined": rng.random(size, dtype=np.float32)}}
-            for size in ((40, 90), (1, 1), (700, 33))]
+    rows = [
+        {
+            "name": str(size),
+            "image": rng.integers(0, 256, (*size, 3), dtype=np.uint8),
+            "true": rng.random(size, dtype=np.float32),
+            "mattes": {"coarse": rng.random(size, dtype=np.float32), "refined": rng.random(size, dtype=np.float32)},
+        }
+        for size in ((40, 90), (1, 1), (700, 33))
+    ]
     for draw in (plots.preview, plots.comparison):
         draw(tmp_path / "picture.png", rows)
         assert Image.open(tmp_path / "picture.png").size[0] > 4 * 300
@@ -93,13 +144,46 @@ def test_pictures_are_made_of_anything(tmp_path):
 
 def test_benchmark_measures_every_part(tmp_path, capsys):
     json_file = tmp_path / "rows.json"
-    assert benchmark.main(["--sizes", "64", "--working-size", "64", "--variants", "tiny", "--repeats", "1", "--device",
-                           "cpu", "--json", str(json_file)]) == 0
+    assert (
+        benchmark.main(
+            [
+                "--sizes",
+                "64",
+                "--working-size",
+                "64",
+                "--variants",
+                "tiny",
+                "--repeats",
+                "1",
+                "--device",
+                "cpu",
+                "--json",
+                str(json_file),
+            ]
+        )
+        == 0
+    )
     rows = pd.read_json(json_file)
     assert rows["photo"].tolist() == ["portrait", "worst"]
     assert (rows[["encoder_seconds", "decoder_seconds", "whole_seconds", "gated_seconds"]] > 0).all(axis=None)
-    assert benchmark.main(["--train", "--sizes", "32", "--variants", "tiny", "--repeats", "1", "--device", "cpu",
-                           "--options", "no-teacher"]) == 0
+    assert (
+        benchmark.main(
+            [
+                "--train",
+                "--sizes",
+                "32",
+                "--variants",
+                "tiny",
+                "--repeats",
+                "1",
+                "--device",
+                "cpu",
+                "--options",
+                "no-teacher",
+            ]
+        )
+        == 0
+    )
     assert "student" in capsys.readouterr().out
 
 
@@ -135,8 +219,10 @@ def test_a_set_of_broken_photos_is_not_called_a_lack_of_memory(tmp_path, capsys,
         path.write_bytes(path.read_bytes()[:-30])  # the header is whole, so the start of a run does not see it
     monkeypatch.setattr(train, "build_model", build_tiny)
     flags = ["--no-pretrained", "--image-size", "32", "--batch-size", "2", "--epochs", "1", "--device", "cpu"]
-    assert train.main([*flags, "--dataset", str(tmp_path), "--output", str(tmp_path / "runs"), "--num-workers",
-                       workers]) == 1
+    assert (
+        train.main([*flags, "--dataset", str(tmp_path), "--output", str(tmp_path / "runs"), "--num-workers", workers])
+        == 1
+    )
     error = capsys.readouterr().err
     assert "8 samples in a row" in error and "data.check" in error and "memory" not in error
 
@@ -144,10 +230,13 @@ def test_a_set_of_broken_photos_is_not_called_a_lack_of_memory(tmp_path, capsys,
 def test_only_a_killed_worker_is_called_a_lack_of_memory(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train, "build_model", build_tiny)
     flags = ["--dataset", "synthetic", "--device", "cpu", "--no-pretrained", "--output", str(tmp_path), *SMALL]
-    messages = {"DataLoader worker (pid 7) is killed by signal: Killed. ": 1,
-                "DataLoader worker (pid(s) 7) exited unexpectedly": 1,
-                "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback": None}
+    messages = {
+        "DataLoader worker (pid 7) is killed by signal: Killed. ": 1,
+        "DataLoader worker (pid(s) 7) exited unexpectedly": 1,
+        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback": None,
+    }
     for message, code in messages.items():
+
         def fit(run, message=message):
             raise RuntimeError(message)
 

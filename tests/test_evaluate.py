@@ -1,5 +1,7 @@
 """evaluate.py from its command line: folders against folders, checkpoints on photos, exit codes, torchrun."""
 
+from __future__ import annotations
+
 import csv
 import json
 import os
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import evaluate
-from photos import write_alpha, write_image
+from common.photos import write_alpha, write_image
 from tests.test_scoring import disc
 
 ROOT = Path(evaluate.__file__).parent
@@ -132,8 +134,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Untrained checkpoints with and without refiner, and a dataset of four photos."""
     import torch
 
-    from checkpoint import MODEL_FILE, save_model
     from models import build_model
+    from models.checkpoint import MODEL_FILE, save_model
 
     root = tmp_path_factory.mktemp("trained")
     for use_refiner in (True, False):
@@ -172,7 +174,7 @@ def test_the_synthetic_set_of_the_checkpoint(trained, tmp_path):
 
 @pytest.mark.parametrize("config", [{}, {"val_samples": 2}, {"val_samples": "2", "seed": 0}])
 def test_a_checkpoint_that_names_no_synthetic_photos(trained, tmp_path, capsys, config):
-    from checkpoint import load_model, read_metadata, save_model
+    from models.checkpoint import load_model, read_metadata, save_model
 
     file, path = trained["coarse"] / "best.safetensors", tmp_path / "best.safetensors"
     save_model(path, load_model(file), model_options=read_metadata(file)["model"], config=config, scores={})
@@ -182,7 +184,7 @@ def test_a_checkpoint_that_names_no_synthetic_photos(trained, tmp_path, capsys, 
 
 
 def test_ranks_wait_for_the_one_with_the_large_photos(monkeypatch):
-    import distributed
+    from common import distributed
 
     waits = []
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -236,7 +238,7 @@ def test_a_single_checkpoint_is_compared_with_its_own_coarse_matte(trained, tmp_
 
 
 def test_the_figure_shows_largest_median_and_smallest_difference(monkeypatch, tmp_path):
-    import plots
+    from common import plots
 
     drawn = []
     monkeypatch.setattr(plots, "comparison", lambda path, rows: drawn.extend(row["name"] for row in rows))

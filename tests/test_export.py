@@ -8,19 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("onnx", reason="onnx is not installed (requirements-export.txt)")
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (requirements-export.txt)")
+pytest.importorskip("onnx", reason="onnx is not installed (requirements/export.txt)")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (requirements/export.txt)")
 
 import onnx
 
 import export
-import loading
 import models.encoder
-import parity
-from checkpoint import CheckpointError, load_model, save_model
+from inference import loading, onnx_parity
+from inference.onnx_model import COARSE, IMAGE, cut
 from matting import predict_mattes
 from models import build_model
-from onnx_model import COARSE, IMAGE, cut
+from models.checkpoint import CheckpointError, load_model, save_model
 
 OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=96, refiner_blocks=1)
 
@@ -106,7 +105,7 @@ def test_the_students_half_leaves_the_refiner_out(folder):
 
 
 def test_without_a_refiner_both_outputs_are_the_coarse_alpha(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(parity, "SIZES", ((64, 96),))
+    monkeypatch.setattr(onnx_parity, "SIZES", ((64, 96),))
     path = save(tmp_path / "best.safetensors", use_refiner=False)
     assert export.main(["--checkpoint", str(path), "--output", str(tmp_path / "deep" / "m.onnx"), "--half"]) == 0
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["m.onnx"]
@@ -117,7 +116,7 @@ def test_without_a_refiner_both_outputs_are_the_coarse_alpha(folder, tmp_path, m
 
 
 def test_half_with_its_refiner_predicts_nearly_as_pytorch_does(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(parity, "SIZES", ((64, 96),))
+    monkeypatch.setattr(onnx_parity, "SIZES", ((64, 96),))
     output = tmp_path / "half.onnx"
     assert export.main(["--checkpoint", str(folder), "--output", str(output), "--half"]) == 0
     assert (tmp_path / "half.refiner.onnx").stat().st_size < 0.7 * (folder / "best.refiner.onnx").stat().st_size
@@ -126,13 +125,13 @@ def test_half_with_its_refiner_predicts_nearly_as_pytorch_does(folder, tmp_path,
     got = predict_mattes(loading.load(output), image, tile=64)
     assert got.refined_alpha.dtype == torch.float32 and got.refined_share > 0
     torch.testing.assert_close(got.coarse_alpha, wanted.coarse_alpha, atol=export.HALF_TOLERANCE, rtol=0)
-    torch.testing.assert_close(got.refined_alpha, wanted.refined_alpha, atol=0.1, rtol=0)  # see parity.CARRIED
+    torch.testing.assert_close(got.refined_alpha, wanted.refined_alpha, atol=0.1, rtol=0)  # see onnx_parity.CARRIED
 
 
 def test_a_graph_that_differs_is_not_left_behind(folder, tmp_path, monkeypatch, capsys):
     of_seed_0 = (folder / "best.onnx").read_bytes()
     monkeypatch.setattr(export, "trace", lambda model, path, *, half: path.write_bytes(of_seed_0))
-    monkeypatch.setattr(parity, "SIZES", ((64, 96),))
+    monkeypatch.setattr(onnx_parity, "SIZES", ((64, 96),))
     (tmp_path / "m.onnx").write_bytes(b"earlier")
     other = save(tmp_path / "other.safetensors", seed=1)
     assert export.main(["--checkpoint", str(other), "--output", str(tmp_path / "m.onnx")]) == 1
@@ -142,15 +141,26 @@ def test_a_graph_that_differs_is_not_left_behind(folder, tmp_path, monkeypatch, 
 
 
 def test_not_a_number_is_no_parity(monkeypatch):
-    rows = [parity.Difference(1, (32, 32), 0.0, float("nan"), 0.0, 1.0), parity.Difference(2, (32, 32), 0, 0, 0, 1.0)]
-    monkeypatch.setattr(parity, "compare", lambda model, files: iter(rows))
-    with pytest.raises(parity.ParityError, match="nan"):
-        parity.check(None, [], tolerance=1e9)
+    rows = [
+        onnx_parity.Difference(1, (32, 32), 0.0, float("nan"), 0.0, 1.0),
+        onnx_parity.Difference(2, (32, 32), 0, 0, 0, 1.0),
+    ]
+    monkeypatch.setattr(onnx_parity, "compare", lambda model, files: iter(rows))
+    with pytest.raises(onnx_parity.ParityError, match="nan"):
+        onnx_parity.check(None, [], tolerance=1e9)
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (None, "does not exist"), (b"", "names no format"), (b"\xffnot protobuf", "not a whole .onnx file"),
-    ("half", "not a whole .onnx file"), ("refiner", "holds the refiner alone"), ("graph", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "does not exist"),
+        (b"", "names no format"),
+        (b"\xffnot protobuf", "not a whole .onnx file"),
+        ("half", "not a whole .onnx file"),
+        ("refiner", "holds the refiner alone"),
+        ("graph", "onnxruntime"),
+    ],
+)
 def test_a_bad_file_is_one_sentence(folder, tmp_path, content, reason):
     path = tmp_path / "bad.onnx"
     whole = (folder / "best.onnx").read_bytes()
@@ -159,8 +169,11 @@ def test_a_bad_file_is_one_sentence(folder, tmp_path, content, reason):
         next(node for node in model.graph.node if node.op_type == "Conv").op_type = "Unheard"
         onnx.save(model, path)
     elif content is not None:
-        path.write_bytes({"half": whole[:len(whole) // 2], "refiner": (folder / "best.refiner.onnx").read_bytes()}
-                         .get(content, content))
+        path.write_bytes(
+            {"half": whole[: len(whole) // 2], "refiner": (folder / "best.refiner.onnx").read_bytes()}.get(
+                content, content
+            )
+        )
     with pytest.raises(CheckpointError, match=reason) as caught:
         loading.load(path)
     assert str(caught.value).count("\n") == 0 and "bad.onnx" in str(caught.value)

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from prediction import foreground
-from prediction.foreground import blurred, composite, covering, estimate_colors, native_foreground
+from inference import foreground
+from inference.foreground import blurred, composite, covering, estimate_colors, native_foreground
 
 
 def disc(size: int) -> np.ndarray:
@@ -97,7 +97,7 @@ def test_blurred_background_shows_nothing_of_the_subject():
 def test_covering_picture_fills_and_keeps_its_middle_and_proportions(size):
     height, width = size
     picture = np.zeros((height, width, 3), np.uint8)
-    picture[height // 2:, :, 0] = 255
+    picture[height // 2 :, :, 0] = 255
     found = covering(picture, np.zeros((60, 60, 3), np.uint16))
     assert found.shape == (60, 60, 3) and found.dtype == np.uint16
     if height > 1:
@@ -110,7 +110,9 @@ def test_covering_picture_fills_and_keeps_its_middle_and_proportions(size):
 
 def test_estimation_leaves_pytorch_its_threads():
     """In a process of its own: numba is imported once in each."""
-    code = ("import numpy as np, torch; from prediction.foreground import estimate_colors; torch.set_num_threads(1); "
-            "estimate_colors(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.float32)); "
-            "assert torch.get_num_threads() == 1, torch.get_num_threads()")
+    code = (
+        "import numpy as np, torch; from inference.foreground import estimate_colors; torch.set_num_threads(1); "
+        "estimate_colors(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.float32)); "
+        "assert torch.get_num_threads() == 1, torch.get_num_threads()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(foreground.__file__).parent.parent)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prediction.jobs import Job, JobError, Naming, plan_jobs
+from inference.jobs import Job, JobError, Naming, plan_jobs
 
 NAMING = Naming(photo_suffix=".png", video_suffix=".mkv", in_place="_alpha")
 
@@ -28,15 +28,25 @@ def test_names_that_would_be_the_same_keep_their_suffixes(tmp_path):
     touch(tmp_path / "in", "a.jpg", "b.jpg", "b.PNG", "B.webp", "c.jpg", "c.png", "c.jpg.png", "c.mp4", "d.e.f.jpg")
     jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", NAMING)
     assert outputs(tmp_path / "in", jobs) == {
-        "a.jpg": "a.png", "b.jpg": "b.jpg.png", "b.PNG": "b.PNG.png", "B.webp": "B.webp.png", "c.jpg": "c.jpg.png",
-        "c.png": "c.png.png", "c.jpg.png": "c.jpg.png.png", "c.mp4": "c.mkv", "d.e.f.jpg": "d.e.f.png"}
+        "a.jpg": "a.png",
+        "b.jpg": "b.jpg.png",
+        "b.PNG": "b.PNG.png",
+        "B.webp": "B.webp.png",
+        "c.jpg": "c.jpg.png",
+        "c.png": "c.png.png",
+        "c.jpg.png": "c.jpg.png.png",
+        "c.mp4": "c.mkv",
+        "d.e.f.jpg": "d.e.f.png",
+    }
 
 
 def test_no_two_outputs_are_alike_whatever_the_names(tmp_path):
     source = random.Random(0)
     pieces = ("a", "b", ".jpg", ".png", ".mp4", ".mkv", "_alpha")
-    names = {"".join(source.choices(pieces, k=4)) + source.choice((".jpg", ".png", ".webp", ".mp4", ".mkv"))
-             for _ in range(300)}
+    names = {
+        "".join(source.choices(pieces, k=4)) + source.choice((".jpg", ".png", ".webp", ".mp4", ".mkv"))
+        for _ in range(300)
+    }
     touch(tmp_path, *(name for name in names if not name.startswith(".")))
     for output in (tmp_path / "out", tmp_path):
         jobs = [job for job in plan_jobs([tmp_path], output, NAMING) if job.refusal is None]
@@ -55,8 +65,11 @@ def test_names_do_not_depend_on_what_else_is_done(tmp_path):
 def test_several_inputs_are_named_from_the_folder_they_share(tmp_path):
     touch(tmp_path, "one/a.jpg", "two/a.jpg", "two/sub/b.jpg")
     jobs = plan_jobs([tmp_path / "one" / "a.jpg", tmp_path / "two"], tmp_path / "out", NAMING)
-    assert outputs(tmp_path, jobs) == {"one/a.jpg": "one/a.png", "two/a.jpg": "two/a.png",
-                                       "two/sub/b.jpg": "two/sub/b.png"}
+    assert outputs(tmp_path, jobs) == {
+        "one/a.jpg": "one/a.png",
+        "two/a.jpg": "two/a.png",
+        "two/sub/b.jpg": "two/sub/b.png",
+    }
 
 
 def test_outputs_are_no_inputs(tmp_path):

@@ -1,5 +1,7 @@
 """data.loader: which samples in which batch, for any number of ranks and workers."""
 
+from __future__ import annotations
+
 import gc
 import os
 import subprocess
@@ -13,8 +15,8 @@ import torch
 
 from data.dataset import PhotoDataset
 from data.loader import EpochSampler, build_training_loader, single_thread
-from data.loader_benchmark import PLAIN, benchmark_loader, write_large_photos
 from data.transforms import Augmentation
+from experiments.benchmark_loader import PLAIN, benchmark_loader, write_large_photos
 from tests.test_dataset import write_pair
 from tests.test_transforms import disc
 
@@ -163,16 +165,19 @@ def test_benchmark_names_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture)
 def test_a_process_that_still_holds_its_loader_ends(tmp_path):
     """Workers ignore SIGTERM, which is how multiprocessing asks them to end at exit: it would wait for ever."""
     script = tmp_path / "holds.py"
-    script.write_text("""
+    script.write_text(
+        """
 from data.loader import build_training_loader
-from data.synthetic import SyntheticDataset
+from data.synthetic.dataset import SyntheticDataset
 
 if __name__ == "__main__":
     loader = build_training_loader(SyntheticDataset(samples=4, size=32, seed=0), 2, num_workers=1, seed=0)
     batches = iter(loader)
     next(batches)
     loader.held = loader  # a cycle that only the garbage collector would find
-""", encoding="utf-8")
+""",
+        encoding="utf-8",
+    )
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(root)}, timeout=60)
     assert done.returncode == 0

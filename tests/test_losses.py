@@ -1,5 +1,7 @@
 """Losses are finite and right where they are easy to get wrong."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -43,8 +45,9 @@ def test_zero_for_a_perfect_matte_and_linear_terms_scale():
     truth = torch.rand(2, 1, 64, 48)
     for loss in (l1_loss, gradient_loss, laplacian_loss):
         assert loss(truth, truth).item() == 0.0
-        assert loss(truth + 0.2 * truth, truth).item() == pytest.approx(2 * loss(truth + 0.1 * truth, truth).item(),
-                                                                         rel=1e-4)
+        assert loss(truth + 0.2 * truth, truth).item() == pytest.approx(
+            2 * loss(truth + 0.1 * truth, truth).item(), rel=1e-4
+        )
 
 
 def test_gradient_loss_of_a_shifted_edge_by_hand():
@@ -76,8 +79,9 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
 
     def terms(part: slice) -> dict:
         coarse = saturating_sigmoid(logits[part])
-        output = MattingOutput(logits[part], coarse, coarse.square(), [f[part] for f in features],
-                               [t[part] for t in teacher])
+        output = MattingOutput(
+            logits[part], coarse, coarse.square(), [f[part] for f in features], [t[part] for t in teacher]
+        )
         return matting_losses(output, alpha[part], WEIGHTS)
 
     whole, first, second = terms(slice(0, 4)), terms(slice(0, 2)), terms(slice(2, 4))
@@ -127,5 +131,13 @@ def test_no_term_needs_a_kernel_that_is_not_deterministic_on_cuda():
 def test_a_term_of_weight_zero_is_left_out_and_names_are_stable():
     logits = torch.randn(1, 1, 16, 16)
     names = set(matting_losses(output_for(logits), torch.rand(1, 1, 16, 16), WEIGHTS | {"laplacian": 0.0}))
-    assert names == {"loss", "coarse_bce", "coarse_l1", "coarse_gradient", "refined_l1", "refined_gradient",
-                     "refined_edge", "alignment"}
+    assert names == {
+        "loss",
+        "coarse_bce",
+        "coarse_l1",
+        "coarse_gradient",
+        "refined_l1",
+        "refined_gradient",
+        "refined_edge",
+        "alignment",
+    }

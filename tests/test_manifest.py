@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from photos import PhotoError
-from prediction.jobs import Job
-from prediction.manifest import Manifest
+from common.photos import PhotoError
+from inference.jobs import Job
+from inference.manifest import Manifest
 
 SETTINGS = {"kind": "alpha", "bits": 8}
 
@@ -62,7 +62,10 @@ def test_what_is_begun_is_ours_and_not_done(tmp_path):
     following = Manifest(tmp_path)
     assert [following.is_done(job(name), SETTINGS) for name in "abc"] == [True, False, False]
     assert {name: Path(source).name for name, source in following.sources.items()} == {
-        "a.png": "a.jpg", "b.png": "b.jpg", "c.png": "c.jpg"}
+        "a.png": "a.jpg",
+        "b.png": "b.jpg",
+        "c.png": "c.jpg",
+    }
     following.close()
     following.write([], {}, others_are_done=True)  # a run that has only other inputs
     assert names_in(tmp_path) == ["in/a.jpg", "in/b.jpg"]  # b.png is still known as ours, and

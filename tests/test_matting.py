@@ -1,11 +1,13 @@
 """Native-resolution prediction: tiles agree with the whole, skipped tiles could not have changed, no seams."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
 
 import matting
-from benchmarks.measuring import peak_memory
+from experiments.measuring import peak_memory
 from matting import BYTES_PER_CHANNEL, predict_alpha, predict_mattes, refine_uncertain
 from models import Refiner, build_model
 from models.refiner import uncertainty
@@ -44,9 +46,11 @@ def test_tiles_agree_with_the_whole_photo(size, tile):
     assert difference[refined_tiles].numel() == 0 or difference[refined_tiles].max() <= 1e-5
     assert difference.max() <= 0.5 / 255  # half a grey level, where a tile was skipped
     assert 0 <= share <= 1
-    print(f"{size} tile {tile}: refined {share:.0%}, largest difference inside "
-          f"{difference[refined_tiles].max().item() if refined_tiles.any() else 0:.1e}, "
-          f"anywhere {difference.max():.1e}")
+    print(
+        f"{size} tile {tile}: refined {share:.0%}, largest difference inside "
+        f"{difference[refined_tiles].max().item() if refined_tiles.any() else 0:.1e}, "
+        f"anywhere {difference.max():.1e}"
+    )
 
 
 @torch.inference_mode()
@@ -79,8 +83,13 @@ def test_memory_setting_bounds_the_batch_of_tiles(monkeypatch):
     monkeypatch.setattr(Refiner, "forward", lambda self, photos, mattes: seen.append(len(photos)) or mattes)
     window = 64 + 2 * refiner.receptive_radius
     a_tile = window**2 * refiner.channels * BYTES_PER_CHANNEL
-    refine_uncertain(refiner, torch.zeros(3, 256, 256, dtype=torch.uint8), torch.full((1, 256, 256), 0.5), tile=64,
-                     max_memory=3 * a_tile)
+    refine_uncertain(
+        refiner,
+        torch.zeros(3, 256, 256, dtype=torch.uint8),
+        torch.full((1, 256, 256), 0.5),
+        tile=64,
+        max_memory=3 * a_tile,
+    )
     assert max(seen) == 3 and sum(seen) == 16
 
 

@@ -5,6 +5,8 @@
 With files, the mattes are crops of those real alphas; without, they are drawn here.
 """
 
+from __future__ import annotations
+
 import math
 import sys
 

@@ -1,11 +1,13 @@
 """Invariants of the network: identity at the start, sizes, batches, who gets gradients, what a tile sees."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 
-from checkpoint import MODEL_FILE, save_model
 from losses import matting_losses
 from models import PretrainedWeightsError, build_model, encoder
+from models.checkpoint import MODEL_FILE, save_model
 from models.matting_network import saturating_sigmoid
 from models.refiner import Refiner, colour_alpha, gradient_map, uncertainty
 
@@ -61,12 +63,15 @@ def test_receptive_radius_is_as_stated(use_colours):
     def moves(distance: int) -> bool:
         """Whether the middle feels a change of the frame of pixels that far away, in the photo and in the matte."""
         frame = torch.zeros(61, 61, dtype=torch.bool)
-        frame[30 - distance:31 + distance, 30 - distance:31 + distance] = True
-        frame[31 - distance:30 + distance, 31 - distance:30 + distance] = False
+        frame[30 - distance : 31 + distance, 30 - distance : 31 + distance] = True
+        frame[31 - distance : 30 + distance, 31 - distance : 30 + distance] = False
         seen.clear()
         with torch.no_grad():
-            for photo, matte in ((image, coarse), (torch.where(frame, 1 - image, image), coarse),
-                                 (image, torch.where(frame, 1 - coarse, coarse))):
+            for photo, matte in (
+                (image, coarse),
+                (torch.where(frame, 1 - image, image), coarse),
+                (image, torch.where(frame, 1 - coarse, coarse)),
+            ):
                 refiner.delta(photo, matte)
         return seen[0] != seen[1] or seen[0] != seen[2]
 
@@ -238,11 +243,19 @@ def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
     assert torch.equal(swin.state_dict()["patch_embed.proj.weight"], source["patch_embed.proj.weight"])
 
 
-@pytest.mark.parametrize("state, words", [
-    ({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, "lacks 160 weights of swin_tiny.*such as patch_embed.proj"),
-    ({"state_dict": {"backbone.patch_embed.proj.weight": torch.zeros(96, 3, 4, 4)}}, "lacks 160 weights"),
-    ({"model": {}}, "holds no weights by name"), ([torch.zeros(1)], "holds no weights by name"),
-], ids=["another network", "prefixed", "empty", "no names"])
+@pytest.mark.parametrize(
+    "state, words",
+    [
+        (
+            {"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)},
+            "lacks 160 weights of swin_tiny.*such as patch_embed.proj",
+        ),
+        ({"state_dict": {"backbone.patch_embed.proj.weight": torch.zeros(96, 3, 4, 4)}}, "lacks 160 weights"),
+        ({"model": {}}, "holds no weights by name"),
+        ([torch.zeros(1)], "holds no weights by name"),
+    ],
+    ids=["another network", "prefixed", "empty", "no names"],
+)
 def test_weights_of_something_else_are_refused_instead_of_a_random_start(monkeypatch, tmp_path, state, words):
     monkeypatch.setattr(encoder.huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("asks the hub"))
     torch.save(state, tmp_path / "other.pth")
@@ -274,8 +287,7 @@ def test_local_backbone_weights_load_in_both_namings(tmp_path, naming):
 def test_an_encoder_of_ones_own_starts_both_twins(tmp_path):
     source = build_model(backbone=TINY, image_size=32, use_refiner=False)
     save_model(tmp_path / MODEL_FILE, source, model_options={}, config={}, scores={})
-    model = build_model(backbone=TINY, image_size=32, use_teacher=True,
-                        backbone_weights=str(tmp_path / MODEL_FILE))
+    model = build_model(backbone=TINY, image_size=32, use_teacher=True, backbone_weights=str(tmp_path / MODEL_FILE))
     for own, theirs in zip(source.student.swin.parameters(), model.student.swin.parameters(), strict=True):
         assert torch.equal(own, theirs)
     name = "swin.layers_2.blocks.0.mlp.fc1.weight"

@@ -1,5 +1,7 @@
 """Reading and writing photos: formats, orientation, damage, whole files or none."""
 
+from __future__ import annotations
+
 import io
 import os
 import struct
@@ -12,8 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-import photos
-from photos import PhotoError, list_images, photo_size, read_alpha, read_photo, to_uint8, write_alpha, write_image
+from common import photos
+from common.photos import (
+    PhotoError,
+    list_images,
+    photo_size,
+    read_alpha,
+    read_photo,
+    to_uint8,
+    write_alpha,
+    write_image,
+)
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8)
@@ -522,7 +533,7 @@ def test_list_images_follows_links_once(tmp_path):
 
 def test_shipped_photos_are_readable_and_listed():
     """Each photo in test_data/ has its row of source and terms; each true alpha fits its photo."""
-    root = Path(photos.__file__).parent
+    root = Path(photos.__file__).parent.parent
     listed = (root / "test_data" / "README.md").read_text(encoding="utf-8")
     shipped = list_images(root / "test_data")
     assert len(shipped) >= 5

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from prediction.pipeline import Stages, run_overlapped, stop_on_signals
+from inference.pipeline import Stages, run_overlapped, stop_on_signals
 
 
 class Counted:

@@ -1,5 +1,7 @@
 """Non-finite steps and half precision: nothing is lost, nothing is silent."""
 
+from __future__ import annotations
+
 import copy
 import math
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from devices import DeviceError, choose_precision
+from common.devices import DeviceError, choose_precision
 from losses import matting_losses
 from models import MattingOutput
 from models.matting_network import saturating_sigmoid
@@ -22,19 +24,28 @@ WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment
 
 def poison(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     """Make the loss of the batches to come `value` times what it is."""
-    monkeypatch.setattr(training, "matting_losses", lambda *arguments: {
-        name: term * value for name, term in matting_losses(*arguments).items()})
+    monkeypatch.setattr(
+        training,
+        "matting_losses",
+        lambda *arguments: {name: term * value for name, term in matting_losses(*arguments).items()},
+    )
 
 
 def moving_parts(trainer) -> dict:
-    return copy.deepcopy({"model": trainer.model.state_dict(), "average": trainer.average.network.state_dict(),
-                          "optimizer": trainer.optimizer.state_dict()["state"]})
+    return copy.deepcopy(
+        {
+            "model": trainer.model.state_dict(),
+            "average": trainer.average.network.state_dict(),
+            "optimizer": trainer.optimizer.state_dict()["state"],
+        }
+    )
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_step_that_is_not_finite_moves_nothing(precision: torch.dtype, value: float, monkeypatch: pytest.MonkeyPatch
-                                               ) -> None:
+def test_step_that_is_not_finite_moves_nothing(
+    precision: torch.dtype, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = tiny_trainer(precision=precision, ema_decay=0.0)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # no overflow of its own in this test
     for seed in (0, 1):
@@ -124,8 +135,10 @@ def test_losses_at_the_extremes_of_half_precision(dtype: torch.dtype, truth: flo
     logits[..., ::3] = 0.0
     logits.requires_grad_()
     delta = torch.full_like(logits, 0.3).detach().requires_grad_()
-    features = [torch.full((1, 8, 4, 4), value, dtype=dtype, requires_grad=True)
-                for value in (0.0, torch.finfo(dtype).tiny, torch.finfo(torch.float16).max)]
+    features = [
+        torch.full((1, 8, 4, 4), value, dtype=dtype, requires_grad=True)
+        for value in (0.0, torch.finfo(dtype).tiny, torch.finfo(torch.float16).max)
+    ]
     coarse = saturating_sigmoid(logits)
     refined = (coarse + uncertainty(coarse) * delta).clamp(0.0, 1.0)
     output = MattingOutput(logits, coarse.to(dtype), refined.to(dtype), features, [-f for f in features])

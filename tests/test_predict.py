@@ -20,9 +20,9 @@ from PIL import Image, ImageCms
 from predict_fixtures import contents, load_once, picture, save
 
 import predict
+from common.photos import read_alpha
+from inference import photo_stages
 from matting import Mattes, predict_alpha
-from photos import read_alpha
-from prediction import photo_stages
 
 run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
 ROOT = Path(predict.__file__).resolve().parent
@@ -39,6 +39,7 @@ def rows_of(folder: Path) -> dict[str, dict]:
 
 def flat_mattes(value: float):
     """In place of the network: the same alpha everywhere."""
+
     def predict_flat(model, image, **options) -> Mattes:
         alpha = torch.full((1, *image.shape[-2:]), value)
         return Mattes(alpha, alpha, 0.0)
@@ -89,8 +90,10 @@ def test_cutout_has_the_matte_as_straight_alpha(run, tmp_path):
     source = save(tmp_path / "in" / "cat.png")
     run("--input", source, "--output", tmp_path / "alpha")
     run("--input", source, "--output", tmp_path / "cutout", "--kind", "cutout")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "cutout" / "cat.png"))[..., 3],
-                          np.asarray(Image.open(tmp_path / "alpha" / "cat.png")))
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "cutout" / "cat.png"))[..., 3],
+        np.asarray(Image.open(tmp_path / "alpha" / "cat.png")),
+    )
 
 
 @pytest.mark.parametrize("background", ["red", "#ff0000", "photo", "blur"])
@@ -139,7 +142,8 @@ def test_same_folder_in_and_out_harms_nothing(run, tmp_path):
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {
         *("a_alpha.png", "b.jpg_alpha.png", "b.png_alpha.png", "sub/c_alpha.png"),
-        *("a_cutout.png", "b.jpg_cutout.png", "b.png_cutout.png", "sub/c_cutout.png")}
+        *("a_cutout.png", "b.jpg_cutout.png", "b.png_cutout.png", "sub/c_cutout.png"),
+    }
 
 
 def test_a_file_that_is_not_ours_is_not_overwritten(run, tmp_path, capsys):
@@ -200,8 +204,13 @@ def test_skip_existing_skips_what_has_the_same_settings_and_nothing_else(run, mo
         assert run("--input", source, "--output", tmp_path, "--skip-existing", *flags, named=named) == 0
         return bool(manifest_of(tmp_path)["skipped"])
 
-    for flags in ((), ("--bits", 16), ("--kind", "composite"), ("--kind", "composite", "--background", "red"),
-                  ("--kind", "composite", "--background", beach)):
+    for flags in (
+        (),
+        ("--bits", 16),
+        ("--kind", "composite"),
+        ("--kind", "composite", "--background", "red"),
+        ("--kind", "composite", "--background", beach),
+    ):
         assert [skipped(*flags), skipped(*flags)] == [False, True], flags
     assert [skipped("--checkpoint", retrained, named=False) for _ in range(2)] == [False, True]
     assert rows_of(tmp_path)["a.jpg"]["checkpoint"] == os.path.realpath(retrained)
@@ -251,8 +260,12 @@ def test_a_job_in_place_is_finished_after_sigkill(run, model_file, tmp_path):
     folder = tmp_path / "in"
     for number in range(1, 5):
         save(folder / f"p{number}.jpg", picture(number))
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(model_file)], cwd=ROOT, timeout=300,
-                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), str(model_file)],
+        cwd=ROOT,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert killed.returncode == -signal.SIGKILL and (folder / "p2_alpha.png").exists()
     assert run("--input", folder, "--output", folder, "--skip-existing") == 0
     mattes = {f"p{number}_alpha.png" for number in range(1, 5)}
@@ -298,10 +311,19 @@ def test_unsure_interior_counts_grey_insides_and_no_edges():
     assert photo_stages.unsure_interior(half_grey) == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("flags", [
-    ["--kind", "alpha", "--format", "webp"], ["--kind", "cutout", "--format", "webp", "--bits", "16"],
-    ["--background", "red"], ["--kind", "cutout", "--video", "mp4"], ["--bits", "16", "--video", "mkv"],
-    ["--bits", "16", "--kind", "foreground", "--video", "mp4"], ["--max-memory", "0"], ["--workers", "-1"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--kind", "alpha", "--format", "webp"],
+        ["--kind", "cutout", "--format", "webp", "--bits", "16"],
+        ["--background", "red"],
+        ["--kind", "cutout", "--video", "mp4"],
+        ["--bits", "16", "--video", "mkv"],
+        ["--bits", "16", "--kind", "foreground", "--video", "mp4"],
+        ["--max-memory", "0"],
+        ["--workers", "-1"],
+    ],
+)
 def test_options_that_do_not_go_together_are_refused(run, flags):
     with pytest.raises(SystemExit) as stopped:
         run(*flags)
@@ -316,13 +338,22 @@ def test_start_errors_are_one_sentence_and_exit_code_2(run, tmp_path, capsys, mo
     Path("taken").write_text("a file")
     Path("foreign").mkdir()
     Path("foreign/manifest.json").write_text('{"name": "somebody else\'s"}')
-    for flags in (["--input", "nothing.jpg"], ["--input", "empty"], ["--input", source, "--output", "taken/out"],
-                  ["--input", source, "--output", "foreign"], ["--input", source, "--checkpoint", "no.safetensors"],
-                  ["--input", source, "--device", "cuda:77"],
-                  ["--input", source, "--kind", "composite", "--background", "no such colour"],
-                  ["--input", source, "--kind", "composite", "--background", 400 * "x"], ["--input", 400 * "x"]):
-        assert run(*flags, named="--checkpoint" not in flags) == 2 if "--device" not in flags else \
-            predict.main([*map(str, flags), "--checkpoint", str(tmp_path)]) == 2
+    for flags in (
+        ["--input", "nothing.jpg"],
+        ["--input", "empty"],
+        ["--input", source, "--output", "taken/out"],
+        ["--input", source, "--output", "foreign"],
+        ["--input", source, "--checkpoint", "no.safetensors"],
+        ["--input", source, "--device", "cuda:77"],
+        ["--input", source, "--kind", "composite", "--background", "no such colour"],
+        ["--input", source, "--kind", "composite", "--background", 400 * "x"],
+        ["--input", 400 * "x"],
+    ):
+        assert (
+            run(*flags, named="--checkpoint" not in flags) == 2
+            if "--device" not in flags
+            else predict.main([*map(str, flags), "--checkpoint", str(tmp_path)]) == 2
+        )
         message = capsys.readouterr().err.strip()
         assert len(message.splitlines()) == 1 and message.endswith("."), message
     assert Path("foreign/manifest.json").read_text() == '{"name": "somebody else\'s"}'
@@ -332,8 +363,13 @@ def test_start_errors_are_one_sentence_and_exit_code_2(run, tmp_path, capsys, mo
 
 def start(model_file: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     command = [sys.executable, *launcher, str(ROOT / "predict.py"), "--checkpoint", str(model_file), "--device", "cpu"]
-    return subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send")

@@ -1,5 +1,7 @@
 """Runs that stop, are killed, and go on: train.py with a network of a few thousand weights."""
 
+from __future__ import annotations
+
 import json
 import math
 import multiprocessing
@@ -14,13 +16,13 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-import checkpoint
 import matting
 import train
-from checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, load_training_state, save_training_state
+from common.interrupt import StopRequest
 from config import parse_config
-from data.synthetic import SyntheticDataset
-from stop import StopRequest
+from data.synthetic.dataset import SyntheticDataset
+from models import checkpoint
+from models.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, load_training_state, save_training_state
 from tests.kill_test import compare_runs, differences, kill_test, read_log
 from tests.tiny import FLAGS, build_tiny
 from training import run as training_run
@@ -62,12 +64,30 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signa
 @posix
 @pytest.mark.parametrize("workers, start", [("0", ()), ("2", ()), ("0", ("--backbone-weights", "swin.pth"))])
 @pytest.mark.parametrize("step", [1, 3, 4])  # epochs of 3 steps: in the middle, at the border, behind it
-def test_a_stopped_run_ends_as_one_that_was_not(workers: str, start: tuple[str, ...], step: int, tmp_path: Path,
-                                                capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-                                                ) -> None:
+def test_a_stopped_run_ends_as_one_that_was_not(
+    workers: str,
+    start: tuple[str, ...],
+    step: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # 5 batches and groups of 2: a step of the tail group ends each epoch; dropout draws from torch's generator
-    flags = ("--epochs", "2", "--train-samples", "11", "--accumulation-steps", "2", "--drop-path", "0.3",
-             "--log-interval", "2", "--num-workers", workers, *start)
+    flags = (
+        "--epochs",
+        "2",
+        "--train-samples",
+        "11",
+        "--accumulation-steps",
+        "2",
+        "--drop-path",
+        "0.3",
+        "--log-interval",
+        "2",
+        "--num-workers",
+        workers,
+        *start,
+    )
     quiet = fit(tmp_path / "quiet", *flags)
     with monkeypatch.context() as patch:
         interrupt_at(patch, step, signal.SIGINT if step == 3 else signal.SIGTERM)
@@ -85,8 +105,11 @@ def test_saving_within_an_epoch_changes_nothing_and_is_exact(tmp_path: Path, mon
     flags = ("--epochs", "1", "--train-samples", "8", "--log-interval", "100")
     quiet = fit(tmp_path / "quiet", *flags)
     saved = []
-    monkeypatch.setattr(training_run, "save_training_state", lambda folder, state: (
-        saved.append(state["progress"]["sums"].get("loss")), save_training_state(folder, state)))
+    monkeypatch.setattr(
+        training_run,
+        "save_training_state",
+        lambda folder, state: (saved.append(state["progress"]["sums"].get("loss")), save_training_state(folder, state)),
+    )
     often = fit(tmp_path / "often", *flags, "--save-every-minutes", "1e-9")
     assert len(saved) == 5 and saved[:4] == sorted(saved[:4]) and len(set(saved[:4])) == 4  # fresh sums, not the log's
     assert compare_runs(quiet, often) == []
@@ -107,8 +130,15 @@ def test_real_network_resumes_within_an_epoch(tmp_path: Path, monkeypatch: pytes
 
 @posix
 def test_kills_leave_a_run_that_resumes(tmp_path: Path) -> None:
-    assert kill_test(3, tmp_path, tiny=True, extra=("--epochs", "1", "--train-samples", "120", "--val-samples", "1",
-                                                    "--no-use-teacher")) == []
+    assert (
+        kill_test(
+            3,
+            tmp_path,
+            tiny=True,
+            extra=("--epochs", "1", "--train-samples", "120", "--val-samples", "1", "--no-use-teacher"),
+        )
+        == []
+    )
 
 
 def die_while_writing(folder: Path, state: dict, moment: str) -> None:
@@ -193,8 +223,9 @@ def test_flags_beside_resume_hold_and_are_kept(tmp_path: Path, capsys: pytest.Ca
 
 
 @posix
-def test_division_into_batches_may_change_between_epochs_only(tmp_path: Path, capsys: pytest.CaptureFixture,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_division_into_batches_may_change_between_epochs_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5)
         folder = fit(tmp_path, "--epochs", "2", "--train-samples", "8")
@@ -206,13 +237,17 @@ def test_division_into_batches_may_change_between_epochs_only(tmp_path: Path, ca
     assert [row["step"] for row in read_log(folder)] == ["4", "8", "10"]
 
 
-@pytest.mark.parametrize("flags, sentence", [
-    (("--resume", "nowhere"), "nowhere is not a run folder"),
-    (("--resume", "--no-use-teacher"), "does not fit these settings"),
-    (("--resume", "--epochs", "0"), "epochs is 0"),
-])
-def test_what_cannot_resume_says_why(flags: tuple, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
-                                     ) -> None:
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (("--resume", "nowhere"), "nowhere is not a run folder"),
+        (("--resume", "--no-use-teacher"), "does not fit these settings"),
+        (("--resume", "--epochs", "0"), "epochs is 0"),
+    ],
+)
+def test_what_cannot_resume_says_why(
+    flags: tuple, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     fit(tmp_path, "--epochs", "1", "--train-samples", "4")
     fit(tmp_path, *flags, code=2)
     error = capsys.readouterr().err
@@ -223,20 +258,30 @@ def test_settings_of_another_version_are_named(tmp_path: Path, capsys: pytest.Ca
     folder = fit(tmp_path, "--epochs", "1", "--train-samples", "4")
     path = folder / CONFIG_FILE
     settings = json.loads(path.read_text())
-    for text, part in ((json.dumps(settings | {"moon_phase": 3}), "moon_phase"),
-                       (json.dumps(settings | {"epochs": "ten"}), "epochs = 'ten'"), ("{", "cannot be read")):
+    for text, part in (
+        (json.dumps(settings | {"moon_phase": 3}), "moon_phase"),
+        (json.dumps(settings | {"epochs": "ten"}), "epochs = 'ten'"),
+        ("{", "cannot be read"),
+    ):
         path.write_text(text)
         fit(tmp_path, "--resume", code=2)
         error = capsys.readouterr().err
         assert part in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("flags, pretrained", [
-    ((), True), (("--no-use-teacher",), True), (("--init-from", "."), True),
-    (("--init-from", ".", "--no-pretrained"), False), (("--recipe", "fine-tune", "--init-from", "."), False),
-])
-def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(flags: tuple, pretrained: bool,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "flags, pretrained",
+    [
+        ((), True),
+        (("--no-use-teacher",), True),
+        (("--init-from", "."), True),
+        (("--init-from", ".", "--no-pretrained"), False),
+        (("--recipe", "fine-tune", "--init-from", "."), False),
+    ],
+)
+def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(
+    flags: tuple, pretrained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     monkeypatch.setattr(train, "build_model", lambda **options: seen.append(options["pretrained"]) or build_tiny())
     monkeypatch.setattr(train, "begin_from", lambda *_: None)
@@ -247,8 +292,17 @@ def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(flags: tuple, p
 
 def test_fine_tuning_is_measured_before_its_first_step(tmp_path: Path) -> None:
     first = fit(tmp_path / "first", "--epochs", "1", "--train-samples", "4", "--ema-decay", "0")
-    second = fit(tmp_path / "second", "--epochs", "1", "--train-samples", "4", "--init-from", str(first),
-                 "--learning-rate", "1e-9")
+    second = fit(
+        tmp_path / "second",
+        "--epochs",
+        "1",
+        "--train-samples",
+        "4",
+        "--init-from",
+        str(first),
+        "--learning-rate",
+        "1e-9",
+    )
     rows = read_log(second)
     assert [row["epoch"] for row in rows] == ["0", "1"] and rows[0]["step"] == "0" and rows[0]["loss"] == ""
     name = "val_refined_image_sad"
@@ -269,11 +323,15 @@ def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, c
     assert "use_refiner True, here False" in capsys.readouterr().err
 
 
-def test_early_stop_and_time_limit(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-                                   ) -> None:
+def test_early_stop_and_time_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measure, scores = training_run.validate, iter([3.0, 1.0, 2.0, math.nan, 0.5])
-    monkeypatch.setattr(training_run, "validate", lambda *arguments, **options: measure(*arguments, **options) | {
-        "refined_image_sad": next(scores)})
+    monkeypatch.setattr(
+        training_run,
+        "validate",
+        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_sad": next(scores)},
+    )
     folder = fit(tmp_path, "--epochs", "9", "--train-samples", "2", "--early-stop-epochs", "2")
     # five: the teacher's, and four of the student's
     assert len(read_log(folder)) == 5 and "stopped early" in capsys.readouterr().out
@@ -282,8 +340,9 @@ def test_early_stop_and_time_limit(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "1 of 4 batches, all saved" in capsys.readouterr().out
 
 
-def test_photos_that_cannot_be_loaded_end_the_run_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_that_cannot_be_loaded_end_the_run_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self, key: tuple[int, int]) -> dict:
         raise RuntimeError("8 samples in a row cannot be read.")
 
@@ -294,8 +353,9 @@ def test_photos_that_cannot_be_loaded_end_the_run_in_a_sentence(tmp_path: Path, 
         assert "8 samples in a row cannot be read" in error and "Traceback" not in error
 
 
-def test_what_a_full_disk_or_a_broken_photo_costs(tmp_path: Path, capsys: pytest.CaptureFixture,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_full_disk_or_a_broken_photo_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_) -> None:
         raise OSError(28, "No space left on device")
 
@@ -310,8 +370,9 @@ def test_what_a_full_disk_or_a_broken_photo_costs(tmp_path: Path, capsys: pytest
     assert len(read_log(folder)) == 2
 
 
-def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(tmp_path: Path, capsys: pytest.CaptureFixture,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measure, scores, calls = training_run.validate, iter([1.0, 3.0, 2.0]), []
 
     def full_at_first(*arguments, **options) -> None:
@@ -321,8 +382,11 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(tmp_path: Path, ca
         checkpoint.save_model(*arguments, **options)
 
     monkeypatch.setattr(training_run, "save_model", full_at_first)
-    monkeypatch.setattr(training_run, "validate", lambda *arguments, **options: measure(*arguments, **options) | {
-        "refined_image_sad": next(scores)})
+    monkeypatch.setattr(
+        training_run,
+        "validate",
+        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_sad": next(scores)},
+    )
     folder = fit(tmp_path, "--epochs", "3", "--train-samples", "2", "--no-use-teacher")
     printed = capsys.readouterr().out
     assert "could not be written (Error while serializing: I/O error: No space left" in printed
@@ -334,8 +398,11 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(tmp_path: Path, ca
 
 def test_validation_predicts_in_the_precision_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predict, seen = matting.predict_mattes, set()
-    monkeypatch.setattr(matting, "predict_mattes", lambda *arguments, precision: seen.add(precision) or predict(
-        *arguments, precision=precision))
+    monkeypatch.setattr(
+        matting,
+        "predict_mattes",
+        lambda *arguments, precision: seen.add(precision) or predict(*arguments, precision=precision),
+    )
     for amp in ("off", "bf16"):
         fit(tmp_path / amp, "--epochs", "1", "--train-samples", "2", "--amp", amp)
     assert seen == {torch.float32, torch.bfloat16}
@@ -350,7 +417,7 @@ def test_second_interrupt_stops_at_once_but_not_the_same_one_twice(monkeypatch: 
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         assert stop.wanted()
-        monkeypatch.setattr("stop.IMPATIENT_AFTER", -1.0)
+        monkeypatch.setattr("common.interrupt.IMPATIENT_AFTER", -1.0)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -359,10 +426,26 @@ def test_second_interrupt_stops_at_once_but_not_the_same_one_twice(monkeypatch: 
 @posix
 def test_interrupt_of_the_whole_process_group_stops_cleanly(tmp_path: Path) -> None:
     """Ctrl-C reaches the loader's workers too: they must not end before the run does."""
-    flags = [*FLAGS, "--num-workers", "2", "--train-samples", "2000", "--output", str(tmp_path), "--epochs", "1",
-             "--save-every-minutes", "1e-9"]
-    process = subprocess.Popen([sys.executable, "-m", "tests.tiny", *flags], start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    flags = [
+        *FLAGS,
+        "--num-workers",
+        "2",
+        "--train-samples",
+        "2000",
+        "--output",
+        str(tmp_path),
+        "--epochs",
+        "1",
+        "--save-every-minutes",
+        "1e-9",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.tiny", *flags],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(f"*/{STATE_FILE}")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,15 +1,17 @@
 """scoring.py: pairs by name, figures of a matte, one bad file among others, processes."""
 
+from __future__ import annotations
+
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.photos import Photo, write_alpha
 from evaluation.scoring import Failure, Wanted, match_files, score_all, score_files, score_matte
+from inference.rendering import Style, render
 from metrics import composite_error
-from photos import Photo, write_alpha
-from prediction.rendering import Style, render
 
 
 def disc(shift: int = 0, size: int = 32) -> np.ndarray:

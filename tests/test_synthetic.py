@@ -1,13 +1,15 @@
 """The synthetic set: exact composites, the same samples whoever draws them, mattes with soft edges."""
 
+from __future__ import annotations
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data.backgrounds import random_palette
-from data.synthetic import (
+from data.synthetic.backgrounds import random_palette
+from data.synthetic.dataset import (
     SUBJECTS,
     SyntheticDataset,
     SyntheticValidation,
@@ -81,8 +83,9 @@ def test_seed_split_and_index_each_change_the_sample():
 
 
 def test_train_and_val_share_no_picture():
-    drawn = {split: {render_sample(0, split, index, 64).alpha.tobytes() for index in range(40)}
-             for split in ("train", "val")}
+    drawn = {
+        split: {render_sample(0, split, index, 64).alpha.tobytes() for index in range(40)} for split in ("train", "val")
+    }
     assert len(drawn["train"]) == len(drawn["val"]) == 40
     assert not drawn["train"] & drawn["val"]
 

@@ -1,5 +1,7 @@
 """training.py and optimization.py: what a step does, on a network of a few thousand weights."""
 
+from __future__ import annotations
+
 import copy
 import math
 from pathlib import Path
@@ -27,8 +29,10 @@ def train(trainer, batches: list[dict]) -> torch.Tensor:
 
 def test_accumulated_batches_are_one_larger_batch_and_the_tail_is_not_lost() -> None:
     batches = [random_batch(seed) for seed in range(5)]  # groups of two, and a tail of one
-    joined = [{key: torch.cat([a[key], b[key]]) if key != "name" else a[key] + b[key] for key in a}
-              for a, b in zip(batches[0:4:2], batches[1:4:2], strict=True)] + batches[4:]
+    joined = [
+        {key: torch.cat([a[key], b[key]]) if key != "name" else a[key] + b[key] for key in a}
+        for a, b in zip(batches[0:4:2], batches[1:4:2], strict=True)
+    ] + batches[4:]
     small = tiny_trainer(batches_per_epoch=5, accumulation_steps=2)
     large = tiny_trainer(batches_per_epoch=3, batch_size=4)
     start = weights(small.model)
@@ -41,8 +45,13 @@ def test_accumulated_batches_are_one_larger_batch_and_the_tail_is_not_lost() -> 
 @pytest.mark.parametrize("clip", [0.0, 1e-3])
 def test_gradient_clip_bounds_the_norm(clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, seen = tiny_trainer(gradient_clip=clip), []
-    monkeypatch.setattr(trainer.optimizer, "zero_grad", lambda set_to_none=True: seen.append(
-        math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.model.parameters() if p.grad is not None))))
+    monkeypatch.setattr(
+        trainer.optimizer,
+        "zero_grad",
+        lambda set_to_none=True: seen.append(
+            math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.model.parameters() if p.grad is not None))
+        ),
+    )
     trainer.train_batch(random_batch(0))
     assert seen[0] <= clip * 1.001 if clip else seen[0] > 1e-2
 
@@ -72,12 +81,17 @@ def test_groups_by_part_and_decay() -> None:
     assert {g["name"]: (g["lr_scale"], g["weight_decay"]) for g in groups} == {
         f"{part}{ending}": (scale, decay)
         for part, scale in (("student", 0.25), ("teacher", 0.25), ("decoder", 1.0), ("refiner", 5.0))
-        for ending, decay in (("", 0.1), (" without decay", 0.0))}
+        for ending, decay in (("", 0.1), (" without decay", 0.0))
+    }
     assert all(p.ndim > 1 for g in groups if g["weight_decay"] for p in g["params"])
     assert {g["lr_scale"] for g in tiny_trainer().optimizer.param_groups} == {1.0, 5.0}  # nothing pretrained
     groups = tiny_trainer(init_from="best.safetensors").optimizer.param_groups  # which holds no teacher
     assert {g["name"]: g["lr_scale"] for g in groups if "decay" not in g["name"]} == {
-        "student": 0.25, "teacher": 1.0, "decoder": 1.0, "refiner": 5.0}
+        "student": 0.25,
+        "teacher": 1.0,
+        "decoder": 1.0,
+        "refiner": 5.0,
+    }
 
 
 def test_relative_position_tables_do_not_decay() -> None:
@@ -85,8 +99,9 @@ def test_relative_position_tables_do_not_decay() -> None:
 
     model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=32)
     tables = {id(p) for name, p in model.named_parameters() if "relative_position" in name}
-    optimizer = build_optimizer(model, learning_rate=1.0, student_lr_scale=1.0, teacher_lr_scale=1.0,
-                                refiner_lr_scale=1.0, weight_decay=0.1)
+    optimizer = build_optimizer(
+        model, learning_rate=1.0, student_lr_scale=1.0, teacher_lr_scale=1.0, refiner_lr_scale=1.0, weight_decay=0.1
+    )
     undecayed = {id(p) for g in optimizer.param_groups if not g["weight_decay"] for p in g["params"]}
     assert tables and tables <= undecayed
 
@@ -242,8 +257,9 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_processes_share_their_work_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                      recwarn: pytest.WarningsRecorder) -> None:
+def test_processes_share_their_work_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
     monkeypatch.setattr(training.distributed, "world_size", lambda: 2)
     torch.distributed.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
     try:

@@ -1,5 +1,7 @@
 """data.transforms: the shared resize, and geometry that keeps alpha on its photo."""
 
+from __future__ import annotations
+
 import cv2
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from common.resize import resize, resize_to_working_size
 from data import transforms
 from data.pixel_transforms import ColourShift, JpegCoding, LensBlur, SensorNoise, SmallRotation
-from data.transforms import Augmentation, Augmenter, crop_box, cut, pad_to_square, resize, resize_to_working_size
+from data.transforms import Augmentation, Augmenter, crop_box, cut, pad_to_square
 
 STILL = {f"{name}_share": 0.0 for name in ("flip", "rotation", "colour", "blur", "noise", "jpeg")}
 

@@ -1,5 +1,7 @@
 """validation.py with a stub for the network: what is scored, what is left out, and the same totals on any ranks."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
@@ -13,12 +15,12 @@ import pytest
 import torch
 
 import matting
+from common.photos import write_alpha
 from data.dataset import PhotoValidation
 from evaluation import validation
 from evaluation.scoring import score_matte
 from evaluation.validation import Column, score_dataset, validate
 from metrics import matting_metrics
-from photos import write_alpha
 from tests.test_scoring import disc
 
 ROOT = Path(__file__).resolve().parents[1]

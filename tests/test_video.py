@@ -13,10 +13,10 @@ import torch
 from predict_fixtures import contents, load_once, save
 
 import predict
+from common.photos import PhotoError, read_alpha
+from inference import video
+from inference.video import VideoReader, write_video
 from matting import predict_alpha
-from photos import PhotoError, read_alpha
-from prediction import video
-from prediction.video import VideoReader, write_video
 
 run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
 
@@ -154,7 +154,7 @@ def test_an_interrupted_folder_of_frames_is_finished(run, tmp_path, monkeypatch)
 def test_a_video_cut_short_is_done_as_far_as_it_goes_and_named(run, tmp_path, capsys):
     whole = clip(tmp_path / "whole.mkv", frames(20)).read_bytes()
     save(tmp_path / "in" / "photo.png")
-    (tmp_path / "in" / "cut.mkv").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "in" / "cut.mkv").write_bytes(whole[: len(whole) // 2])
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
     assert "cut.mkv is cut short, only " in capsys.readouterr().err
     assert set(contents(tmp_path / "out")) == {"cut.mkv", "photo.png"}

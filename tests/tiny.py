@@ -1,6 +1,6 @@
 """A network of a few thousand weights in the real wiring, for tests of training; as a script, train.py with it.
 
-    python -m tests.tiny --dataset synthetic --no-pretrained --image-size 32 ...
+python -m tests.tiny --dataset synthetic --no-pretrained --image-size 32 ...
 """
 
 from __future__ import annotations
@@ -18,8 +18,21 @@ from models.decoder import Decoder
 from training.trainer import Trainer
 
 CHANNELS = (8, 8, 16, 16)
-FLAGS = ("--dataset", "synthetic", "--no-pretrained", "--image-size", "32", "--batch-size", "2", "--val-samples", "2",
-         "--device", "cpu", "--num-workers", "0")
+FLAGS = (
+    "--dataset",
+    "synthetic",
+    "--no-pretrained",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "2",
+    "--val-samples",
+    "2",
+    "--device",
+    "cpu",
+    "--num-workers",
+    "0",
+)
 
 
 class TinyEncoder(nn.Module):
@@ -29,8 +42,9 @@ class TinyEncoder(nn.Module):
         super().__init__()
         self.channels = CHANNELS
         widths = (in_channels, *CHANNELS)
-        self.stages = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], stride, stride=stride)
-                                    for i, stride in enumerate((4, 2, 2, 2)))
+        self.stages = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[i + 1], stride, stride=stride) for i, stride in enumerate((4, 2, 2, 2))
+        )
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -44,13 +58,17 @@ class TinyEncoder(nn.Module):
         """Nothing to save in a network this small."""
 
 
-def build_tiny(*, image_size: int = 32, use_refiner: bool = True, use_teacher: bool = False, drop_path: float = 0.0,
-               **_) -> MattingNetwork:
+def build_tiny(
+    *, image_size: int = 32, use_refiner: bool = True, use_teacher: bool = False, drop_path: float = 0.0, **_
+) -> MattingNetwork:
     """Takes what models.build_model takes."""
     return MattingNetwork(
-        student=TinyEncoder(3, drop_path), teacher=TinyEncoder(1, drop_path) if use_teacher else None,
-        decoder=Decoder(CHANNELS, channels=(8, 8, 8)), refiner=Refiner(16, 16, blocks=1) if use_refiner else None,
-        image_size=image_size)
+        student=TinyEncoder(3, drop_path),
+        teacher=TinyEncoder(1, drop_path) if use_teacher else None,
+        decoder=Decoder(CHANNELS, channels=(8, 8, 8)),
+        refiner=Refiner(16, 16, blocks=1) if use_refiner else None,
+        image_size=image_size,
+    )
 
 
 def tiny_trainer(batches_per_epoch: int = 4, precision: torch.dtype = torch.float32, **settings) -> Trainer:
@@ -65,9 +83,11 @@ def tiny_trainer(batches_per_epoch: int = 4, precision: torch.dtype = torch.floa
 def random_batch(seed: int, size: int = 2) -> dict:
     """A batch as the loader gives it."""
     generator = torch.Generator().manual_seed(seed)
-    return {"image": torch.randint(0, 256, (size, 3, 32, 32), generator=generator, dtype=torch.uint8),
-            "alpha": torch.randint(0, 256, (size, 1, 32, 32), generator=generator, dtype=torch.uint8),
-            "name": [f"photo_{seed}_{i}" for i in range(size)]}
+    return {
+        "image": torch.randint(0, 256, (size, 3, 32, 32), generator=generator, dtype=torch.uint8),
+        "alpha": torch.randint(0, 256, (size, 1, 32, 32), generator=generator, dtype=torch.uint8),
+        "name": [f"photo_{seed}_{i}" for i in range(size)],
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,8 +14,15 @@ from models import MattingNetwork
 FINAL_LR_SHARE = 0.01
 
 
-def build_optimizer(model: MattingNetwork, *, learning_rate: float, student_lr_scale: float, teacher_lr_scale: float,
-                    refiner_lr_scale: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(
+    model: MattingNetwork,
+    *,
+    learning_rate: float,
+    student_lr_scale: float,
+    teacher_lr_scale: float,
+    refiner_lr_scale: float,
+    weight_decay: float,
+) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) with groups by part and by decay; each group has its name and lr_scale.
 
     Vectors (biases, norms) and relative position tables are not decayed, as in Swin's own training.
@@ -28,8 +35,15 @@ def build_optimizer(model: MattingNetwork, *, learning_rate: float, student_lr_s
     rows = []
     for (part, decays), parameters in groups.items():
         scale = scales.get(part, 1.0)
-        rows.append(dict(params=parameters, name=f"{part}{'' if decays else ' without decay'}",
-                         weight_decay=weight_decay if decays else 0.0, lr_scale=scale, lr=learning_rate * scale))
+        rows.append(
+            dict(
+                params=parameters,
+                name=f"{part}{'' if decays else ' without decay'}",
+                weight_decay=weight_decay if decays else 0.0,
+                lr_scale=scale,
+                lr=learning_rate * scale,
+            )
+        )
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
     return torch.optim.AdamW(rows, lr=learning_rate, fused=fused)
 

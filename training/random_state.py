@@ -30,8 +30,12 @@ def random_state(device: torch.device) -> dict[str, Any]:
     version, words, gauss = random.getstate()
     # this process's GPU only: what it knows of the others' generators is not what their processes made of them
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"python": [version, list(words), gauss], "numpy": [kind, keys.tolist(), *rest],
-            "torch": torch.get_rng_state(), "cuda": cuda}
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, keys.tolist(), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:

@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-import distributed
-from checkpoint import MODEL_FILE, save_model, save_training_state
-from distributed import tell
+from common import distributed
+from common.distributed import tell
+from common.interrupt import StopRequest
 from evaluation.validation import validate
-from stop import StopRequest
+from models.checkpoint import MODEL_FILE, save_model, save_training_state
+from training.report import Report
 from training.run_folder import RunError
-from training.run_report import Report
 from training.trainer import Trainer
 
 SCORE = "refined_image_sad"  # decides which epoch is the best
@@ -56,9 +56,11 @@ class Run:
                     self._finish_epoch()
                     stopped = progress.epoch < self.config.epochs and distributed.any_rank([self.stop.wanted()])[0]
                 if stopped:
-                    tell(f"Stopped after {progress.epoch} epochs and {progress.batch} of "
-                         f"{self.trainer.batches_per_epoch} batches, all saved. "
-                         f"Go on with: python train.py --resume {self.folder}")
+                    tell(
+                        f"Stopped after {progress.epoch} epochs and {progress.batch} of "
+                        f"{self.trainer.batches_per_epoch} batches, all saved. "
+                        f"Go on with: python train.py --resume {self.folder}"
+                    )
                     return
 
     def _train_epoch(self) -> bool:
@@ -66,9 +68,15 @@ class Run:
         progress, total = self.trainer.progress, self.trainer.batches_per_epoch
         self.loader.sampler.set_epoch(progress.epoch, start_batch=progress.batch)
         self.marked = time.monotonic()
-        with tqdm(total=total, initial=progress.batch, desc=f"epoch {progress.epoch + 1}/{self.config.epochs}",
-                  unit="batch", leave=False, dynamic_ncols=True,
-                  disable=None if distributed.is_main() else True) as self.bar:  # None: only where a person looks
+        with tqdm(
+            total=total,
+            initial=progress.batch,
+            desc=f"epoch {progress.epoch + 1}/{self.config.epochs}",
+            unit="batch",
+            leave=False,
+            dynamic_ncols=True,
+            disable=None if distributed.is_main() else True,
+        ) as self.bar:  # None: only where a person looks
             stopped = self.trainer.train_one_epoch(self._batches(), self._after_step)
         if stopped and not self._save_state():
             raise RunError("The run was stopped, but its last steps are not saved (see above).")
@@ -82,8 +90,10 @@ class Run:
             if "DataLoader worker (pid" in str(error):  # killed: train.py says why that happens
                 raise
             reason = str(error).strip().splitlines()[-1]  # a worker sends its whole traceback
-            raise RunError(f"The photos could not be loaded ({reason}): mend this, then go on with: "
-                           f"python train.py --resume {self.folder}") from error
+            raise RunError(
+                f"The photos could not be loaded ({reason}): mend this, then go on with: "
+                f"python train.py --resume {self.folder}"
+            ) from error
 
     def _after_step(self) -> bool:
         """At each step's border: show, save when it is time, and say whether to stop. No reading of the device."""
@@ -106,10 +116,15 @@ class Run:
         if progress.batch and distributed.any_rank([time.monotonic() - self.saved > UNSAVED_SECONDS])[0]:
             self._save_state()
         images = progress.batch * self.config.batch_size * distributed.world_size()
-        row = {"epoch": progress.epoch + bool(progress.batch), "step": progress.step,
-               "learning_rate": course.learning_rate if progress.batch else 0.0, "seconds": progress.epoch_seconds,
-               "images_per_second": images / max(progress.epoch_seconds, 1e-9), "skipped_steps": progress.bad_steps,
-               **trainer.mean_losses()}
+        row = {
+            "epoch": progress.epoch + bool(progress.batch),
+            "step": progress.step,
+            "learning_rate": course.learning_rate if progress.batch else 0.0,
+            "seconds": progress.epoch_seconds,
+            "images_per_second": images / max(progress.epoch_seconds, 1e-9),
+            "skipped_steps": progress.bad_steps,
+            **trainer.mean_losses(),
+        }
         scores = {} if progress.batch and course.teaches else self._validate()  # the student has not begun yet
         row |= {f"val_{name}": value for name, value in scores.items()}
         progress.rows.append(row)
@@ -127,11 +142,13 @@ class Run:
         device = self.trainer.device
         workers = 0 if device.type == "cpu" else min(SCORING_THREADS, os.cpu_count() or 1)  # a CPU has no "beside"
         try:
-            scores = validate(self.trainer.average.network, self.validation, workers=workers,
-                              precision=self.trainer.precision)
+            scores = validate(
+                self.trainer.average.network, self.validation, workers=workers, precision=self.trainer.precision
+            )
         except ValueError as error:
-            raise RunError(f"The validation failed: {error} Then go on with: "
-                           f"python train.py --resume {self.folder}") from error
+            raise RunError(
+                f"The validation failed: {error} Then go on with: python train.py --resume {self.folder}"
+            ) from error
         return {name: float(value) for name, value in scores.items()}
 
     def _save_best(self, scores: dict[str, float]) -> bool:
@@ -140,11 +157,18 @@ class Run:
         written = True
         if distributed.is_main():
             try:
-                save_model(self.folder / MODEL_FILE, self.trainer.average.network, scores=scores,
-                           model_options=self.config.model_options, config=self.config.as_dict())
+                save_model(
+                    self.folder / MODEL_FILE,
+                    self.trainer.average.network,
+                    scores=scores,
+                    model_options=self.config.model_options,
+                    config=self.config.as_dict(),
+                )
             except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
-                tell(f"This epoch's weights are the best, but {self.folder / MODEL_FILE} could not be written "
-                     f"({str(error).splitlines()[0]}): make room in {self.folder}.")
+                tell(
+                    f"This epoch's weights are the best, but {self.folder / MODEL_FILE} could not be written "
+                    f"({str(error).splitlines()[0]}): make room in {self.folder}."
+                )
                 written = False
         return distributed.broadcast_object(written)
 
@@ -155,8 +179,10 @@ class Run:
             try:
                 save_training_state(self.folder, state)
             except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError for a full disk
-                tell(f"The state could not be saved, the one before it stays ({str(error).splitlines()[0]}): "
-                     f"make room in {self.folder}.")
+                tell(
+                    f"The state could not be saved, the one before it stays ({str(error).splitlines()[0]}): "
+                    f"make room in {self.folder}."
+                )
                 written = False
         self.saved = time.monotonic()
         return distributed.broadcast_object(written)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, whole_file, write_json
+from models.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, whole_file, write_json
 
 LOG_FILE = "training_log.csv"
 CONFIG_FILE = "config.json"
@@ -49,8 +49,9 @@ def find_run(output: str, run: str) -> Path:
     for folder in (Path(run), Path(output) / run):
         if (folder / CONFIG_FILE).is_file():
             return folder
-    raise RunError(f"{run} is not a run folder (no {CONFIG_FILE}): name one under {output}, or give --resume alone "
-                   "for the newest.")
+    raise RunError(
+        f"{run} is not a run folder (no {CONFIG_FILE}): name one under {output}, or give --resume alone for the newest."
+    )
 
 
 def _written(folder: Path) -> float:
@@ -70,8 +71,9 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): repair it, or copy the one of a run with the same settings."
-                       ) from error
+        raise RunError(
+            f"{path} cannot be read ({error}): repair it, or copy the one of a run with the same settings."
+        ) from error
     if not isinstance(values, dict):
         raise RunError(f"{path} does not hold settings by name: copy the one of a run with the same settings.")
     return values, str(path)

@@ -14,18 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import distributed
-from devices import autocast
+from common import distributed
+from common.devices import autocast
 from losses import matting_losses
 from models import MattingNetwork
-from training.course import Course, Progress
 from training.optimization import AveragedNetwork, build_optimizer, clip_gradients, set_learning_rate
 from training.random_state import random_state, restore_random_state
+from training.schedule import Course, Progress
 
 NAMES_SHOWN = 20
 # what keeps the buffers, which are constants, from being sent at every step; torch 2.13 gave it another name
-BUFFER_SWITCH = ("forward_sync_buffers" if "forward_sync_buffers" in
-                 inspect.signature(nn.parallel.DistributedDataParallel).parameters else "broadcast_buffers")
+BUFFER_SWITCH = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 class NonFiniteError(RuntimeError):
@@ -38,23 +41,31 @@ class Trainer:
     `config` is any object with the fields of config.Config that are read here; `precision` an autocast dtype.
     """
 
-    def __init__(self, model: MattingNetwork, config: Any, device: torch.device, precision: torch.dtype,
-                 batches_per_epoch: int) -> None:
+    def __init__(
+        self, model: MattingNetwork, config: Any, device: torch.device, precision: torch.dtype, batches_per_epoch: int
+    ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.batches_per_epoch = batches_per_epoch
         self.average = AveragedNetwork(model, config.ema_decay)
         pretrained = config.pretrained or config.backbone_weights  # the teacher, which no checkpoint holds, has these
         self.student_is_trained = bool(pretrained or config.init_from)
         self.optimizer = build_optimizer(
-            model, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
+            model,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
             student_lr_scale=config.encoder_lr_scale if self.student_is_trained else 1.0,
-            teacher_lr_scale=config.encoder_lr_scale if pretrained else 1.0, refiner_lr_scale=config.refiner_lr_scale)
+            teacher_lr_scale=config.encoder_lr_scale if pretrained else 1.0,
+            refiner_lr_scale=config.refiner_lr_scale,
+        )
         # Always on: it is what skips a non-finite step without asking the device. Only fp16 needs its scale, see _step.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**16 if precision == torch.float16 else 1.0)
         self.progress = Progress()
         self.course = Course(config, self.progress, batches_per_epoch, has_teacher=model.teacher is not None)
-        self.loss_weights = {name.removeprefix("weight_"): value for name, value in vars(config).items()
-                             if name.startswith("weight_") and name != "weight_decay"}
+        self.loss_weights = {
+            name.removeprefix("weight_"): value
+            for name, value in vars(config).items()
+            if name.startswith("weight_") and name != "weight_decay"
+        }
         self.network = self._wrap(model)
         # photos and loss of the last batches, to name the ones to blame when the run has to stop
         self._recent: deque[tuple[list[str], Tensor]] = deque(maxlen=config.max_bad_steps * config.accumulation_steps)
@@ -69,8 +80,12 @@ class Trainer:
             # a part whose losses are all switched off has no gradient to wait for; the edge term has no part to itself
             switched_off = any(not weight for name, weight in self.loss_weights.items() if name != "edge")
             model = nn.parallel.DistributedDataParallel(
-                model, device_ids=[self.device] if self.device.type == "cuda" else None,
-                gradient_as_bucket_view=True, find_unused_parameters=switched_off, **{BUFFER_SWITCH: False})
+                model,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=switched_off,
+                **{BUFFER_SWITCH: False},
+            )
         return model
 
     def enter_stage(self) -> None:
@@ -83,10 +98,17 @@ class Trainer:
         if begins := self.course.student_begins:
             self._hand_over()
         # a decoder that already reads a trained student does not follow the teacher
-        learns = {model.student: not self.course.student_rests, model.refiner: not teaches, model.teacher: teaches,
-                  model.decoder: not (teaches and self.config.init_from)}
-        changed = [part for part, learn in learns.items()
-                   if part is not None and next(part.parameters()).requires_grad != learn]
+        learns = {
+            model.student: not self.course.student_rests,
+            model.refiner: not teaches,
+            model.teacher: teaches,
+            model.decoder: not (teaches and self.config.init_from),
+        }
+        changed = [
+            part
+            for part, learn in learns.items()
+            if part is not None and next(part.parameters()).requires_grad != learn
+        ]
         for part in changed:
             part.requires_grad_(learns[part])
         if changed:
@@ -148,8 +170,7 @@ class Trainer:
         with contextlib.nullcontext() if synchronized else self.network.no_sync():
             with autocast(self.device, self.precision):
                 output = self.network(image, alpha if self.course.needs_teacher else None, student_view)
-            weights = self.loss_weights | {
-                "alignment": self.loss_weights["alignment"] * self.course.alignment_share}
+            weights = self.loss_weights | {"alignment": self.loss_weights["alignment"] * self.course.alignment_share}
             terms = matting_losses(output, alpha, weights)
             self.scaler.scale(terms["loss"] / group).backward()
         self._count(terms)
@@ -207,9 +228,11 @@ class Trainer:
         guilty = [name for names, loss in self._recent if not torch.isfinite(loss) for name in names]
         photos = sorted(set(guilty or [name for names, _ in self._recent for name in names]))
         more = f" and {len(photos) - NAMES_SHOWN} more" if len(photos) > NAMES_SHOWN else ""
-        return (f"{self.progress.bad_in_a_row} steps in a row had no finite {'loss' if guilty else 'gradient'}, on "
-                f"{', '.join(photos[:NAMES_SHOWN])}{more}: go on from the last saved state with --resume and --amp "
-                "bf16 or off, or a lower --learning-rate; or look at these photos with python -m data.check.")
+        return (
+            f"{self.progress.bad_in_a_row} steps in a row had no finite {'loss' if guilty else 'gradient'}, on "
+            f"{', '.join(photos[:NAMES_SHOWN])}{more}: go on from the last saved state with --resume and --amp "
+            "bf16 or off, or a lower --learning-rate; or look at these photos with python -m data.check."
+        )
 
     def mean_losses(self) -> dict[str, float]:
         """Mean of each loss term over the batches of this epoch so far, over all ranks."""
@@ -230,8 +253,12 @@ class Trainer:
     @property
     def layout(self) -> dict[str, int]:
         """What must not change within an epoch, or the batches of its rest would be others."""
-        return {"processes": distributed.world_size(), "batches_per_epoch": self.batches_per_epoch,
-                "batch_size": self.config.batch_size, "accumulation_steps": self.config.accumulation_steps}
+        return {
+            "processes": distributed.world_size(),
+            "batches_per_epoch": self.batches_per_epoch,
+            "batch_size": self.config.batch_size,
+            "accumulation_steps": self.config.accumulation_steps,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-exact continuation needs, as plain types and tensors (loads with weights_only).
@@ -240,17 +267,25 @@ class Trainer:
         """
         self.read_device()
         own = {"sums": self.progress.sums, "random": random_state(self.device)}
-        return {"model": self.model.state_dict(), "average": self.average.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-                "precision": str(self.precision), "progress": asdict(self.progress), "layout": self.layout,
-                "ranks": distributed.all_gather_objects([own])}
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "precision": str(self.precision),
+            "progress": asdict(self.progress),
+            "layout": self.layout,
+            "ranks": distributed.all_gather_objects([own]),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what state_dict returned; this run's settings hold where they differ from the saved ones."""
         self.model.load_state_dict(state["model"])
         self.average.network.load_state_dict(state["average"])
-        settings = [{"weight_decay": group["weight_decay"], "lr_scale": group["lr_scale"]}
-                    for group in self.optimizer.param_groups]
+        settings = [
+            {"weight_decay": group["weight_decay"], "lr_scale": group["lr_scale"]}
+            for group in self.optimizer.param_groups
+        ]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group |= own

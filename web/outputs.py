@@ -17,11 +17,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-import photos
-from photos import Photo, PhotoError
-from prediction.foreground import composite
-from prediction.photo_stages import SUBJECT, Predictor, predict_matte
-from prediction.rendering import Style, read_background, render
+from common import photos
+from common.photos import Photo, PhotoError
+from inference.foreground import composite
+from inference.photo_stages import SUBJECT, Predictor, predict_matte
+from inference.rendering import Style, read_background, render
 
 PREVIEW_SIDE = 1280  # pixels; a photo of any size is seen at once, and the downloads are native
 CHECK = 16  # pixels of a preview; the side of a square of the checkerboard
@@ -72,8 +72,15 @@ class Studio:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         height, width = matte.shape
-        return Cut(source, folder, *cut, size=(width, height), seconds=time.perf_counter() - start,
-                   has_subject=bool(matte.max() >= SUBJECT), notes=photo.notes)
+        return Cut(
+            source,
+            folder,
+            *cut,
+            size=(width, height),
+            seconds=time.perf_counter() - start,
+            has_subject=bool(matte.max() >= SUBJECT),
+            notes=photo.notes,
+        )
 
     def compose(self, cut: Cut, background: str | Path) -> Picture:
         """Put a cut-out on "blur", a colour or a photo's path, at native size. Raises PhotoError."""
@@ -119,8 +126,10 @@ class Studio:
         except PhotoError as error:
             raise _without_folder(error, path) from error
         if width * height > self.max_pixels:
-            raise PhotoError(f"{path.name} has {width * height / 1e6:.1f} megapixels, more than the "
-                             f"{self.max_pixels / 1e6:g} that this page takes: scale it down.")
+            raise PhotoError(
+                f"{path.name} has {width * height / 1e6:.1f} megapixels, more than the "
+                f"{self.max_pixels / 1e6:g} that this page takes: scale it down."
+            )
 
 
 def _write_cut(source: Path, photo: Photo, matte: np.ndarray, folder: Path) -> tuple[Path, Path, Picture, Picture]:

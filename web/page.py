@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-import photos
-from photos import PhotoError
+from common import photos
+from common.photos import PhotoError
 from web.outputs import Cut, Studio, hex_color
 
 EXAMPLES = Path(__file__).parent.parent / "test_data"
@@ -20,9 +20,13 @@ STAGE_HEIGHT = 560  # pixels
 COLOR, PHOTO, BLUR = "Colour", "Photo", "Blur"
 
 # Fonts of the visitor's own system: nothing is fetched.
-THEME = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg",
-                       font=["Segoe UI", "Helvetica Neue", "Noto Sans", "DejaVu Sans", "sans-serif"],
-                       font_mono=["Consolas", "Menlo", "DejaVu Sans Mono", "monospace"])
+THEME = gr.themes.Base(
+    primary_hue="teal",
+    neutral_hue="slate",
+    radius_size="lg",
+    font=["Segoe UI", "Helvetica Neue", "Noto Sans", "DejaVu Sans", "sans-serif"],
+    font_mono=["Consolas", "Menlo", "DejaVu Sans Mono", "monospace"],
+)
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1240px !important; margin: 0 auto !important; }
@@ -92,33 +96,50 @@ class Page:
     def _lay_out_input(self) -> None:
         self.drop = gr.File(label="Photo", file_types=["image"], height=170, elem_id="drop")
         paths = photos.list_images(EXAMPLES)
-        self.examples = gr.Dataset(components=[gr.Image(visible=False)], samples=[[str(path)] for path in paths],
-                                   type="index", label="Or try one of these", visible=bool(paths), elem_id="examples")
+        self.examples = gr.Dataset(
+            components=[gr.Image(visible=False)],
+            samples=[[str(path)] for path in paths],
+            type="index",
+            label="Or try one of these",
+            visible=bool(paths),
+            elem_id="examples",
+        )
         self.example_paths = paths
         self.status = gr.HTML(elem_id="status")
         with gr.Row():
-            self.save_cutout = gr.DownloadButton("Save cut-out", variant="primary", interactive=False, min_width=100,
-                                                 size="md", elem_id="save-cutout")
-            self.save_alpha = gr.DownloadButton("Save alpha", interactive=False, min_width=100, size="md",
-                                                elem_id="save-alpha")
+            self.save_cutout = gr.DownloadButton(
+                "Save cut-out", variant="primary", interactive=False, min_width=100, size="md", elem_id="save-cutout"
+            )
+            self.save_alpha = gr.DownloadButton(
+                "Save alpha", interactive=False, min_width=100, size="md", elem_id="save-alpha"
+            )
 
     def _lay_out_stage(self) -> None:
         with gr.Tab("Before / after"):
-            self.compare = gr.ImageSlider(show_label=False, height=STAGE_HEIGHT, max_height=STAGE_HEIGHT,
-                                          interactive=False, buttons=["fullscreen"], elem_id="compare")
+            self.compare = gr.ImageSlider(
+                show_label=False,
+                height=STAGE_HEIGHT,
+                max_height=STAGE_HEIGHT,
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="compare",
+            )
         with gr.Tab("Cut-out"):
             self.cutout = _picture("cutout")
         with gr.Tab("Matte"):
             self.alpha = _picture("alpha")
         with gr.Tab("Background"):
             with gr.Row(elem_id="background"):
-                self.kind = gr.Radio([COLOR, PHOTO, BLUR], value=COLOR, show_label=False, container=False, scale=0,
-                                     min_width=280)
+                self.kind = gr.Radio(
+                    [COLOR, PHOTO, BLUR], value=COLOR, show_label=False, container=False, scale=0, min_width=280
+                )
                 self.color = gr.ColorPicker("#2a9d8f", show_label=False, container=False, scale=0, elem_id="color")
-                self.picture = gr.File(file_types=["image"], height=90, visible=False, scale=2, show_label=False,
-                                       elem_id="backdrop")
-                self.save_placed = gr.DownloadButton("Save picture", interactive=False, scale=1, min_width=120,
-                                                     size="md", elem_id="save-composite")
+                self.picture = gr.File(
+                    file_types=["image"], height=90, visible=False, scale=2, show_label=False, elem_id="backdrop"
+                )
+                self.save_placed = gr.DownloadButton(
+                    "Save picture", interactive=False, scale=1, min_width=120, size="md", elem_id="save-composite"
+                )
             self.placed = _picture("composite")
 
     def _connect(self) -> None:
@@ -126,18 +147,27 @@ class Page:
         queued = dict(concurrency_id="photo", concurrency_limit=1, api_visibility="private")
         stage = [self.compare, self.cutout, self.alpha]
         shown = [self.cut, self.drop, self.status, self.save_cutout, self.save_alpha, *stage]
-        new = [self.drop.upload(self.show_upload, [self.cut, self.drop], shown, show_progress_on=stage, **queued),
-               self.examples.click(self.show_example, [self.cut, self.examples], shown, show_progress_on=stage,
-                                   **queued)]
-        place = dict(fn=self.place, inputs=[self.cut, self.kind, self.color, self.picture],
-                     outputs=[self.cut, self.placed, self.save_placed, self.status], show_progress_on=self.placed,
-                     **queued)
+        new = [
+            self.drop.upload(self.show_upload, [self.cut, self.drop], shown, show_progress_on=stage, **queued),
+            self.examples.click(self.show_example, [self.cut, self.examples], shown, show_progress_on=stage, **queued),
+        ]
+        place = dict(
+            fn=self.place,
+            inputs=[self.cut, self.kind, self.color, self.picture],
+            outputs=[self.cut, self.placed, self.save_placed, self.status],
+            show_progress_on=self.placed,
+            **queued,
+        )
         for event in new:
             event.then(**place)
-        self.kind.change(self.choose_kind, self.kind, [self.color, self.picture], queue=False,
-                         api_visibility="private").then(**place)
-        gr.on([self.color.release, self.color.submit, self.picture.upload, self.picture.clear],
-              trigger_mode="always_last", **place)
+        self.kind.change(
+            self.choose_kind, self.kind, [self.color, self.picture], queue=False, api_visibility="private"
+        ).then(**place)
+        gr.on(
+            [self.color.release, self.color.submit, self.picture.upload, self.picture.clear],
+            trigger_mode="always_last",
+            **place,
+        )
 
     def show_example(self, earlier: Cut | None, index: int) -> Outcome:
         return self.show(earlier, self.example_paths[index])
@@ -152,9 +182,15 @@ class Page:
         if cut is None:
             nothing = dict.fromkeys((self.cut, self.compare, self.cutout, self.alpha))
             return nothing | {self.status: refusal, self.save_cutout: _unsaved(), self.save_alpha: _unsaved()}
-        return {self.cut: cut, self.status: _report(cut), self.compare: (cut.preview, cut.cutout.preview),
-                self.cutout: cut.cutout.preview, self.alpha: cut.alpha.preview,
-                self.save_cutout: _saved(cut.cutout.file), self.save_alpha: _saved(cut.alpha.file)}
+        return {
+            self.cut: cut,
+            self.status: _report(cut),
+            self.compare: (cut.preview, cut.cutout.preview),
+            self.cutout: cut.cutout.preview,
+            self.alpha: cut.alpha.preview,
+            self.save_cutout: _saved(cut.cutout.file),
+            self.save_alpha: _saved(cut.alpha.file),
+        }
 
     def choose_kind(self, kind: str) -> Outcome:
         return {self.color: gr.update(visible=kind == COLOR), self.picture: gr.update(visible=kind == PHOTO)}
@@ -174,9 +210,22 @@ class Page:
 def launch(page: gr.Blocks, host: str, port: int, max_upload: int) -> None:
     """Start serving, and return. max_upload in MB. Raises OSError where the address cannot be had."""
     page.queue(api_open=False, default_concurrency_limit=1)
-    page.launch(server_name=host, server_port=port, max_file_size=f"{max_upload}mb", theme=THEME, css=CSS, head=HEAD,
-                share=False, quiet=True, prevent_thread_lock=True, footer_links=[], ssr_mode=False, pwa=False,
-                mcp_server=False, enable_monitoring=False)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        max_file_size=f"{max_upload}mb",
+        theme=THEME,
+        css=CSS,
+        head=HEAD,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        footer_links=[],
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+    )
 
 
 def _picture(name: str) -> gr.Image:
@@ -199,8 +248,11 @@ def _try(work: Callable[[], Any], source: Path) -> tuple[Any, str]:
         return None, _paragraph("refusal", str(error))
     except Exception as error:  # torch raises plain RuntimeErrors for what does not fit in memory
         traceback.print_exc()
-        return None, _paragraph("refusal", f"{source.name} could not be done ({type(error).__name__}): try a smaller "
-                                           "photo; the server's log says more.")
+        return None, _paragraph(
+            "refusal",
+            f"{source.name} could not be done ({type(error).__name__}): try a smaller "
+            "photo; the server's log says more.",
+        )
 
 
 def _title(facts: tuple[str, ...]) -> str:

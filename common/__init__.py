@@ -1,0 +1,1 @@
+"""What every part uses and none owns: devices, processes, files, photos, plots."""

@@ -1,0 +1,158 @@
+"""Pictures a person looks at instead of numbers: curves, previews, comparisons. Arrays in, a PNG out.
+
+Every function writes a whole file or none, and raises PhotoError where it cannot be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from common.photos import atomic_write
+
+CELL = 320  # pixels of a picture's long side in a grid
+CROP_SHARE = 5  # an enlarged crop shows 1 / CROP_SHARE of the long side
+MAX_ROWS_OF_TERMS = 8
+
+
+def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """training_log.csv as four panels: loss terms, SAD, MSE, Grad (validation, coarse and refined, image and edge)."""
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    axes = figure.subplots(2, 2)
+    trained = [_by_stage(row) for row in rows if "loss" in row]
+    known = dict.fromkeys(name for row in trained for name in row if _is_term(name))
+    for name, color in zip(known, matplotlib.colormaps["tab20"].colors, strict=False):
+        axes[0, 0].plot(
+            [r["epoch"] for r in trained],
+            [r.get(name, np.nan) for r in trained],
+            marker=".",
+            linewidth=2 if name == "loss" else 1,
+            label=name,
+            color=color,
+        )
+    axes[0, 0].set(title="training loss and its terms (unweighted)", yscale="log" if known else "linear")
+    units = {"sad": "SAD (thousands of pixels)", "mse": "MSE", "grad": "Grad (thousands)"}
+    for axis, (metric, title) in zip(axes.flat[1:], units.items(), strict=True):
+        for which, color in (("coarse", "tab:gray"), ("refined", "tab:blue")):
+            for region, style in (("image", "-"), ("edge", "--")):
+                name = f"val_{which}_{region}_{metric}"
+                axis.plot(
+                    [r["epoch"] for r in rows],
+                    [r.get(name, np.nan) for r in rows],
+                    style,
+                    color=color,
+                    marker=".",
+                    label=f"{which}, {region}",
+                )
+        axis.set(title=f"validation {title}", ylim=(0, None))
+    for axis in axes.flat:
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=8, ncols=1 + (len(axis.lines) > 10))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _save(figure, path)
+
+
+def _by_stage(row: Mapping[str, float]) -> dict[str, float]:
+    """A row whose loss has its stage's name: the teacher's and the student's are sums of different terms, and one line
+    through both would seem to rise."""
+    taught = any(name.startswith("teacher_") for name in row)
+    return {"teacher_loss" if taught and name == "loss" else name: value for name, value in row.items()}
+
+
+def _is_term(name: str) -> bool:
+    return name in ("loss", "alignment") or name.split("_")[0] in ("coarse", "refined", "teacher")
+
+
+def preview(path: Path, rows: Sequence[Mapping]) -> None:
+    """Fixed samples as rows: photo, true alpha, then each matte. rows: dicts as comparison takes."""
+    if not rows:
+        return
+    header = ["photo", "true alpha", *rows[0]["mattes"]]
+    _save_pixels(path, _grid(header, [_pictures(row) for row in rows]))
+
+
+def comparison(path: Path, rows: Sequence[Mapping]) -> None:
+    """Mattes of several models side by side; below each photo the crop where the first two differ most, enlarged.
+
+    rows: dicts of name, image uint8 (H, W, 3), true (H, W) and mattes {label: (H, W)}, alphas in [0, 1].
+    """
+    if not rows:
+        return
+    header = ["photo", "true alpha", *rows[0]["mattes"]]
+    lines = []
+    for row in rows:
+        pictures = _pictures(row)
+        top, left, side = _largest_difference(*list(row["mattes"].values())[:2])
+        framed = pictures[0].copy()
+        cv2.rectangle(framed, (left, top), (left + side, top + side), (255, 60, 60), max(1, side // 60))
+        lines.append([framed, *pictures[1:]])
+        lines.append([p[top : top + side, left : left + side] for p in pictures])
+    _save_pixels(path, _grid(header, lines))
+
+
+def pictures(path: Path, header: Sequence[str], lines: Sequence[Sequence[np.ndarray]]) -> None:
+    """RGB uint8 pictures (H, W, 3) in rows under a line of labels, as many in a row as there are labels."""
+    _save_pixels(path, _grid(header, lines))
+
+
+def _pictures(row: Mapping) -> list[np.ndarray]:
+    """RGB uint8 pictures of one row, of the photo's size."""
+    alphas = [row["true"], *row["mattes"].values()]
+    return [row["image"], *(np.repeat((alpha * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2) for alpha in alphas)]
+
+
+def _largest_difference(first: np.ndarray, second: np.ndarray) -> tuple[int, int, int]:
+    """Corner (top, left) and side of the square in which two mattes differ most in sum."""
+    height, width = first.shape
+    side = max(1, min(max(height, width) // CROP_SHARE, height, width))
+    sums = cv2.boxFilter(np.abs(first - second).astype(np.float32), -1, (side, side), anchor=(0, 0), normalize=False)
+    sums = sums[: height - side + 1, : width - side + 1]
+    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
+    return int(top), int(left), side
+
+
+def _grid(header: Sequence[str], lines: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Pictures in rows under a line of labels, each scaled to CELL on its long side, on white."""
+    gap, title = 6, 28
+    strips = [np.full((title, len(header) * (CELL + gap) + gap, 3), 255, np.uint8)]
+    for column, text in enumerate(header):
+        cv2.putText(
+            strips[0], text, (gap + column * (CELL + gap), 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    for pictures in lines:
+        scaled = [_fit(picture) for picture in pictures]
+        strip = np.full((max(p.shape[0] for p in scaled) + gap, strips[0].shape[1], 3), 255, np.uint8)
+        for column, picture in enumerate(scaled):
+            left = gap + column * (CELL + gap)
+            strip[: picture.shape[0], left : left + picture.shape[1]] = picture
+        strips.append(strip)
+    return np.concatenate(strips)
+
+
+def _fit(picture: np.ndarray) -> np.ndarray:
+    scale = CELL / max(picture.shape[:2])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    # nearest where it enlarges: a person compares pixels there, not an interpolation of them
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+
+
+def _save_pixels(path: Path, pixels: np.ndarray) -> None:
+    encoded = cv2.imencode(".png", pixels[..., ::-1])[1]
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Figure, not pyplot: no global state, no display, nothing left open after a thousand epochs."""
+    FigureCanvasAgg(figure)
+    with atomic_write(path) as temporary, matplotlib.rc_context({"font.size": 9}):
+        figure.savefig(temporary, format="png", dpi=100)

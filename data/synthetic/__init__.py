@@ -1,0 +1,1 @@
+"""The drawn data set: subjects with exact mattes over drawn scenes, nothing to download."""

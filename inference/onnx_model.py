@@ -1,0 +1,161 @@
+"""The network of an exported file, run by onnxruntime behind the face that matting.predict_mattes asks of a model.
+
+An exported file holds student, decoder and refiner in one graph: image -> coarse_alpha, refined_alpha. onnxruntime
+computes a whole graph even where one output is asked for, so the graph is cut in two here: the student's half runs
+once on the working size, the refiner's half on the tiles that need it.
+
+Needs requirements/export.txt; loading.py says so where it is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from models.checkpoint import CheckpointError, parse_metadata
+
+IMAGE, COARSE, REFINED = "image", "coarse_alpha", "refined_alpha"  # names of the tensors in the file
+NETWORK_PART, REFINER_PART = "network", "refiner"  # what a file holds, under "part" in its metadata
+
+
+class OnnxMatting:
+    """Stands where a MattingNetwork stands in prediction. Tensors go in and come out on the CPU."""
+
+    def __init__(
+        self, model: onnx.ModelProto, *, image_size: int, refiner: dict[str, int] | None, providers: Sequence[str]
+    ) -> None:
+        """refiner: its channels and receptive_radius as the metadata has them, or None where there is none."""
+        self.image_size = image_size
+        self.device = torch.device("cpu")  # onnxruntime moves what a GPU provider needs
+        self.student = Session(cut(model, [IMAGE], [COARSE]), providers)
+        self.refiner = None
+        if refiner is not None:
+            self.refiner = OnnxRefiner(Session(cut(model, [IMAGE, COARSE], [REFINED]), providers), **refiner)
+
+    def coarse_alpha(self, image: Tensor) -> Tensor:
+        """(N, 3, h, w) in [0, 1] -> (N, 1, h, w); any size, padded inside the graph."""
+        return self.student(image)
+
+
+class OnnxRefiner:
+    """Stands where a models.Refiner stands in prediction."""
+
+    def __init__(self, session: Session, *, channels: int, receptive_radius: int, use_attention: bool = True) -> None:
+        self.session = session
+        self.use_attention = use_attention
+        self.channels = channels
+        self.receptive_radius = receptive_radius
+
+    def __call__(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
+        """(N, 3, H, W) and (N, 1, H, W), both in [0, 1] -> refined alpha (N, 1, H, W)."""
+        return self.session(image, coarse_alpha)
+
+
+class Session:
+    """A graph with one output, called with tensors in the order of its inputs."""
+
+    def __init__(self, model: onnx.ModelProto, providers: Sequence[str]) -> None:
+        self.session = open_session(model.SerializeToString(), providers)
+        self.names = [value.name for value in self.session.get_inputs()]
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        arrays = {name: tensor.float().cpu().numpy() for name, tensor in zip(self.names, tensors, strict=True)}
+        return torch.from_numpy(self.session.run(None, arrays)[0])
+
+
+def open_session(
+    source: str | bytes, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """source: a file's name or a whole model's bytes. Raises onnxruntime's own exceptions."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # torchrun's one thread a process holds here too
+    return onnxruntime.InferenceSession(source, options, providers=list(providers))
+
+
+def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxMatting:
+    """The model of a file that export.py wrote. Raises CheckpointError.
+
+    device: "cuda" runs on the GPU where the installed onnxruntime can, and on the CPU where it cannot.
+    """
+    model, metadata = _read(path)
+    if metadata["part"] != NETWORK_PART:
+        raise CheckpointError(
+            f"{path} holds the {metadata['part']} alone: name the file of the whole network, which "
+            "export.py wrote beside it."
+        )
+    wanted = ["CUDAExecutionProvider"] if torch.device(device).type == "cuda" else []
+    providers = [name for name in (*wanted, "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
+    try:
+        return OnnxMatting(
+            model, image_size=metadata["model"]["image_size"], refiner=metadata["refiner"], providers=providers
+        )
+    except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
+        raise CheckpointError(
+            f"{path} is not a graph that onnxruntime {onnxruntime.__version__} can run "
+            f"({str(error).splitlines()[0]}): export it again."
+        ) from error
+
+
+def read_onnx_metadata(path: Path) -> dict[str, Any]:
+    """Metadata of an exported file: that of its checkpoint, and part, variant, precision, refiner. Raises
+    CheckpointError."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    if not os.path.isfile(path):
+        raise CheckpointError(
+            f"{path} does not exist: write it with `python export.py --output {path}`, or name "
+            "another with --checkpoint."
+        )
+    try:
+        model = onnx.load(path, load_external_data=False)  # protobuf: reading it runs no code
+    except Exception as error:  # protobuf's decoders raise classes that differ between its versions
+        raise CheckpointError(
+            f"{path} is not a whole .onnx file ({type(error).__name__}): copy it again, or export it again."
+        ) from error
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = parse_metadata(path, properties)
+    try:
+        return model, {
+            **metadata,
+            **{key: properties[key] for key in ("part", "variant", "precision")},
+            "refiner": json.loads(properties["refiner"]),
+        }
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} has broken metadata ({error}): export it again.") from error
+
+
+def cut(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of a graph from some of its tensors to some of its outputs, with the weights that this part uses.
+
+    onnx.utils.Extractor does this too, but does not take an output of the graph as an input of the part.
+    """
+    values = {value.name: value for value in (*model.graph.input, *model.graph.output)}
+    needed, nodes = set(outputs), []
+    for node in reversed(model.graph.node):  # nodes are stored in topological order
+        if needed.intersection(node.output) and not set(inputs).intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    graph = onnx.helper.make_graph(
+        nodes[::-1],
+        model.graph.name,
+        [values[name] for name in inputs],
+        [values[name] for name in outputs],
+        [weight for weight in model.graph.initializer if weight.name in needed],
+    )
+    return onnx.helper.make_model(
+        graph,
+        ir_version=model.ir_version,
+        opset_imports=model.opset_import,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+    )

@@ -1,0 +1,107 @@
+"""Whether an exported network computes what PyTorch computes, at sizes and batches other than the traced ones.
+
+parity.check(model, [network_file, refiner_file], tolerance=1e-3)     # prints a table, or raises ParityError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from data.synthetic.dataset import render_sample
+from inference.onnx_model import COARSE, IMAGE, REFINED, open_session
+from models import MattingNetwork
+
+# wide (the traced one), so small that Swin's last maps are smaller than half a window, square, upright, not of 32s
+SIZES = ((192, 256), (64, 96), (256, 256), (320, 192), (201, 355))
+BATCHES = (1, 2)
+# The refiner divides by the distance of two colours: where an untrained student sees all alike, a rounding error of its
+# coarse matte comes out a hundred times larger. On the same matte the refiner itself agrees as closely as the student.
+CARRIED = 10
+
+
+class ParityError(RuntimeError):
+    """The exported graph cannot be used; the message is one sentence."""
+
+
+class Difference(NamedTuple):
+    """Largest |ONNX - PyTorch| over a batch: of the whole network, and of the refiner alone on a random alpha."""
+
+    batch: int
+    size: tuple[int, int]
+    coarse: float
+    refined: float
+    refiner: float  # 0 where the model has none
+    unsure: float  # share of pixels with 0 < coarse < 1: where it is 0, agreement says little
+
+
+def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> list[Difference]:
+    """Print a table of differences, and raise ParityError if any is over the tolerance or not a number.
+
+    files: the network's, and the refiner's where the model has one. The refined matte of the whole network may differ
+    by CARRIED times the tolerance.
+    """
+    print(
+        f"largest |onnxruntime - PyTorch float32|, allowed {tolerance:g}, refined {CARRIED * tolerance:g}\n"
+        f"{'size':>9} {'batch':>5} {'coarse':>9} {'refined':>9} {'refiner':>9} {'unsure':>7}"
+    )
+    rows = []
+    for row in compare(model, files):
+        print(
+            f"{row.size[0]:>4}x{row.size[1]:<4} {row.batch:>5} {row.coarse:>9.1e} {row.refined:>9.1e} "
+            f"{row.refiner:>9.1e} {row.unsure:>7.0%}",
+            flush=True,
+        )
+        rows.append(row)
+    worst = float(np.max([(row.coarse, row.refined / CARRIED, row.refiner) for row in rows]))  # NaN comes through
+    if not worst <= tolerance:
+        raise ParityError(
+            f"onnxruntime and PyTorch differ by {worst:.2g}, which is over {tolerance:g}: nothing was written."
+        )
+    return rows
+
+
+@torch.inference_mode()
+def compare(model: MattingNetwork, files: Sequence[Path]) -> Iterator[Difference]:
+    """Run the files as anybody would, on the CPU, beside the model, which is in float32 there too."""
+    try:
+        sessions = [open_session(str(file)) for file in files]
+    except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
+        raise ParityError(
+            f"onnxruntime {onnxruntime.__version__} cannot load the exported graph ({str(error).splitlines()[0]})."
+        ) from error
+    for size in SIZES:
+        for batch in BATCHES:
+            image = sample_images(batch, size)
+            coarse = model.coarse_alpha(image)
+            refined = coarse if model.refiner is None else model.refiner(image, coarse)
+            got = sessions[0].run([COARSE, REFINED], {IMAGE: image.numpy()})
+            alone = 0.0
+            if model.refiner is not None:
+                # at random: a model that is sure of everything would leave the refiner untested
+                random = torch.rand(coarse.shape, generator=torch.Generator().manual_seed(batch))
+                matte = sessions[1].run([REFINED], {IMAGE: image.numpy(), COARSE: random.numpy()})[0]
+                alone = largest_difference(model.refiner(image, random), matte)
+            unsure = ((coarse > 0) & (coarse < 1)).float().mean().item()
+            yield Difference(
+                batch, size, largest_difference(coarse, got[0]), largest_difference(refined, got[1]), alone, unsure
+            )
+
+
+def largest_difference(wanted: Tensor, got: np.ndarray) -> float:
+    if tuple(wanted.shape) != got.shape:
+        raise ParityError(f"onnxruntime gives shape {got.shape} where PyTorch gives {tuple(wanted.shape)}.")
+    return float(np.abs(wanted.numpy() - got).max())
+
+
+def sample_images(batch: int, size: tuple[int, int]) -> Tensor:
+    """Synthetic photos, (batch, 3, *size) in [0, 1]: a trained model has something to see in them."""
+    height, width = size
+    photos = [render_sample(0, "val", index, max(size)).image[:height, :width] for index in range(batch)]
+    return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).clamp(0, 1).contiguous()  # (N, 3, H, W)

@@ -1,0 +1,202 @@
+"""The one way to save and load. Files appear whole or not at all, and loading runs no code from them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from models import MattingNetwork, build_model
+
+FORMAT = "tsr-matte-1"
+PREPROCESSING = (
+    "RGB in [0, 1], normalized inside the model; long side resized to image_size, antialiased, aspect "
+    "kept; refined at native size"
+)
+MODEL_FILE = "best.safetensors"
+STATE_FILE = "last.pt"
+PREVIOUS_STATE_FILE = "last.previous.pt"
+BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like too, and asks the network for it
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, what is wrong and what to do."""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is on the disk (fsync) and renamed to `path`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def save_model(
+    path: Path,
+    model: MattingNetwork,
+    *,
+    model_options: dict,
+    config: dict,
+    scores: dict,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Student, decoder and refiner with all that is needed to rebuild them; never the teacher."""
+    state = {
+        name: value.detach().to("cpu", dtype).contiguous()
+        for name, value in model.state_dict().items()
+        if not name.startswith("teacher.")
+    }
+    metadata = {
+        "format": FORMAT,
+        "model": json.dumps(model_options),
+        "config": json.dumps(config),
+        "scores": json.dumps(scores),
+        "preprocessing": PREPROCESSING,
+    }
+    with whole_file(path) as temporary:
+        safetensors.torch.save_file(state, temporary, metadata=metadata)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Metadata of a model file: format, model, config, scores, preprocessing. Raises CheckpointError."""
+    if not os.path.isfile(path):
+        raise CheckpointError(
+            f"{path} does not exist: train a model with `python train.py`, or name a checkpoint with --checkpoint."
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole .safetensors file ({error}): copy it again; other formats "
+            "are not loaded, since they can run code."
+        ) from error
+    return parse_metadata(path, metadata)
+
+
+def parse_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What read_metadata returns, from the strings in a model file of any kind. Raises CheckpointError."""
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a TSR-Matte checkpoint (its metadata names no format {FORMAT}): use the "
+            f"{MODEL_FILE} that train.py writes, or what export.py makes of it."
+        )
+    try:
+        values = {key: json.loads(metadata[key]) for key in ("model", "config", "scores")}
+        _check_values(values)
+        return {"preprocessing": metadata["preprocessing"], **values}
+    except (KeyError, ValueError, RecursionError) as error:  # a JSONDecodeError is a ValueError
+        raise CheckpointError(
+            f"{path} has broken metadata ({error}): use the {MODEL_FILE} that train.py writes, or "
+            "what export.py makes of it."
+        ) from error
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    """What every reader of metadata relies on, whoever wrote it. Raises KeyError and ValueError."""
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{key} holds {value!r:.40}, not values by name")
+    backbone, size = values["model"]["backbone"], values["model"]["image_size"]
+    if not (isinstance(backbone, str) and BACKBONE.fullmatch(backbone)):
+        raise ValueError(f"{backbone!r:.60} is not the name of a Swin")
+    if not (isinstance(size, int) and size > 0):
+        raise ValueError(f"image_size is {size!r:.40}, not a number of pixels")
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingNetwork:
+    """Rebuild the model from its own file, in evaluation mode and float32 on `device`. Raises CheckpointError."""
+    path = Path(path)
+    metadata = read_metadata(path)
+    try:
+        # a file may not ask for weights from elsewhere: an option that is named twice is a TypeError
+        model = build_model(**metadata["model"], pretrained=False, backbone_weights=None)
+        load_weights(model, path)
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise CheckpointError(
+            f"{path} does not fit the variant that its metadata names "
+            f"({' '.join(str(error).split())[:200]}): train it again, or use the file as written."
+        ) from error
+    return model.to(device=device, memory_format=torch.channels_last).eval()
+
+
+def load_weights(model: MattingNetwork, path: Path, fresh: Sequence[str] = ()) -> None:
+    """Copy a model file's weights into a model of the same shape; a teacher, which no file has, stays as it is, and
+    so do the parts whose names begin with one of `fresh`. Raises RuntimeError where they do not fit."""
+    state = safetensors.torch.load_file(path)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if not name.startswith(("teacher.", *fresh))]
+    if missing or unexpected:
+        raise RuntimeError(
+            f"{len(missing)} tensors missing, {len(unexpected)} unknown, such as {(missing + unexpected)[0]}"
+        )
+
+
+def save_training_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write last.pt; the one before it stays as last.previous.pt."""
+    path = folder / STATE_FILE
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
+        if path.exists():
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())  # before the old state leaves its place
+            os.replace(path, folder / PREVIOUS_STATE_FILE)
+
+
+def load_training_state(folder: Path) -> dict[str, Any]:
+    """last.pt, or the one before it where a kill hit the moment between two renames. Raises CheckpointError."""
+    reasons = []
+    for name in (STATE_FILE, PREVIOUS_STATE_FILE):
+        path = folder / name
+        if path.exists():
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # zip, pickle and torch raise their own classes for a broken file
+                reasons.append(f"{name}: {type(error).__name__}")
+    raise CheckpointError(
+        f"{folder} has no training state to resume ({'; '.join(reasons) or 'no last.pt'}): "
+        "start a new run, or fine-tune its best.safetensors with --init-from."
+    )
+
+
+def newest_run(output: str | Path, holding: str = STATE_FILE) -> Path | None:
+    """The run folder whose file `holding` was written last, or None."""
+    files = sorted(Path(output).glob(f"*/{holding}"), key=lambda file: file.stat().st_mtime)
+    return files[-1].parent if files else None
+
+
+def find_model(named: Path | None, output: str | Path) -> Path:
+    """The model file that is named, by itself or by its run folder, or the newest below `output`. Raises
+    CheckpointError where there is none."""
+    path = named or newest_run(output, holding=MODEL_FILE)
+    if path is None:
+        raise CheckpointError(
+            f"{output} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with --checkpoint."
+        )
+    return path / MODEL_FILE if os.path.isdir(path) else path
