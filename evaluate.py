@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.photos import PhotoError
-from evaluation import score_tables
+from evaluation import tables as score_tables
 from evaluation.scoring import Failure, Wanted, match_files
 from evaluation.validation import (
     Column,

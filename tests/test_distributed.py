@@ -18,7 +18,7 @@ from common import distributed
 from models.checkpoint import load_training_state
 from tests.kill_test import read_log
 from tests.tiny import FLAGS, build_tiny
-from training import run_report
+from training import report as run_report
 from training.run_folder import find_run
 
 # Adam turns a gradient that is rounding alone into a whole step: at a small rate such steps stay below the limit

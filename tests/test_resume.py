@@ -25,8 +25,8 @@ from models import checkpoint
 from models.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, load_training_state, save_training_state
 from tests.kill_test import compare_runs, differences, kill_test, read_log
 from tests.tiny import FLAGS, build_tiny
+from training import report as run_report
 from training import run as training_run
-from training import run_report
 from training.run_folder import CONFIG_FILE, find_run
 from training.trainer import Trainer
 

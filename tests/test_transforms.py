@@ -10,8 +10,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from common import resize as transforms
 from common.resize import resize, resize_to_working_size
-from data import transforms
 from data.pixel_transforms import ColourShift, JpegCoding, LensBlur, SensorNoise, SmallRotation
 from data.transforms import Augmentation, Augmenter, crop_box, cut, pad_to_square
 

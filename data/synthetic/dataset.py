@@ -1,6 +1,6 @@
 """The embedded synthetic matting set: drawn subjects with exact mattes before drawn scenes.
 
-    python -m data.synthetic --output DIR --count 16 --size 512
+    python -m data.synthetic.dataset.dataset --output DIR --count 16 --size 512
 
 writes DIR/train/im, DIR/train/gt, DIR/val/im, DIR/val/gt (PNG) and DIR/contact_sheet.png.
 
@@ -24,7 +24,7 @@ import torch
 from numpy.random import Generator
 from torch.utils.data import Dataset
 
-from data import creatures, objects
+from data.synthetic import creatures, objects
 from data.synthetic.backgrounds import random_palette, render_scene
 from data.synthetic.foregrounds import Canvas, soften
 
