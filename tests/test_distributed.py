@@ -135,7 +135,8 @@ def test_a_rank_waits_as_long_as_is_asked_and_the_environment_wins(
 
 
 PATIENT = """
-import os, signal, time, distributed
+import os, signal, time
+from common import distributed
 distributed.setup(None, distributed.LONG_PATIENCE_MINUTES)
 print(distributed.broadcast_object("together"), flush=True)
 if distributed.rank() == 1:

@@ -156,7 +156,8 @@ def test_each_model_runs_once_a_photo(model, monkeypatch):
 
 RANK_SCRIPT = """
 import json, sys
-import torch, distributed, matting
+import torch, matting
+from common import distributed
 from tests.test_validation import Discs, stub_mattes
 from evaluation.validation import validate
 
