@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from common import distributed
 from common.devices import DeviceError, choose_device, choose_precision, describe
-from common.distributed import tell
+from common.distributed import print_once
 from config import Config, ConfigError, add_config_flags, config_from_dict, config_from_flags
 from data.build import SYNTHETIC, DataError, build_training_set, build_validation_set
 from data.check import quick_check
@@ -191,7 +191,7 @@ def open_folder(config: Config, resumed: Path | None) -> Path:
 
 def announce(config: Config, trainer: Trainer, folder: Path, photos: int, validation_photos: int) -> None:
     processes, progress, course = distributed.world_size(), trainer.progress, trainer.course
-    tell(
+    print_once(
         f"{folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
         f"{describe(trainer.device)}, {str(trainer.precision).removeprefix('torch.')}\n"
         f"{photos} training and {validation_photos} validation photos; effective batch "
@@ -201,7 +201,7 @@ def announce(config: Config, trainer: Trainer, folder: Path, photos: int, valida
         + (f", those of the first {course.teacher_epochs} epochs the teacher's" if course.teacher_epochs else "")
     )
     if progress.step or progress.rows:
-        tell(f"Goes on after {progress.epoch} epochs and {progress.batch} of {trainer.batches_per_epoch} batches.")
+        print_once(f"Resumes after {progress.epoch} epochs and {progress.batch} of {trainer.batches_per_epoch} batches.")
 
 
 def loader_workers(config: Config, device: torch.device) -> int:

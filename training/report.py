@@ -41,7 +41,7 @@ def preview_rows(network: MattingNetwork, validation) -> list[dict]:
             {
                 "name": item["name"],
                 "image": item["image"].permute(1, 2, 0).numpy(),
-                "true": item["alpha"][0].numpy(),
+                "truth": item["alpha"][0].numpy(),
                 "mattes": {
                     "coarse": mattes.coarse_alpha[0].float().cpu().numpy(),
                     "refined": mattes.refined_alpha[0].float().cpu().numpy(),

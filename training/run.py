@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from common import distributed
-from common.distributed import tell
+from common.distributed import print_once
 from common.interrupt import StopRequest
 from evaluation.validation import validate
 from models.checkpoint import MODEL_FILE, save_model, save_training_state
@@ -32,7 +32,7 @@ class Run:
     def __init__(self, config: Any, folder: Path, trainer: Trainer, loader: DataLoader, validation: Dataset) -> None:
         self.config, self.folder, self.trainer = config, folder, trainer
         self.loader, self.validation = loader, validation
-        self.report = Report(folder, config.epochs, config.tensorboard and distributed.is_main(), tell)
+        self.report = Report(folder, config.epochs, config.tensorboard and distributed.is_main(), print_once)
         self.stop = StopRequest(config.max_hours)
         self.saved = self.marked = time.monotonic()
         self.bar: tqdm | None = None
@@ -46,7 +46,7 @@ class Run:
         if progress.rows and distributed.is_main():
             self.report.write_log(progress.rows)  # a kill may have come between the saving and the log
         if progress.epoch >= self.config.epochs:
-            tell(f"All {progress.epoch} epochs of this run are done: give a larger --epochs to go on.")
+            print_once(f"All {progress.epoch} epochs of this run are done: give a larger --epochs to go on.")
         with self.stop.listening():
             if self.config.init_from and not progress.step and not progress.rows:
                 self._finish_epoch()  # what the checkpoint can do before anything changes it
@@ -56,7 +56,7 @@ class Run:
                     self._finish_epoch()
                     stopped = progress.epoch < self.config.epochs and distributed.any_rank([self.stop.wanted()])[0]
                 if stopped:
-                    tell(
+                    print_once(
                         f"Stopped after {progress.epoch} epochs and {progress.batch} of "
                         f"{self.trainer.batches_per_epoch} batches, all saved. "
                         f"Go on with: python train.py --resume {self.folder}"
@@ -165,7 +165,7 @@ class Run:
                     config=self.config.as_dict(),
                 )
             except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
-                tell(
+                print_once(
                     f"This epoch's weights are the best, but {self.folder / MODEL_FILE} could not be written "
                     f"({str(error).splitlines()[0]}): make room in {self.folder}."
                 )
@@ -179,7 +179,7 @@ class Run:
             try:
                 save_training_state(self.folder, state)
             except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError for a full disk
-                tell(
+                print_once(
                     f"The state could not be saved, the one before it stays ({str(error).splitlines()[0]}): "
                     f"make room in {self.folder}."
                 )
@@ -190,6 +190,6 @@ class Run:
     def _stops_early(self) -> bool:
         patience, progress = self.config.early_stop_epochs, self.trainer.progress
         if patience and progress.rows and progress.epoch - max(progress.best_epoch, progress.taught) >= patience:
-            tell(f"No better validation SAD for {patience} epochs: stopped early.")
+            print_once(f"No better validation SAD for {patience} epochs: stopped early.")
             return True
         return False
