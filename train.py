@@ -201,7 +201,9 @@ def announce(config: Config, trainer: Trainer, folder: Path, photos: int, valida
         + (f", those of the first {course.teacher_epochs} epochs the teacher's" if course.teacher_epochs else "")
     )
     if progress.step or progress.rows:
-        print_once(f"Resumes after {progress.epoch} epochs and {progress.batch} of {trainer.batches_per_epoch} batches.")
+        print_once(
+            f"Goes on after {progress.epoch} epochs and {progress.batch} of {trainer.batches_per_epoch} batches."
+        )
 
 
 def loader_workers(config: Config, device: torch.device) -> int:
