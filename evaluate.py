@@ -19,11 +19,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# No torch here: the processes that compute metrics import this file too, and each would wait for it.
+# No torch and no pandas here: the processes that compute metrics import this file too, and would wait for them.
 from common.photos import PhotoError
 from common.processes import is_main, usable_cores, world_size
 from config import DATASET, Config
-from evaluation import tables
 from evaluation.folders import Folders, score_folders
 from evaluation.scoring import MetricOptions, Scores, StartError, report_failures
 
@@ -193,6 +192,8 @@ def report(scores: Scores, options: argparse.Namespace) -> None:
     """
     if not is_main():
         return
+    from evaluation import tables
+
     if scores.rows:
         print(tables.table({label: tables.summarize(rows) for label, rows in tables.by_matte(scores.rows).items()}))
         print("", *tables.notes(scores.rows), sep="\n")
