@@ -1,7 +1,9 @@
 """Score mattes against their truths, from arrays or files, in any number of processes and ranks. Needs no torch.
 
-    figures = score_files(Path("cat.png"), Path("gt/cat.png"), None, None, MetricOptions(dis=True))
-    scores = score_all(score_files, [({"index": 0, "name": "cat"}, arguments)], workers=4)
+    arguments = Path("cat.png"), Path("gt/cat.png"), None, None, MetricOptions(dis=True)
+    figures = score_files(*arguments)
+    with process_pool(4) as pool:
+        scores = score_all([Task({"index": 0, "name": "cat", "matte": "mine"}, score_files, arguments)], 1, pool, 8)
 
 One bad file never stops the rest: it becomes a Failure.
 """
@@ -9,18 +11,16 @@ One bad file never stops the rest: it becomes a Failure.
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from common.photos import read_alpha, read_photo, to_uint8
+from common.pool import bounded_map
 from common.processes import is_main, world_size
 from evaluation.dis_metrics import dis_scores
 from inference.foreground import estimate_colors, native_foreground
@@ -39,6 +39,17 @@ class MetricOptions(NamedTuple):
     full: bool = True  # conn and grad_aim too; training goes without
     dis: bool = False
     composite: bool = False  # needs the photo
+
+
+class Task(NamedTuple):
+    """One matte to score: its row without figures, and the function and arguments that give them."""
+
+    row: Row
+    function: Callable[..., dict[str, Any]]
+    arguments: tuple
+
+    def figures(self) -> dict[str, Any]:
+        return self.function(*self.arguments)
 
 
 class Failure(NamedTuple):
@@ -108,70 +119,33 @@ def score_files(
     return score_matte(read_alpha(prediction), alpha, known, image, options)
 
 
-def score_all(
-    function: Callable[..., dict[str, Any]],
-    tasks: Iterable[tuple[Row, tuple]],
-    workers: int,
-    threads: bool = False,
-) -> Iterator[tuple[Row, dict[str, Any] | Failure]]:
-    """Yield (row, figures or Failure) for each (row, arguments) of tasks, in their order.
+def score_all(tasks: Iterable[Task], total: int, executor: Executor | None, ahead: int) -> Scores:
+    """Score this rank's `total` tasks, at most `ahead` at a time, and gather the scores of all ranks.
 
-    With workers, tasks is read only a little ahead, so that mattes of many megapixels do not pile up.
+    They are sorted by photo, so that any number of ranks adds the same numbers in the same order.
     """
-    if workers == 0:
-        for row, arguments in tasks:
-            yield row, _outcome(row, lambda arguments=arguments: function(*arguments))
-        return
-    waiting: deque = deque()
-    with _pool(workers, threads) as pool:
-        for row, arguments in tasks:
-            waiting.append((row, pool.submit(function, *arguments)))
-            if len(waiting) > 2 * workers:
-                done, future = waiting.popleft()
-                yield done, _outcome(done, future.result)
-        for done, future in waiting:
-            yield done, _outcome(done, future.result)
-
-
-def _pool(workers: int, threads: bool) -> Executor:
-    """Processes score most at a time, and start by spawn, which is the same on every system and safe beside CUDA.
-
-    Threads start at once and need no copy of a matte: for short sets, as a training validates on after each epoch.
-    """
-    if threads:
-        return ThreadPoolExecutor(workers)  # NumPy and OpenCV release the interpreter while they compute
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
-
-
-def _outcome(row: Row, result: Callable[[], dict]) -> dict | Failure:
-    try:
-        return result()
-    except (ValueError, OSError) as error:  # a PhotoError is a ValueError
-        return Failure(row["name"], str(error))
-
-
-def gather(
-    outcomes: Iterable[tuple[Row, dict[str, Any] | Failure]], unread: list[tuple[int, Failure]] | None = None
-) -> Scores:
-    """Rows and failures of all ranks, sorted by photo, so that any number of ranks adds the same numbers in one order.
-
-    unread: what failed before it could be scored, with its index; outcomes may fill it while it is read.
-    """
-    done = [(row["index"], row, figures) for row, figures in outcomes]
-    failures = list(unread or [])
+    done: list[tuple[Row, dict[str, Any] | Failure]] = []
+    outcomes = bounded_map(executor, Task.figures, tasks, ahead)
+    # leave=False, disable=None: one bar for the whole launch, and only on a terminal
+    hidden = None if is_main() else True
+    for task, outcome in tqdm(outcomes, total=total, desc="evaluate", unit="matte", leave=False, disable=hidden):
+        if isinstance(outcome, (ValueError, OSError)):  # a PhotoError is a ValueError
+            outcome = Failure(task.row["name"], str(outcome))
+        elif isinstance(outcome, Exception):
+            raise outcome
+        done.append((task.row, outcome))
     if world_size() > 1:
         from common import distributed  # imports torch
 
-        done, failures = distributed.all_gather_objects(done), distributed.all_gather_objects(failures)
-    done.sort(key=lambda outcome: outcome[0])
-    failures += [(index, figures) for index, _, figures in done if isinstance(figures, Failure)]
-    rows = [row | figures for _, row, figures in done if not isinstance(figures, Failure)]
-    return Scores(rows, [failure for _, failure in sorted(failures)])
+        done = distributed.all_gather_objects(done)
+    done.sort(key=lambda scored: scored[0]["index"])
+    failures = [figures for _, figures in done if isinstance(figures, Failure)]
+    return Scores([row | figures for row, figures in done if not isinstance(figures, Failure)], failures)
 
 
-def progress_bar(outcomes: Iterator, total: int) -> Iterator:
-    """One bar for the whole launch, where a person looks."""
-    return tqdm(outcomes, total=total, desc="evaluate", unit="matte", leave=False, disable=None if is_main() else True)
+def fail(error: Exception) -> dict[str, Any]:
+    """The function of a task that failed before it could be scored."""
+    raise error
 
 
 def report_failures(failures: Sequence[Failure]) -> None:
