@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from common.pool import process_pool
 from common.processes import rank, world_size
 from data.pairs import images_by_name
-from evaluation.scoring import Failure, MetricOptions, Scores, StartError, gather, progress_bar, score_all, score_files
+from evaluation.scoring import Failure, MetricOptions, Scores, StartError, Task, score_all, score_files
 
 
 class Folders(NamedTuple):
@@ -42,7 +44,7 @@ def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Sco
         )
         for index, (name, prediction, truth) in shard
     ]
-    with executor(workers) as pool:
+    with process_pool(workers) if workers else nullcontext() as pool:
         scores = score_all(tasks, len(shard), pool, 2 * workers)
     return Scores(scores.rows, failures + scores.failures)
 

@@ -10,6 +10,8 @@ ranks are those of one process.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,18 +20,9 @@ import torch
 import matting
 from common.devices import is_out_of_memory
 from common.photos import PhotoError
+from common.pool import process_pool
 from common.processes import rank, world_size
-from evaluation.scoring import (
-    Failure,
-    MetricOptions,
-    Row,
-    Scores,
-    gather,
-    progress_bar,
-    report_failures,
-    score_all,
-    score_matte,
-)
+from evaluation.scoring import MetricOptions, Scores, Task, fail, report_failures, score_all, score_matte
 from evaluation.tables import by_matte, summarize
 
 if TYPE_CHECKING:
@@ -105,10 +98,10 @@ def score_dataset(
     or threads.
     """
     shard = range(rank(), len(dataset), world_size())
-    unread: list[tuple[int, Failure]] = []
-    tasks = _predicted(sources, dataset, shard, options, unread, precision)
-    outcomes = score_all(score_matte, tasks, workers, threads)
-    return gather(progress_bar(outcomes, len(shard) * len(sources)), unread)
+    tasks = _predicted(sources, dataset, shard, options, precision)
+    make_pool = ThreadPoolExecutor if threads else process_pool  # NumPy and OpenCV release the interpreter lock
+    with make_pool(workers) if workers else nullcontext() as pool:
+        return score_all(tasks, len(shard) * len(sources), pool, 2 * workers)
 
 
 def _predicted(
@@ -116,20 +109,19 @@ def _predicted(
     dataset: Any,
     shard: Iterable[int],
     options: MetricOptions,
-    unread: list[tuple[int, Failure]],
     precision: torch.dtype | None,
-) -> Iterator[tuple[Row, tuple]]:
-    """Tasks for score_all; what cannot be read, or is too large to predict, goes to unread."""
+) -> Iterator[Task]:
+    """Tasks for score_all; that of a photo that cannot be read, or is too large to predict, fails."""
     for index in shard:
         try:
             item = dataset[index]
         except (ValueError, OSError) as error:
-            unread.append((index, Failure(_name(dataset, index), str(error))))
+            yield Task({"name": _name(dataset, index), "index": index}, fail, (error,))
             continue
         try:
             mattes = predict_sources(sources, item["image"], precision)
         except PhotoError as error:
-            unread.append((index, Failure(item["name"], str(error))))
+            yield Task({"name": item["name"], "index": index}, fail, (error,))
             continue
         truth = item["alpha"][0].numpy()  # (H, W)
         known = ~item["unknown"][0].numpy() if "unknown" in item else None  # (H, W)
@@ -139,7 +131,7 @@ def _predicted(
             first, second = list(mattes.values())[:2]
             row["difference"] = float(np.abs(first - second).mean(dtype=np.float64))
         for label, matte in mattes.items():
-            yield {"matte": label, **row}, (matte, truth, known, image, options)
+            yield Task({"matte": label, **row}, score_matte, (matte, truth, known, image, options))
 
 
 def predict_sources(

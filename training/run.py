@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common import distributed
 from common.distributed import print_once
-from common.interrupt import StopRequest
+from common.interrupt import Interrupt
 from evaluation.validation import validate
 from models.checkpoint import MODEL_FILE, save_model, save_training_state
 from training.report import Report
@@ -33,7 +33,7 @@ class Run:
         self.config, self.folder, self.trainer = config, folder, trainer
         self.loader, self.validation = loader, validation
         self.report = Report(folder, config.epochs, config.tensorboard and distributed.is_main(), print_once)
-        self.stop = StopRequest(config.max_hours)
+        self.stop = Interrupt(config.max_hours)
         self.saved = self.marked = time.monotonic()
         self.bar: tqdm | None = None
 
