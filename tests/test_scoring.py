@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from common.photos import Photo, write_alpha
+from common.pool import process_pool
 from evaluation.folders import match_files
-from evaluation.scoring import Failure, MetricOptions, score_all, score_files, score_matte
+from evaluation.scoring import MetricOptions, Task, score_all, score_files, score_matte
 from inference.rendering import Style, render
 from metrics import composite_error
 
@@ -95,31 +96,31 @@ def test_unknown_pixels_count_in_no_figure_and_are_counted_themselves():
         score_matte(disc(), disc(), ~known & known, None, options)
 
 
-def tasks_with_faults(folder: Path) -> list[tuple[dict, tuple]]:
+def tasks_with_faults(folder: Path) -> list[Task]:
     """Six pairs of files: the second is truncated, the fourth has another size."""
     tasks = []
     for index in range(6):
         prediction, truth = folder / f"prediction{index}.png", folder / f"truth{index}.png"
         write_alpha(prediction, disc(index, size=40 if index == 3 else 32))
         write_alpha(truth, disc())
-        tasks.append(({"name": f"file{index}"}, (prediction, truth, None, None, MetricOptions(full=False))))
+        arguments = (prediction, truth, None, None, MetricOptions(full=False))
+        tasks.append(Task({"name": f"file{index}", "index": index}, score_files, arguments))
     (folder / "prediction1.png").write_bytes((folder / "prediction1.png").read_bytes()[:60])
     return tasks
 
 
 def test_bad_files_are_named_and_the_others_scored(tmp_path: Path):
-    tasks = tasks_with_faults(tmp_path)
-    outcomes = {row["name"]: outcome for row, outcome in score_all(score_files, tasks, workers=0)}
-    failed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Failure)}
-    assert list(outcomes) == [f"file{index}" for index in range(6)]
-    assert failed.keys() == {"file1", "file3"}
-    assert "prediction1.png" in failed["file1"].reason and "sizes must agree" in failed["file3"].reason
-    assert outcomes["file0"]["image_sad"] == 0 < outcomes["file2"]["image_sad"]
+    rows, failures = score_all(tasks_with_faults(tmp_path), 6, None, 0)
+    assert [row["name"] for row in rows] == ["file0", "file2", "file4", "file5"]
+    assert [failure.name for failure in failures] == ["file1", "file3"]
+    assert "prediction1.png" in failures[0].reason and "sizes must agree" in failures[1].reason
+    assert rows[0]["image_sad"] == 0 < rows[1]["image_sad"]
 
 
-def test_worker_processes_give_the_same_figures_in_the_same_order(tmp_path: Path):
+def test_worker_processes_give_the_same_scores_in_the_same_order(tmp_path: Path):
     tasks = tasks_with_faults(tmp_path)
-    assert list(score_all(score_files, tasks, workers=2)) == list(score_all(score_files, tasks, workers=0))
+    with process_pool(2) as pool:
+        assert score_all(tasks, 6, pool, 4) == score_all(tasks, 6, None, 0)
 
 
 def test_an_error_in_the_code_is_not_taken_for_a_bad_file():
@@ -127,4 +128,4 @@ def test_an_error_in_the_code_is_not_taken_for_a_bad_file():
         raise TypeError("a bug")
 
     with pytest.raises(TypeError):
-        list(score_all(broken, [({"name": "x"}, ())], workers=0))
+        score_all([Task({"name": "x", "index": 0}, broken, ())], 1, None, 0)
