@@ -14,9 +14,9 @@ import torch
 import hubconf
 from models import build_model
 from models.checkpoint import MODEL_FILE, CheckpointError, load_model, save_model
-from tests.predict_fixtures import OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True)
 SCRIPT = """
 import sys, torch
 model = torch.hub.load(sys.argv[1], "tsr_matte", source="local", checkpoint=sys.argv[2])
