@@ -22,6 +22,7 @@ class Pair(NamedTuple):
     name: str
     image: Path
     alpha: Path
+    unknown: Path | None = None  # white where the truth is not known
 
 
 def images_by_name(folder: Path) -> dict[str, list[Path]]:
@@ -54,13 +55,35 @@ def find_pairs(root: str | Path) -> list[Pair]:
                 raise ValueError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
         found.append(files)
     photos, alphas = found
-    pairs = [Pair(name, photos[name][0], alphas[name][0]) for name in sorted(photos.keys() & alphas.keys())]
+    names = sorted(photos.keys() & alphas.keys())
+    unknown = unknown_by_name(root)
+    pairs = [Pair(name, photos[name][0], alphas[name][0], unknown.get(name)) for name in names]
     if not pairs:
         raise ValueError(
             f"{root} holds {len(photos)} photos and {len(alphas)} alphas, and no two with the same name: "
             "cat.jpg in im needs cat.png in gt."
         )
     return pairs
+
+
+def unknown_by_name(root: Path) -> dict[str, Path]:
+    """The masks of ROOT/unknown by name; empty where there is no such folder."""
+    folder = root / "unknown"
+    return {name: paths[0] for name, paths in images_by_name(folder).items()} if folder.is_dir() else {}
+
+
+def read_unknown(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """Where the truth is not known: uint8 (H, W), 255 there and 0 elsewhere. size: that of the alpha.
+
+    Raises ValueError, in one sentence, where the file cannot be read or has another size.
+    """
+    mask = read_alpha_levels(path)
+    if mask.shape != tuple(size):
+        raise ValueError(
+            f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels and its alpha {size[1]} x {size[0]}: a mask of "
+            "unknown pixels must have the size of its alpha."
+        )
+    return np.where(mask > 127, np.uint8(255), np.uint8(0))
 
 
 def read_pair(image: str | Path, alpha: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -74,8 +97,10 @@ def read_pair(image: str | Path, alpha: str | Path) -> tuple[np.ndarray, np.ndar
     return photo, matte
 
 
-def read_reduced_pair(image: str | Path, alpha: str | Path, long_side: float) -> tuple[np.ndarray, np.ndarray]:
-    """Photo uint8 (H, W, 3) and alpha uint8 (H, W), both at 1/1, 1/2, 1/4 or 1/8, for scaling to `long_side`.
+def read_reduced_pair(
+    image: str | Path, alpha: str | Path, unknown: str | Path = "", *, long_side: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Photo uint8 (H, W, 3), alpha and unknown uint8 (H, W), at 1/1, 1/2, 1/4 or 1/8, for scaling to `long_side`.
 
     A JPEG is decoded at the smallest of these that still has long_side pixels. Its pixel j then covers the
     pixels jk ... jk + k - 1 of the file, at the last border too, where the decoder fills up what is missing.
@@ -88,7 +113,9 @@ def read_reduced_pair(image: str | Path, alpha: str | Path, long_side: float) ->
     photo = to_uint8(read_photo(image, shrink_to=shrink_to).image)
     for factor in (1, 2, 4, 8):
         if photo.shape[:2] == tuple(max(1, round(side / factor)) for side in matte.shape):
-            return photo, reduce_blocks(matte, factor, photo.shape[:2])
+            size = (photo.shape[0], photo.shape[1])
+            mask = read_unknown(unknown, matte.shape) if unknown else np.zeros_like(matte)
+            return photo, reduce_blocks(matte, factor, size), reduce_blocks(mask, factor, size)
     raise ValueError(sizes_differ(image, photo_size(image)[::-1], alpha, matte.shape))
 
 
