@@ -217,10 +217,9 @@ def validation_scores(run: Run) -> dict[str, float]:
     except ValueError as error:
         hint = resume_hint(run.folder)
         raise RunError(f"The validation failed: {error} Then resume with: {hint}") from error
-    means = {
-        figure: sum(scores[figure] for scores in sets.values()) / len(sets) for figure in next(iter(sets.values()))
-    }
-    if len(sets) == 1:
+    first, *others = sets.values()
+    means = {figure: (value + sum(o[figure] for o in others)) / len(sets) for figure, value in first.items()}
+    if not others:
         return means
     return means | {f"{name}_{figure}": value for name, scores in sets.items() for figure, value in scores.items()}
 

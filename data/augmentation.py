@@ -138,8 +138,7 @@ def rotate(pixels: Pixels, angle: float) -> Pixels:
     """Turn (H, W, ...) about its centre by degrees, reflected at the borders."""
     height, width = pixels.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
-    turned = cv2.warpAffine(pixels, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-    return turned
+    return cv2.warpAffine(pixels, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
 
 
 def degrade(photo: Pixels, settings: Augmentation, rng: Generator) -> Pixels:
@@ -166,8 +165,7 @@ def shift_colours(photo: Pixels, rng: Generator) -> Pixels:
     red, blue = rng.uniform(1 - COLOUR_STRENGTH / 4, 1 + COLOUR_STRENGTH / 4, 2)
     matrix = contrast * (saturation * np.eye(3) + (1 - saturation) * LUMA) @ np.diag([red, 1.0, blue])
     offset = (1 - contrast) * (LUMA @ cv2.mean(photo)[:3])  # contrast turns about the mean grey
-    shifted = cv2.transform(photo, brightness * np.column_stack([matrix, np.full(3, offset)]))
-    return shifted
+    return cv2.transform(photo, brightness * np.column_stack([matrix, np.full(3, offset)]))
 
 
 def blur_lens(photo: Pixels, rng: Generator) -> Pixels:

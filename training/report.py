@@ -105,12 +105,11 @@ class Report:
         self._write_log()
         self._try("curves", lambda: plots.curves(run.folder / "curves.png", rows))
         if "val_coarse_image_sad" in rows[-1]:
-            self._try(
-                "preview",
-                lambda: plots.preview(
-                    run.folder / "preview.png", preview_rows(run.average.network, run.validation.values())
-                ),
-            )
+            self._try("preview", self._write_preview)
+
+    def _write_preview(self) -> None:
+        run = self.run
+        plots.preview(run.folder / "preview.png", preview_rows(run.average.network, run.validation.values()))
 
     def interrupted(self) -> None:
         run = self.run

@@ -189,11 +189,12 @@ def open_folder(config: Config, resumed: Path | None) -> Path:
 
 def announce(run: Run) -> None:
     config, progress, schedule, processes = run.config, run.progress, run.schedule, world_size()
+    photos = sum(len(dataset) for dataset in run.validation.values())
     teacher = f", the first {schedule.teacher_epochs} epochs the teacher's" if schedule.teacher_epochs else ""
     print_once(
         f"{run.folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
         f"{describe(run.device)}, {str(run.precision).removeprefix('torch.')}\n"
-        f"{len(run.loader.dataset)} training and {sum(len(dataset) for dataset in run.validation.values())} validation photos; effective batch "  # type: ignore[arg-type]
+        f"{len(run.loader.dataset)} training and {photos} validation photos; effective batch "  # type: ignore[arg-type]
         f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} a process x "
         f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
         f"({config.lr_schedule}), {schedule.total_steps} steps{teacher}"
