@@ -127,6 +127,8 @@ def evaluate_folders(options: argparse.Namespace) -> Scores:
 
 def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     """Modes --checkpoint and --compare, scored and reported."""
+    import torch
+
     from common.devices import DeviceError, choose_device
     from evaluation import checkpoints
     from evaluation.validation import score_dataset
@@ -141,8 +143,9 @@ def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     if options.compare and len(sources) < 2:
         raise StartError(f"{files[0]} has no refiner and nothing to be compared with: name another checkpoint too.")
     dataset, unpaired = checkpoints.open_dataset(options.dataset, files[0])
-    with checkpoints.one_thread():
-        scores = score_dataset(sources, dataset, metric_options(options), options.workers)
+    # As torchrun's processes do: on a CPU the last bits depend on the number. To use more cores, start with torchrun.
+    torch.set_num_threads(1)
+    scores = score_dataset(sources, dataset, metric_options(options), options.workers)
     scores = Scores(scores.rows, unpaired + scores.failures)
     report(scores, options)  # before the figure: a picture that fails must not cost the scores
     if options.compare and scores.rows and is_main():

@@ -6,8 +6,7 @@ Raises StartError where nothing can be measured.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +73,6 @@ def synthetic_set(model_file: Path) -> Any:
             f"val_samples {samples}, seed {seed}): name a folder with --dataset."
         )
     return build_validation_set(SYNTHETIC, image_size=trained["model"]["image_size"], samples=samples, seed=seed)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Predict with one thread on a CPU, as torchrun's processes do: the last bits depend on the number.
-
-    To use more cores, start it with torchrun: the totals are the same.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:

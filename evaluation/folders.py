@@ -36,14 +36,11 @@ def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Sco
         failures += [Failure(name, f"{folders.photos} has no photo of this name.") for name in missing]
         pairs = [pair for pair in pairs if pair[0] in photos]
     shard = list(enumerate(pairs))[rank() :: world_size()]
-    tasks = [
-        Task(
-            {"matte": str(folders.predictions), "name": name, "index": index},
-            score_files,
-            (prediction, truth, masks.get(name), photos.get(name), options),
-        )
-        for index, (name, prediction, truth) in shard
-    ]
+    tasks = []
+    for index, (name, prediction, truth) in shard:
+        row = {"matte": str(folders.predictions), "name": name, "index": index}
+        arguments = (prediction, truth, masks.get(name), photos.get(name), options)
+        tasks.append(Task(row, score_files, arguments))
     with process_pool(workers) if workers else nullcontext() as pool:
         scores = score_all(tasks, len(shard), pool, 2 * workers)
     return Scores(scores.rows, failures + scores.failures)
