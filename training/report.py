@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from common import distributed, plots
-from common.distributed import print_once
+from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
 from models import MattingNetwork
 from models.checkpoint import MODEL_FILE, save_model
@@ -68,7 +68,7 @@ class Report:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.events: Any = None
-        if run.config.tensorboard and distributed.is_main():
+        if run.config.tensorboard and is_main():
             from torch.utils.tensorboard import SummaryWriter
 
             self.events = SummaryWriter(str(run.folder))
@@ -80,7 +80,7 @@ class Report:
     def row(self) -> dict[str, Any]:
         """What training_log.csv says of the epoch that ends, before its validation; every rank must come here."""
         run, progress = self.run, self.run.progress
-        images = progress.batch * run.config.batch_size * distributed.world_size()
+        images = progress.batch * run.config.batch_size * world_size()
         return {
             "epoch": progress.epoch + bool(progress.batch),
             "step": progress.step,
@@ -93,7 +93,7 @@ class Report:
 
     def write(self, is_best: bool) -> None:
         """The line of the epoch that ended, the log, the curves and a preview; rank 0 alone does this."""
-        if not distributed.is_main():
+        if not is_main():
             return
         run, rows = self.run, self.run.progress.rows
         print_once(summary(rows[-1], run.config.epochs, is_best))
@@ -117,7 +117,7 @@ class Report:
         )
 
     def _write_log(self) -> None:
-        if distributed.is_main():
+        if is_main():
             self._try("log", lambda: write_log(self.run.folder, self.run.progress.rows))
 
     @staticmethod
@@ -132,7 +132,7 @@ def save_best(run: Run, scores: dict[str, float]) -> bool:
     """Write best.safetensors; every rank must come here. A best that is not written does not count as one, or no
     later epoch would be kept that is worse than it."""
     written = True
-    if distributed.is_main():
+    if is_main():
         path = run.folder / MODEL_FILE
         try:
             save_model(
