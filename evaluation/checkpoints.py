@@ -16,7 +16,7 @@ from common import plots
 from common.processes import print_once
 from data.build import SYNTHETIC, build_validation_set
 from data.dataset import PhotoValidation
-from evaluation.folders import match_files
+from evaluation.folders import Folders, match_files
 from evaluation.scoring import Failure, Row, StartError
 from evaluation.validation import COARSE, REFINED, MatteSource, predict_sources
 from inference.loading import load, read_metadata
@@ -58,7 +58,7 @@ def open_dataset(name: str, model_file: Path) -> tuple[Any, list[Failure]]:
     root = Path(name)
     root = root / "val" if (root / "val" / "im").is_dir() else root
     try:
-        return PhotoValidation(root), match_files(root / "im", root / "gt")[1]
+        return PhotoValidation(root), match_files(Folders(root / "im", root / "gt"))[1]
     except ValueError as error:
         raise StartError(str(error)) from error
 
@@ -78,7 +78,7 @@ def synthetic_set(model_file: Path) -> Any:
 def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:
     """The photos in which the first two mattes differ most, as much as half of the photos do, and least.
 
-    Raises PhotoError where the figure cannot be drawn or written.
+    Raises WriteError where the figure cannot be written, and PhotoError where a matte does not fit in memory.
     """
     differences = {row["index"]: row["difference"] for row in rows}
     order = sorted(differences, key=lambda index: -differences[index])
