@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # No torch and no pandas here: the processes that compute metrics import this file too, and would wait for them.
+from common.files import FileError
 from common.photos import PhotoError
 from common.processes import is_main, usable_cores, world_size
 from config import DATASET, Config
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         make_output_folders(options)
         scores = evaluate_folders(options) if options.predictions else evaluate_checkpoints(options)
-    except (StartError, PhotoError) as error:
+    except (StartError, PhotoError, FileError) as error:
         print(error, file=sys.stderr)
         return 2
     except BrokenProcessPool:
@@ -188,7 +189,7 @@ def join_processes(device: torch.device | None) -> None:
 def report(scores: Scores, options: argparse.Namespace) -> None:
     """Print the table and its notes, write the files, name what failed; once for all ranks.
 
-    Raises PhotoError for a file that cannot be written.
+    Raises FileError for a file that cannot be written.
     """
     if not is_main():
         return

@@ -93,7 +93,7 @@ def one_thread() -> Iterator[None]:
 def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:
     """The photos in which the first two mattes differ most, as much as half of the photos do, and least.
 
-    Raises PhotoError where the figure cannot be drawn or written.
+    Raises FileError where the figure cannot be drawn or written.
     """
     differences = {row["index"]: row["difference"] for row in rows}
     order = sorted(differences, key=lambda index: -differences[index])

@@ -6,9 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from common.files import files_by_name, match_by_name
+from common.photos import SUFFIXES
 from common.pool import process_pool
 from common.processes import rank, world_size
-from data.pairs import images_by_name
 from evaluation.scoring import Failure, MetricOptions, Scores, StartError, Task, score_all, score_files
 
 
@@ -51,10 +52,8 @@ def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Sco
 
 def match_files(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]], list[Failure]]:
     """Pairs (name, file of first, file of second) by path without suffix, sorted; and what has no partner."""
-    files = [images_by_name(first), images_by_name(second)]
     pairs, failures = [], []
-    for name in sorted(files[0].keys() | files[1].keys()):
-        found = [names.get(name, []) for names in files]
+    for name, found in match_by_name(first, second, SUFFIXES).items():
         for folder, paths in zip((first, second), found, strict=True):
             if len(paths) != 1:
                 reason = "has more than one file" if paths else "has no file"
@@ -66,7 +65,7 @@ def match_files(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]]
 
 def _one_by_name(folder: Path | None) -> dict[str, Path]:
     """The images below a folder by name; none without a folder."""
-    found = images_by_name(folder) if folder else {}
+    found = files_by_name(folder, SUFFIXES) if folder else {}
     for paths in found.values():
         if len(paths) > 1:
             raise StartError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
