@@ -34,28 +34,18 @@ from tqdm import tqdm
 from common import distributed, photos
 from common.devices import DeviceError, choose_device, choose_precision
 from common.interrupt import EXIT_CODE, Interrupt, Stopped
-from common.photos import Photo, PhotoError, read_photo
+from common.photos import PhotoError, read_photo
 from common.pool import bounded_map
 from config import OUTPUT as RUNS
 from inference import loading, video
 from inference.jobs import Job, JobError, Naming, is_up_to_date, plan_jobs
-from inference.manifest import Row, failure_row, job_row, read_manifest, write_manifest
-from inference.rendering import (
-    KINDS,
-    Predictor,
-    Style,
-    has_subject,
-    predict_matte,
-    read_background,
-    render,
-    write_rendered,
-)
+from inference.manifest import Row, failure_row, job_row, photo_row, read_manifest, write_manifest
+from inference.rendering import KINDS, Predictor, Style, predict_matte, read_background, render, write_rendered
 from matting import predict_alpha
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model
 
 VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "png": video.FRAMES_SUFFIX}
 USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite": "mp4"}
-NO_SUBJECT = "no subject found"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,62 +85,49 @@ def matte_all(
 ) -> list[Row]:
     """Matte this rank's share of the jobs; returns a row for each that was done or failed.
 
-    Photos are worked on by 2 * workers + 1 threads: while one has the network, others read ahead and write behind.
+    2 * workers + 1 threads each take a photo through all steps: while one has the network, the others read and write.
     """
     network = Lock()
-    jobs = [job for job in jobs if not job.is_done][distributed.rank() :: distributed.world_size()]
     threads = 2 * options.workers + 1
 
-    def matte_photo(job: Job) -> Row:
-        interrupt.check()
-        if job.refusal is not None:
-            raise PhotoError(job.refusal)
-        photo = read_photo(job.source, max_pixels=options.max_pixels)
+    def predict(image: np.ndarray) -> np.ndarray:
         with network:
             interrupt.check()
-            start = time.perf_counter()
-            alpha = predict_matte(predictor, photo.image)  # float32 (H, W)
-            seconds = time.perf_counter() - start
-        write_rendered(options.output / job.output, render(photo, alpha, style), style, photo.icc_profile)
-        height, width = alpha.shape
-        notes = [*photo.notes, *([] if has_subject(alpha) else [NO_SUBJECT])]
-        return job_row(job, kind=style.kind, width=width, height=height, network_seconds=round(seconds, 4), notes=notes)
+            return predict_matte(predictor, image)
+
+    def matte_photo(job: Job) -> Row:
+        start = time.perf_counter()
+        check(job, interrupt)
+        photo = read_photo(job.source, max_pixels=options.max_pixels)
+        alpha = predict(photo.image)  # float32 (H, W)
+        picture = render(photo, alpha, style)
+        write_rendered(options.output / job.output, picture, style, photo.icc_profile)
+        return photo_row(job, photo, alpha, style, seconds=time.perf_counter() - start)
 
     def matte_video(job: Job) -> Row:
-        interrupt.check()
-        if job.refusal is not None:
-            raise PhotoError(job.refusal)
-        subjects = []
-
-        def matte_frame(frame: np.ndarray) -> np.ndarray:
-            with network:
-                alpha = predict_matte(predictor, frame)
-            subjects.append(has_subject(alpha))
-            return render(Photo(frame, None, None, ()), alpha, style)
-
-        def show(reader: video.VideoReader) -> None:
-            interrupt.check()
-            frames.total = reader.promised or None
-            frames.update()
-
-        with tqdm(desc=job.source.name, unit="frame", leave=False, disable=not distributed.is_main()) as frames:
-            start = time.perf_counter()
-            row = video.matte_video(
-                job.source, options.output / job.output, style, matte_frame, executor, threads, show
-            )
-        row["notes"] += [] if any(subjects) else [NO_SUBJECT]
-        return job_row(job, kind=style.kind, seconds=round(time.perf_counter() - start, 4), **row)
+        check(job, interrupt)
+        row = video.matte_video(job.source, options.output / job.output, style, predict, overlapped)
+        return job_row(job, kind=style.kind, **row)
 
     rows = []
+    jobs = [job for job in jobs if not job.is_done][distributed.rank() :: distributed.world_size()]
     with ThreadPoolExecutor(threads) if options.workers else nullcontext() as executor:
+        overlapped = partial(bounded_map, executor, ahead=threads)
         outcomes = chain(
-            bounded_map(executor, matte_photo, (job for job in jobs if not job.is_video), threads),
+            overlapped(matte_photo, (job for job in jobs if not job.is_video)),
             bounded_map(None, matte_video, (job for job in jobs if job.is_video), 1),  # its frames overlap instead
         )
         for job, outcome in tqdm(outcomes, total=len(jobs), unit="file", disable=not distributed.is_main()):
             if not isinstance(outcome, Stopped):
                 rows.append(failure_row(job, outcome) if isinstance(outcome, Exception) else outcome)
     return rows
+
+
+def check(job: Job, interrupt: Interrupt) -> None:
+    """Raise Stopped where no more should be done, PhotoError for a job that cannot be done."""
+    interrupt.check()
+    if job.refusal is not None:
+        raise PhotoError(job.refusal)
 
 
 def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Row]]:

@@ -10,9 +10,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.devices import is_out_of_memory
-from common.photos import PhotoError, atomic_write
+from common.photos import Photo, PhotoError, atomic_write
 from inference.jobs import Job
+from inference.rendering import NO_SUBJECT, Style, has_subject
 
 NAME = "manifest.json"
 PROGRAM = "TSR-Matte predict.py"
@@ -57,6 +60,13 @@ def job_row(job: Job, **more: Any) -> Row:
     """The row of an output. `input` is as it was given, relative to the current folder; `source` is the full path."""
     source = os.path.realpath(job.source)
     return {"input": job.source.as_posix(), "source": source, "output": job.output.as_posix(), **more}
+
+
+def photo_row(job: Job, photo: Photo, alpha: np.ndarray, style: Style, *, seconds: float) -> Row:
+    """The row of a photo. seconds: from its reading to its writing, with its waiting for the network."""
+    notes = [*photo.notes, *([] if has_subject(alpha) else [NO_SUBJECT])]
+    height, width = alpha.shape
+    return job_row(job, kind=style.kind, width=width, height=height, seconds=round(seconds, 4), notes=notes)
 
 
 def failure_row(job: Job, error: Exception) -> Row:

@@ -18,6 +18,7 @@ from inference.foreground import Colors, blurred, composite, covering, estimate_
 
 KINDS = ("alpha", "cutout", "foreground", "composite")
 SUBJECT = 0.5  # alpha; a matte that nowhere reaches it shows no subject
+NO_SUBJECT = "no subject found"  # a note in manifest.json
 
 Predictor = Callable[[torch.Tensor], torch.Tensor]  # uint8 (3, H, W) -> alpha, float (1, H, W); matting.predict_alpha
 Background = Callable[[np.ndarray, Colors], np.ndarray]  # (photo, its colours) -> (H, W, 3) of the photo's type

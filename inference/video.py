@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
-from common.photos import PhotoError, atomic_write, to_uint8
-from common.pool import bounded_map
-from inference.rendering import Style, make_folder, write_rendered
+from common import distributed
+from common.photos import Photo, PhotoError, atomic_write, to_uint8
+from inference.rendering import NO_SUBJECT, Style, has_subject, make_folder, render, write_rendered
 
 # A matte is mostly edges between flat parts, which mp4v, made for photos, draws up to 33 of 255 levels wrong; FFV1
 # keeps every level, of colours too. For pictures to look at, mp4v is what every player plays.
@@ -63,35 +64,37 @@ class VideoReader:
 
 
 def matte_video(
-    source: Path,
-    target: Path,
-    style: Style,
-    matte_frame: Callable[[np.ndarray], np.ndarray],
-    executor: Executor | None,
-    ahead: int,
-    progress: Callable[[VideoReader], Any],
+    source: Path, target: Path, style: Style, predict: Callable[[np.ndarray], np.ndarray], overlapped: Callable
 ) -> dict[str, Any]:
-    """Read, matte and write one video; returns what its row in the manifest says.
+    """Read, matte, render and write each frame of a video; returns what its row in the manifest says.
 
-    matte_frame: a frame, uint8 (H, W, 3), to what rendering.render makes of it; runs in the executor, `ahead` frames
-    at a time. progress: called before each frame is written; what it raises ends the video. Raises PhotoError.
+    predict: a frame, uint8 (H, W, 3), to its alpha, float32 (H, W). overlapped: common.pool.bounded_map with its
+    executor: it takes frames through the network and the rendering. Raises PhotoError, and what predict raises.
     """
-    reader, count = VideoReader(source), 0
+    start = time.perf_counter()
+    reader, has_any = VideoReader(source), []
+
+    def matte_frame(frame: np.ndarray) -> np.ndarray:
+        alpha = predict(frame)
+        has_any.append(has_subject(alpha))
+        return render(Photo(frame, None, None, ()), alpha, style)
+
     make_folder(target.parent)
     with write_video(target, reader.rate) if target.suffix in CODECS else write_frames(target, style) as append:
-        for _, rendered in bounded_map(executor, matte_frame, reader, ahead):
-            if isinstance(rendered, Exception):
-                raise rendered
-            progress(reader)
-            append(rendered)
-            count += 1
-    notes = list(reader.notes)
+        frames = overlapped(matte_frame, reader)
+        bar = tqdm(frames, source.name, reader.promised or None, False, unit="frame", disable=not distributed.is_main())
+        for _, picture in bar:
+            if isinstance(picture, Exception):
+                raise picture
+            append(picture)
+    notes = reader.notes + ([] if any(has_any) else [NO_SUBJECT])
     if target.suffix in CODECS and style.bits > BITS:
         notes.append(f"a video holds {BITS} bits: --video png keeps {style.bits}")
-    row = {"width": reader.width, "height": reader.height, "frames": count, "frame_rate": reader.rate, "notes": notes}
+    count, seconds = len(has_any), round(time.perf_counter() - start, 4)
+    row = {"width": reader.width, "height": reader.height, "frames": count, "frame_rate": reader.rate}
     if count < 0.9 * reader.promised:  # headers are often a little wrong
         row["error"] = f"{source} is cut short, only {count} of {reader.promised} frames could be read: copy it again."
-    return row
+    return {**row, "seconds": seconds, "notes": notes}
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def test_skip_existing_finishes_an_interrupted_job_byte_for_byte(run, tmp_path, 
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in done} == times
     manifest = manifest_of(tmp_path / "out")
     assert (manifest["done"], manifest["skipped"], len(manifest["files"])) == (16, 4, 20)
-    assert all(row["network_seconds"] for row in manifest["files"])  # those of the first run too
+    assert all(row["seconds"] for row in manifest["files"])  # those of the first run too
 
 
 def test_skip_existing_does_again_what_is_older_than_its_input_or_the_checkpoint(
@@ -277,7 +277,7 @@ def test_manifest_says_what_a_person_wants_to_know(run, tmp_path, monkeypatch):
     assert run("--input", source, "--output", tmp_path) == 0
     row = rows_of(tmp_path)["a.jpg"]
     assert (row["output"], row["kind"], row["width"], row["height"]) == ("a.png", "alpha", 36, 24)
-    assert row["network_seconds"] >= 0 and row["notes"] == ["no subject found"]
+    assert row["seconds"] >= 0 and row["notes"] == ["no subject found"]
     assert read_alpha(tmp_path / "a.png").max() < 0.31  # an empty matte stays empty
 
 
