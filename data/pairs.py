@@ -6,14 +6,14 @@ photo, alpha = read_pair(pairs[0].image, pairs[0].alpha)
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from common.photos import list_images, photo_size, read_alpha, read_photo, to_uint8
+from common.files import match_by_name
+from common.photos import SUFFIXES, photo_size, read_alpha, read_photo, to_uint8
 
 
 class Pair(NamedTuple):
@@ -24,17 +24,9 @@ class Pair(NamedTuple):
     alpha: Path
 
 
-def images_by_name(folder: Path) -> dict[str, list[Path]]:
-    """The images below a folder by name: the path below it without its suffix.
-
-    Only the last suffix goes, so cat.v2.jpg is cat.v2. Names are composed (NFC), since macOS writes an e with
-    an accent as two characters where others write one.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in list_images(folder):
-        name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-        found.setdefault(name, []).append(path)
-    return found
+def match_images(*folders: Path) -> dict[str, list[list[Path]]]:
+    """files.match_by_name for photos: by name, the photos of that name in each folder."""
+    return match_by_name(folders, SUFFIXES)
 
 
 def find_pairs(root: str | Path) -> list[Pair]:
@@ -43,21 +35,18 @@ def find_pairs(root: str | Path) -> list[Pair]:
     Raises ValueError, in one sentence, where a folder is missing, two files share a name, or nothing pairs.
     """
     root = Path(root)
-    found = []
     for folder in (root / "im", root / "gt"):
         if not folder.is_dir():
             hint = f": did you mean {root / 'train'}" if (root / "train" / folder.name).is_dir() else ""
             raise ValueError(f"{folder} does not exist; photos belong in im and their alphas in gt{hint}.")
-        files = images_by_name(folder)
-        for paths in files.values():
-            if len(paths) > 1:
-                raise ValueError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
-        found.append(files)
-    photos, alphas = found
-    pairs = [Pair(name, photos[name][0], alphas[name][0]) for name in sorted(photos.keys() & alphas.keys())]
+    matches = match_images(root / "im", root / "gt")
+    for paths in (paths for sides in matches.values() for paths in sides if len(paths) > 1):
+        raise ValueError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
+    pairs = [Pair(name, photos[0], alphas[0]) for name, (photos, alphas) in matches.items() if photos and alphas]
     if not pairs:
+        photo_count, alpha_count = (sum(len(sides[position]) for sides in matches.values()) for position in (0, 1))
         raise ValueError(
-            f"{root} holds {len(photos)} photos and {len(alphas)} alphas, and no two with the same name: "
+            f"{root} holds {photo_count} photos and {alpha_count} alphas, and no two with the same name: "
             "cat.jpg in im needs cat.png in gt."
         )
     return pairs

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from common.photos import read_alpha, read_photo, to_uint8
-from data.pairs import images_by_name
+from data.pairs import match_images
 from evaluation.dis_metrics import dis_scores
 from inference.foreground import estimate_colors, native_foreground
 from metrics import composite_error, grad_aim, matting_metrics
@@ -111,10 +111,8 @@ def _outcome(key: Any, result: Callable[[], dict]) -> dict | Failure:
 
 def match_files(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]], list[Failure]]:
     """Pairs (name, file of first, file of second) by path without suffix, sorted; and what has no partner."""
-    files = [images_by_name(first), images_by_name(second)]
     pairs, failures = [], []
-    for name in sorted(files[0].keys() | files[1].keys()):
-        found = [names.get(name, []) for names in files]
+    for name, found in match_images(first, second).items():
         for folder, paths in zip((first, second), found, strict=True):
             if len(paths) != 1:
                 reason = "has more than one file" if paths else "has no file"
