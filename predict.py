@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from common import distributed, photos
 from common.devices import DeviceError, choose_device, choose_precision
+from common.files import WriteError
 from common.interrupt import EXIT_CODE, Interrupt, Stopped
 from common.photos import PhotoError, read_photo
 from common.pool import bounded_map
@@ -143,7 +144,7 @@ def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Ro
         is_done = partial(is_up_to_date, checkpoint=options.checkpoint) if options.skip_existing else lambda *_: False
         try:
             earlier = read_manifest(options.output)
-            owners = {output: row.get("source", row["input"]) for output, row in earlier.items()}
+            owners = {output: str(row.get("source", row["input"])) for output, row in earlier.items()}
             planned = plan_jobs(options.input, options.output, naming, owners, is_done), earlier
         except (JobError, PhotoError) as error:
             planned = str(error)
@@ -187,7 +188,7 @@ def report(
         rows += [job_row(job, notes=["was there before"]) for job in skipped if job.output.as_posix() not in earlier]
         try:
             print(write_manifest(options.output, header, rows, earlier))
-        except PhotoError as error:
+        except WriteError as error:
             failures.append(str(error))
         for reason in failures:
             print(f"failed: {reason}", file=sys.stderr)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from common.files import walk
 from common.photos import SUFFIXES as PHOTO_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
@@ -161,21 +162,16 @@ def _find(path: Path, output: Path, own: Collection[str]) -> list[tuple[Path, st
 
 
 def _walk(root: Path, output: Path, own: Collection[str]) -> Iterator[tuple[Path, str | None]]:
-    """All photos and videos below a folder, linked folders once; what cannot be listed is a refusal, since the other
-    folders can be done. Outputs, and an output folder inside `root`, are left out."""
+    """All photos and videos below a folder but outputs; what cannot be listed is a refusal, since the other folders
+    can be done. An output folder inside `root` is left out."""
     unlisted: list[OSError] = []
-    seen = set()
-    for folder, folders, files in os.walk(root, onerror=unlisted.append, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen or real in own or (real == os.path.realpath(output) and Path(folder) != root):
-            folders.clear()
+    for folder, folders, files in walk(root, skip=output, on_error=unlisted.append):
+        if os.path.realpath(folder) in own:  # a folder of frames
             continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        media = [Path(folder, name) for name in files if _is_media(name)]
+        media = [folder / name for name in files if _is_media(name)]
         yield from ((path, None) for path in media if os.path.realpath(path) not in own)
-        if not media and not folders and Path(folder) != root and _is_media(Path(folder).name):
-            yield Path(folder), f"{folder} is a folder, not a photo: rename it."
+        if not media and not folders and folder != root and _is_media(folder.name):
+            yield folder, f"{folder} is a folder, not a photo: rename it."
     for error in unlisted:
         yield Path(error.filename), f"{error.filename} cannot be listed ({error.strerror}): check its permissions."
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from common.devices import is_out_of_memory
-from common.photos import Photo, PhotoError, atomic_write
+from common.files import WriteError, write_json
+from common.photos import Photo, PhotoError
 from inference.jobs import Job
 from inference.rendering import NO_SUBJECT, Style, has_subject
 
@@ -47,12 +48,11 @@ def read_manifest(folder: Path) -> dict[str, Row]:
 
 
 def write_manifest(folder: Path, header: Row, rows: list[Row], earlier: dict[str, Row]) -> Path:
-    """Write `header` and `rows`, with those rows of earlier runs whose outputs are still there. Raises PhotoError."""
+    """Write `header` and `rows`, with those rows of earlier runs whose outputs are still there. Raises WriteError."""
     written = {row["output"] for row in rows}
     kept = [row for output, row in earlier.items() if output not in written and os.path.exists(folder / output)]
     content = {"program": PROGRAM, **header, "files": sorted(kept + rows, key=lambda row: row["input"])}
-    with atomic_write(folder / NAME) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / NAME, content)
     return folder / NAME
 
 
@@ -71,7 +71,7 @@ def photo_row(job: Job, photo: Photo, alpha: np.ndarray, style: Style, *, second
 
 def failure_row(job: Job, error: Exception) -> Row:
     """The row of an input that could not be done, with one sentence why."""
-    if isinstance(error, PhotoError):
+    if isinstance(error, (PhotoError, WriteError)):
         reason = str(error)
     elif is_out_of_memory(error):
         reason = f"{job.source} does not fit in memory: scale it down, or lower --max-memory."

@@ -18,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from common import distributed
-from common.photos import Photo, PhotoError, atomic_write, to_uint8
+from common.files import atomic_write
+from common.photos import Photo, PhotoError, to_uint8
 from inference.rendering import NO_SUBJECT, Style, has_subject, make_folder, render, write_rendered
 
 # A matte is mostly edges between flat parts, which mp4v, made for photos, draws up to 33 of 255 levels wrong; FFV1
@@ -69,7 +70,8 @@ def matte_video(
     """Read, matte, render and write each frame of a video; returns what its row in the manifest says.
 
     predict: a frame, uint8 (H, W, 3), to its alpha, float32 (H, W). overlapped: common.pool.bounded_map with its
-    executor: it takes frames through the network and the rendering. Raises PhotoError, and what predict raises.
+    executor: it takes frames through the network and the rendering. Raises PhotoError, WriteError, and what
+    predict raises.
     """
     start = time.perf_counter()
     reader, has_any = VideoReader(source), []
@@ -110,10 +112,11 @@ def write_frames(folder: Path, style: Style) -> Iterator[Append]:
 
     try:
         yield append
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    except OSError as error:
-        raise PhotoError(f"{folder} cannot be written ({error.strerror}): move what is there.") from error
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.replace(folder)
+        except OSError as error:
+            raise PhotoError(f"{folder} cannot be written ({error.strerror}): move what is there.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
