@@ -27,8 +27,8 @@ import torch
 from common.devices import DeviceError, choose_device, describe
 from config import OUTPUT as RUNS
 from inference import loading
-from inference.photo_stages import Predictor
-from matting import predict_mattes
+from inference.rendering import Predictor
+from matting import predict_alpha
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model
 from web.outputs import Studio
 
@@ -92,7 +92,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def load_predictor(path: Path, device: torch.device) -> Predictor:
-    return partial(predict_mattes, loading.load(path, device))
+    return partial(predict_alpha, loading.load(path, device))
 
 
 def model_facts(path: Path, device: torch.device) -> tuple[str, ...]:

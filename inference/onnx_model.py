@@ -30,7 +30,7 @@ class OnnxMatting:
     """Stands where a MattingNetwork stands in prediction. Tensors go in and come out on the CPU."""
 
     def __init__(
-        self, model: onnx.ModelProto, *, image_size: int, refiner: dict[str, int] | None, providers: Sequence[str]
+        self, model: onnx.ModelProto, *, image_size: int, refiner: dict[str, Any] | None, providers: Sequence[str]
     ) -> None:
         """refiner: its channels and receptive_radius as the metadata has them, or None where there is none."""
         self.image_size = image_size

@@ -15,7 +15,6 @@ from PIL import Image
 import app
 from common import photos
 from inference.rendering import Style, render
-from matting import Mattes
 from models import build_model
 from models.checkpoint import find_model, save_model
 from web import outputs
@@ -24,10 +23,9 @@ from web.outputs import Studio, hex_color, on_checkerboard, shrunk
 HEIGHT, WIDTH = 40, 56
 
 
-def red_is_alpha(image: torch.Tensor) -> Mattes:
+def red_is_alpha(image: torch.Tensor) -> torch.Tensor:
     """A predictor whose matte anybody can foresee. image: uint8 (3, H, W)."""
-    alpha = image[:1].float() / 255
-    return Mattes(alpha, alpha, 1.0)
+    return image[:1].float() / 255
 
 
 @pytest.fixture

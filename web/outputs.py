@@ -20,8 +20,7 @@ import numpy as np
 from common import photos
 from common.photos import Photo, PhotoError
 from inference.foreground import composite
-from inference.photo_stages import SUBJECT, Predictor, predict_matte
-from inference.rendering import Style, read_background, render
+from inference.rendering import SUBJECT, Predictor, Style, predict_matte, read_background, render
 
 PREVIEW_SIDE = 1280  # pixels; a photo of any size is seen at once, and the downloads are native
 CHECK = 16  # pixels of a preview; the side of a square of the checkerboard
