@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,8 +45,9 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], int | None]]:
         yield lambda: torch.cuda.max_memory_allocated(device) - held
         return
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # else freed memory that malloc keeps would be used again, and not seen
         CLEAR.write_text("5")  # the kernel's peak starts again at what is held now
-    except OSError:
+    except (OSError, AttributeError, TypeError):  # not Linux, or not its usual C library
         yield lambda: None
         return
     held = _status("VmRSS")

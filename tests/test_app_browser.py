@@ -228,6 +228,8 @@ def test_upload_matte_and_downloads_equal_predict(visit, server: Server, screens
     other = shown(page, "Matte", "alpha")
     assert other.shape == (400, 600, 3)
     assert not np.array_equal(other[:300, :451], matte)
+    made = [path.name for path in Path(server.environment["TMPDIR"]).rglob("*_cutout.png")]
+    assert made == ["coffee_cutout.png"]  # the cat's went with it, and Gradio kept no copy
 
 
 def composite_after(page: sync_api.Page, action: Callable[[], None], folder: Path) -> np.ndarray:
