@@ -159,7 +159,9 @@ def predict_columns(
             "choose another --device."
         ) from error
     return {
-        column.label: getattr(mattes[id(column.model)], column.field)[0].float().cpu().numpy() for column in columns
+        column.label: getattr(mattes[id(column.model)], column.field)[0].float().cpu().numpy()
+        for column in columns
+        if getattr(mattes[id(column.model)], column.field) is not None
     }
 
 
