@@ -25,12 +25,13 @@ from pathlib import Path
 import torch
 
 from common.devices import DeviceError, choose_device, describe
-from config import OUTPUT as RUNS
+from config import Config
 from inference import loading
 from inference.web_files import Studio
 from matting import predict_mattes
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model
 
+RUNS = Config.output  # folder of the run folders
 MAX_PIXELS = 50_000_000  # take 16 s and 1.2 GB on one CPU core, the network not counted
 MAX_UPLOAD = 100  # MB
 

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
-from config import OUTPUT
+from config import Config
 from models import MattingNetwork
 from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata, whole_file
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        path = find_model(options.checkpoint, OUTPUT)
+        path = find_model(options.checkpoint, Config.output)
         output = options.output or path.with_suffix(".fp16.onnx" if options.half else ".onnx")
         model, metadata = load_model(path), read_metadata(path)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint",
         type=Path,
         metavar="C",
-        help=f"{MODEL_FILE} or its run folder (default: the newest in {OUTPUT}/)",
+        help=f"{MODEL_FILE} or its run folder (default: the newest in {Config.output}/)",
     )
     parser.add_argument(
         "--output",

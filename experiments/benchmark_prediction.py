@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.devices import autocast
-from common.resize import resize_to_working_size
+from common.resize import resize_alpha, resize_to_working_size
 from config import Variant
 from data.synthetic.dataset import render_sample
 from experiments.measuring import matrix_peak, measure
 from matting import predict_mattes, refine_uncertain
 from models import MattingNetwork, Refiner, build_model
-from models.matting_network import resize_alpha
+from models.octaves import climb
 
 WHOLE_LIMIT = 4096  # pixels; the refiner on a larger whole photo needs tens of gigabytes
 EDGE_BAND = 8  # pixels of the working size over which a coarse matte is unsure at each side of an edge
@@ -46,23 +46,31 @@ def measure_case(model: MattingNetwork, size: int, photo: str, repeats: int, pre
     """Seconds and peak megabytes of each part on one photo, and the share of its tiles that is refined."""
     device, refiner = model.device, model.refiner
     assert refiner is not None
-    image, coarse_view = (tensor.to(device) for tensor in photo_and_coarse(size, photo, model.image_size))
-    coarse = resize_alpha(coarse_view, (size, size))[0]  # (1, S, S)
+    image, coarse = (tensor.to(device) for tensor in photo_and_coarse(size, photo, model.image_size))
     view = resize_to_working_size(image, model.image_size)[None].float() / 255  # (1, 3, s, s)
     shares: list[float] = []
+
+    def refine_whole(photo: Tensor, alpha: Tensor) -> Tensor:
+        return refiner(photo[None].float() / 255, alpha)
+
+    def refine_tiles(photo: Tensor, alpha: Tensor) -> Tensor:
+        refined, share = refine_uncertain(refiner, photo, alpha[0])
+        shares.append(share)
+        return refined[None]
+
     with torch.inference_mode(), autocast(device, precision):
         features = model.student(view)
         calls: dict[str, Callable[[], object]] = {
             "encoder": lambda: model.student(view),
             "decoder": lambda: model.decoder(features),
-            "refiner whole": lambda: refiner(image[None].float() / 255, coarse[None]),
-            "refiner tiles": lambda: shares.append(refine_uncertain(refiner, image, coarse)[1]),
-            "all": lambda: predict_mattes(GivenCoarse(model, coarse_view), image, precision=precision),
+            "refiner whole": lambda: climb(image, coarse, refine_whole),
+            "refiner tiles": lambda: climb(image, coarse, refine_tiles),
+            "all": lambda: predict_mattes(GivenCoarse(model, coarse), image, precision=precision),
         }
         if size > WHOLE_LIMIT:
             del calls["refiner whole"]
         parts = {name: measure(call, device, repeats) for name, call in calls.items()}
-    row: dict[str, Any] = {"tiles": shares[0]}
+    row: dict[str, Any] = {"tiles": shares[-1]}
     for name, part in parts.items():
         row |= {f"{name} s": part.seconds, f"{name} MB": part.megabytes}
     return row | {"all/encoder": parts["all"].seconds / parts["encoder"].seconds}

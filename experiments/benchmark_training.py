@@ -10,24 +10,26 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.devices import autocast, synchronize
 from config import VARIANTS, Config, Variant
-from data.build import build_training_set
+from data.build import SYNTHETIC, build_training_set
 from data.loader import build_training_loader
 from experiments.measuring import matrix_peak, measure
-from losses import matting_losses
-from models import build_model
-from training.trainer import Trainer
+from losses import matting_losses, teacher_losses
+from models.encoder import pad
+from models.octaves import climb
+from train import stage_losses, train_step
+from training import setup
+from training.run import Run
 
 OPTIONS: dict[str, dict[str, Any]] = {  # what to vary: settings of config.py
     "teacher": {},  # the teacher's stage; all others are the student's
     "frozen-teacher": {},
     "no-teacher": {"use_teacher": False},
-    "frozen-student": {"use_teacher": False},
+    "frozen-student": {"use_teacher": False, "freeze_encoder_epochs": 1},
     "compile": {"compile": True},
     "checkpointing": {"gradient_checkpointing": True},
 }
@@ -41,11 +43,9 @@ def training_cases(
     Raises DataError where flags.dataset cannot be used.
     """
     batch = flags.batch_size or (4 if device.type == "cuda" else 1)
-    sets: dict[int, Dataset] = {}
-    if flags.dataset:
-        samples = flags.steps * batch
-        for size in flags.sizes:
-            sets[size] = build_training_set(flags.dataset, image_size=size, samples=samples, seed=0)
+    fed = {}
+    for size in flags.sizes if flags.dataset else ():
+        fed[size] = build_training_set(flags.dataset, image_size=size, samples=flags.steps * batch, seed=0)
     peak = matrix_peak(device, precision)
     print(f"{variant.name}: matrix peak {peak / 1e12:.2f} TFLOP/s")
     for size, option in itertools.product(flags.sizes, flags.options):
@@ -53,12 +53,13 @@ def training_cases(
             model_idx=VARIANTS.index(variant),
             image_size=size,
             batch_size=batch,
+            epochs=10**6,  # no measured step is the last
             pretrained=False,
             max_student_downscale=1,
             **OPTIONS[option],
         )
         label = {"variant": variant.name, "size": size, "option": option, "batch": batch}
-        yield label, partial(measure_step, config, option, device, precision, peak, flags, sets.get(size))
+        yield label, partial(measure_step, config, option, device, precision, peak, flags, fed.get(size))
 
 
 def measure_step(
@@ -68,73 +69,76 @@ def measure_step(
     precision: torch.dtype,
     peak: float,
     flags: argparse.Namespace,
-    dataset: Dataset | None,
+    fed: Dataset | None,
 ) -> dict[str, Any]:
-    """A row: the step on random pixels, the shares of its parts, and with a data set the step that a loader feeds.
+    """A row: train.py's step on drawn photos, and with a data set also the step that a loader feeds.
 
-    A compiled step has no shares, since its parts alone would not be compiled.
+    Then the shares of the parts in the former. A compiled step has none, since its parts alone would not be compiled.
     """
-    trainer = build_trainer(config, option, device, precision)
-    batch = random_batch(config)
-    seconds, megabytes = measure(lambda: trainer.train_batch(batch), device, flags.repeats)
-    image, alpha = (batch[name].to(device).float() / 255 for name in ("image", "alpha"))
-    with FlopCounterMode(display=False) as counter, autocast(device, precision):
-        matting_losses(trainer.model(image, alpha), alpha, trainer.loss_weights)["loss"].backward()
+    drawn = build_training_set(SYNTHETIC, image_size=config.working_size, samples=config.batch_size, seed=0)
+    loader = build_training_loader(drawn, config.batch_size, num_workers=0, seed=0)
+    batch = next(iter(loader))
+    run = build_run(config, option, device, precision, loader)
+    seconds, megabytes = measure(lambda: train_step(run, [batch]), device, flags.repeats)
     row = {"s/step": seconds, "images/s": config.batch_size / seconds, "MB": megabytes}
+    if fed is not None:
+        row |= measure_fed(run, fed, flags.num_workers, flags.steps)
+    run.stage.module = run.stage.model  # operations cannot be counted in compiled code
+    with FlopCounterMode(display=False) as counter, autocast(device, precision):
+        stage_losses(run, batch, run.schedule.loss_weights)["loss"].backward()
     row["of peak"] = counter.get_total_flops() / seconds / peak
     if not config.compile:
-        calls = part_calls(trainer, image, alpha)
-        runs = {name: partial(forward_backward, call, device, precision) for name, call in calls.items()}
-        shares = {name: measure(run, device, flags.repeats).seconds / seconds for name, run in runs.items()}
-        row |= shares | {"rest": max(0.0, 1.0 - sum(shares.values()))}
-        samples = build_training_set("synthetic", image_size=config.working_size, samples=config.batch_size, seed=0)
-        load = measure(lambda: [samples[0, index] for index in range(config.batch_size)], torch.device("cpu"), 1)
-        row["loader"] = load.seconds / seconds  # one worker, at the same time as the step
-    return row if dataset is None else row | measure_fed(trainer, dataset, flags.num_workers, flags.steps)
+        calls = {
+            name: partial(forward_backward, call, device, precision) for name, call in part_calls(run, batch).items()
+        }
+        shares = {name: measure(call, device, flags.repeats).seconds / seconds for name, call in calls.items()}
+        load = measure(lambda: next(iter(loader)), torch.device("cpu"), repeats=1)
+        row |= shares | {"rest": max(0.0, 1 - sum(shares.values())), "loader": load.seconds / seconds}
+    return row
 
 
-def build_trainer(config: Config, option: str, device: torch.device, precision: torch.dtype) -> Trainer:
-    """A network with random weights in the stage that the option names."""
+def build_run(config: Config, option: str, device: torch.device, precision: torch.dtype, loader: DataLoader) -> Run:
+    """A run with random weights, in the stage that the option names."""
     torch.manual_seed(0)
-    model = build_model(**config.model_options, use_teacher=config.use_teacher).to(device)
-    model.to(memory_format=torch.channels_last)
-    if config.gradient_checkpointing:
-        for encoder in filter(None, (model.student, model.teacher)):
-            encoder.set_gradient_checkpointing()
-    trainer = Trainer(model, config, device, precision, batches_per_epoch=10**6)
-    if option != "teacher":  # the student's stage, after the teacher's where there is one
-        trainer.progress.epoch = trainer.progress.taught = int(config.use_teacher)
-    trainer.enter_stage()
-    if option == "frozen-student":
-        model.student.requires_grad_(False)
-    return trainer
+    network, teacher = setup.build_networks(config)
+    for part in filter(None, (network, teacher)):
+        part.to(device).to(memory_format=torch.channels_last)
+    run = Run(config, device, precision, network, teacher, loader, validation=None)
+    if run.teacher and option != "teacher":
+        run.progress.epoch = run.progress.teacher_epochs = run.schedule.teacher_epochs
+        run.start_student_stage()
+    run.stage.start_epoch(run.schedule)
+    return run
 
 
-def random_batch(config: Config) -> dict[str, Any]:
-    """A batch of noise as the loader gives it."""
-    side, count = config.working_size, config.batch_size
-    image, alpha = (torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8) for channels in (3, 1))
-    return {"image": image, "alpha": alpha, "name": ["random"] * count}
-
-
-def part_calls(trainer: Trainer, image: Tensor, alpha: Tensor) -> dict[str, Callable[[], Any]]:
+def part_calls(run: Run, batch: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """The forward of each part that the step runs, on inputs that ask for a gradient where the step's do."""
-    model = trainer.model
-    with torch.no_grad(), autocast(trainer.device, trainer.precision):
-        output = model(image, alpha)
-    names = ("coarse_logits", "coarse_alpha", "refined_alpha")
-    leaves = {name: getattr(output, name).detach().requires_grad_() for name in names}
-    features = [feature.detach().requires_grad_() for feature in output.features]
-    leaf = output._replace(features=features, **leaves)
-    calls: dict[str, Callable[[], Any]] = {}
-    if model.teacher is None or model.teacher_is_frozen:
-        calls["student"] = partial(model.student, image)
-        if model.refiner is not None:
-            calls["refiner"] = partial(model.refiner, image, leaf.coarse_alpha)
-    if model.teacher is not None:
-        calls["teacher"] = partial(model.teacher, alpha)
-    calls["decoder"] = partial(model.decoder, features)
-    calls["loss"] = lambda: matting_losses(leaf, alpha, trainer.loss_weights)["loss"]
+    image, alpha = (batch[name].to(run.device).float() / 255 for name in ("image", "alpha"))
+    weights, teacher, network = run.schedule.loss_weights, run.teacher, run.network
+    with torch.no_grad(), autocast(run.device, run.precision):
+        output = teacher(alpha) if teacher and run.is_teacher_stage else network(image)
+        targets = teacher.targets(alpha) if teacher else None
+    leaf = output._replace(
+        coarse_logits=output.coarse_logits.detach().requires_grad_(),
+        coarse_alpha=output.coarse_alpha.detach().requires_grad_(),
+        octaves=[octave.detach().requires_grad_() for octave in output.octaves or ()],
+        features=[feature.detach().requires_grad_() for feature in output.features],
+    )
+    if teacher and run.is_teacher_stage:
+        return {
+            "teacher": lambda: teacher.teacher(pad(alpha)),
+            "decoder": lambda: teacher.decoder(leaf.features),
+            "loss": lambda: teacher_losses(leaf, alpha, weights)["loss"],
+        }
+    calls: dict[str, Callable[[], Any]] = {
+        "student": lambda: network.student(pad(image)),
+        "decoder": lambda: network.decoder(leaf.features),
+        "loss": lambda: matting_losses(leaf, alpha, weights, teacher_features=targets)["loss"],
+    }
+    if network.refiner is not None:
+        calls["refiner"] = partial(climb, image, leaf.coarse_alpha, network.refiner)
+    if teacher:
+        calls["teacher"] = partial(teacher.targets, alpha)
     return calls
 
 
@@ -147,21 +151,20 @@ def forward_backward(call: Callable[[], Any], device: torch.device, precision: t
         torch.stack([output.float().sum() for output in outputs]).sum().backward()
 
 
-def measure_fed(trainer: Trainer, dataset: Dataset, workers: int, steps: int) -> dict[str, float]:
+def measure_fed(run: Run, dataset: Dataset, workers: int, steps: int) -> dict[str, float]:
     """The step on the photos that a loader brings, and the share of the time in which it waits for the loader."""
-    device = trainer.device
-    pinned = device.type == "cuda"
-    loader = build_training_loader(dataset, trainer.config.batch_size, workers, seed=0, pin_memory=pinned)
+    pinned = run.device.type == "cuda"
+    loader = build_training_loader(dataset, run.config.batch_size, workers, seed=0, pin_memory=pinned)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for batch in itertools.islice(batches, 1 + workers * (loader.prefetch_factor or 0)):  # what workers made ahead
-        trainer.train_batch(batch)
-    synchronize(device)
+        train_step(run, [batch])
+    synchronize(run.device)
     waited, start = 0.0, time.perf_counter()
     for _ in range(steps):
         asked = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - asked
-        trainer.train_batch(batch)
-        synchronize(device)  # else the device's backlog would hide a wait
+        train_step(run, [batch])
+        synchronize(run.device)  # else the device's backlog would hide a wait
     seconds = time.perf_counter() - start
     return {"fed s/step": seconds / steps, "waiting": waited / seconds, "workers": workers}

@@ -27,7 +27,7 @@ HEIGHT, WIDTH = 40, 56
 def red_is_alpha(image: torch.Tensor) -> Mattes:
     """A predictor whose matte anybody can foresee. image: uint8 (3, H, W)."""
     alpha = image[:1].float() / 255
-    return Mattes(alpha, alpha, 1.0)
+    return Mattes(alpha[None], alpha, 1.0, (image.shape[-2], image.shape[-1]))
 
 
 @pytest.fixture

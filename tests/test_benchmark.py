@@ -12,7 +12,7 @@ import benchmark
 from experiments import benchmark_prediction as prediction
 from experiments import benchmark_training as training
 from experiments.measuring import measure, peak_memory
-from tests.tiny import build_tiny
+from tests.tiny import build_tiny, use_tiny_networks
 
 COMMON = ("--sizes", "32", "--variants", "tiny", "--repeats", "1", "--device", "cpu")
 TRAIN = ("--train", *COMMON, "--options")
@@ -21,8 +21,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_tiny_networks(monkeypatch)
+    monkeypatch.setattr(prediction, "build_model", build_tiny)
     for module in (training, prediction):
-        monkeypatch.setattr(module, "build_model", build_tiny)
         monkeypatch.setattr(module, "matrix_peak", lambda *_: 1e12)
 
 
@@ -56,7 +57,7 @@ def test_prediction_is_measured_by_part(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_compiled_step_is_not_divided_into_parts_that_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.trainer.torch.compile", lambda model: model)
+    monkeypatch.setattr("training.stage.torch.compile", lambda model: model)
     plain, compiled = rows_of(tmp_path, *TRAIN, "teacher", "compile")
     assert {"teacher", "decoder", "loss", "rest", "loader"} <= plain.keys() and "student" not in plain
     assert "decoder" not in compiled and compiled["s/step"] > 0
