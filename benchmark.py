@@ -9,7 +9,7 @@ Times are means of several runs after a warm-up. Peak memory is the process's on
 the allocator's on a GPU. Weights are random: speed does not depend on them, and the photo, not the model, sets the
 share of uncertain pixels. What runs out of memory costs its row, not the table.
 
-Exit codes: 0 measured, 2 could not start.
+Exit codes: 0 measured, 2 could not start, 130 stopped by Ctrl-C, after the rows so far.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StartError, DataError, DeviceError, PhotoError, OSError) as error:  # Pillow's for a broken file
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     if flags.json:
         write_json(flags.json, rows)
     return 0

@@ -79,6 +79,20 @@ def test_a_row_without_memory_leaves_the_others(
     assert "out of memory" in capsys.readouterr().out
 
 
+def test_ctrl_c_prints_the_rows_so_far(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    results = iter([{"s/step": 1.5}])
+
+    def measure_once(*arguments):
+        try:
+            return next(results)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(training, "measure_step", measure_once)
+    assert benchmark.main([*TRAIN, "teacher", "no-teacher"]) == 130
+    assert "1.5" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_fed_steps_show_a_loader_that_starves_them(workers: str, tmp_path: Path) -> None:
     flags = ("--dataset", "synthetic", "--steps", "2", "--num-workers", workers)
