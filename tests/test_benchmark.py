@@ -33,9 +33,10 @@ def rows_of(folder: Path, *flags: str) -> list[dict]:
 
 
 def test_time_and_memory_are_those_of_the_call() -> None:
-    result = measure(lambda: torch.ones(5_000_000), CPU, repeats=2)
+    measure(lambda: torch.ones(25_000_000), CPU, repeats=1)  # the first call also loads the code that it runs
+    result = measure(lambda: torch.ones(25_000_000), CPU, repeats=2)  # 95 MB
     assert 0 < result.seconds < 5
-    assert result.megabytes is None or 15 < result.megabytes < 60
+    assert result.megabytes is None or 90 < result.megabytes < 130
 
 
 def test_memory_that_was_freed_before_does_not_count() -> None:
