@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import random
 import sys
 import time
@@ -28,9 +27,9 @@ from tqdm import tqdm
 
 from common import distributed
 from common.devices import autocast
-from common.distributed import tell
+from common.processes import is_main, print_once, usable_cores
 from common.resize import resize, resize_alpha
-from evaluation.validation import validate
+from evaluation.validation import final_figures, validate
 from losses import matting_losses, teacher_losses
 from training import setup
 from training.checkpoint import capture, save_training_state
@@ -174,7 +173,7 @@ def epoch_bar(run: Run) -> tqdm:
         unit="batch",
         leave=False,
         dynamic_ncols=True,
-        disable=None if distributed.is_main() else True,
+        disable=None if is_main() else True,
     )
 
 
@@ -185,7 +184,7 @@ def finish_epoch(run: Run, report: Report) -> None:
     # the student has not started yet in the teacher's epochs
     scores = {} if run.is_teacher_stage and progress.batch else validation_scores(run)
     progress.rows.append(row | {f"val_{name}": value for name, value in scores.items()})
-    score = scores.get("refined_image_sad", scores.get("coarse_image_sad", math.inf))
+    score = final_figures(scores).get("image_sad", math.inf)
     is_best = score < progress.best_score and save_best(run, scores)
     if is_best:
         progress.best_score, progress.best_epoch = score, row["epoch"]
@@ -205,24 +204,23 @@ def close_epoch(run: Run) -> None:
 
 def validation_scores(run: Run) -> dict[str, float]:
     """Figures of the averaged weights, the same on every rank. Raises RunError where no photo can be scored."""
-    workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, os.cpu_count() or 1)
+    workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, usable_cores())
     try:
-        scores = validate(run.average.network, run.validation, workers=workers, precision=run.precision)
+        return validate(run.average.network, run.validation, workers=workers, precision=run.precision)
     except ValueError as error:
         hint = resume_hint(run.folder)
         raise RunError(f"The validation failed: {error} Then resume with: {hint}") from error
-    return {name: float(value) for name, value in scores.items()}
 
 
 def save_state(run: Run, required: bool = False) -> None:
     """Write last.pt; every rank must come here. A full disk costs the saving, not the run, unless it is required."""
     state, error = capture(run), None
-    if distributed.is_main():
+    if is_main():
         try:
             save_training_state(run.folder, state)
         except (OSError, RuntimeError) as problem:  # torch's zip writer raises RuntimeError for a full disk
             error = str(problem).splitlines()[0]
-            tell(f"The state could not be saved, the one before it stays ({error}): make room in {run.folder}.")
+            print_once(f"The state could not be saved, the one before it stays ({error}): make room in {run.folder}.")
     if distributed.broadcast_object(error) and required:
         raise RunError("The run was interrupted, but its last steps are not saved (see above).")
 
@@ -230,7 +228,7 @@ def save_state(run: Run, required: bool = False) -> None:
 def stops_early(run: Run) -> bool:
     patience, progress = run.config.early_stop_epochs, run.progress
     if patience and progress.rows and progress.epoch - max(progress.best_epoch, progress.teacher_epochs) >= patience:
-        tell(f"No better validation score for {patience} epochs: stopped early.")
+        print_once(f"No better validation score for {patience} epochs: stopped early.")
         return True
     return False
 

@@ -69,9 +69,7 @@ class Encoder(nn.Module):
         self.swin.set_grad_checkpointing(enabled)
 
 
-def _create_swin(
-    backbone: str, in_channels: int, pretrained: bool, weights_file: str | None, drop_path: float
-) -> Any:
+def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file: str | None, drop_path: float) -> Any:
     """timm's feature extractor; always_partition and strict_img_size let one set of weights take any size."""
     options: dict[str, Any] = dict(
         features_only=True, in_chans=in_channels, drop_path_rate=drop_path, strict_img_size=False, always_partition=True

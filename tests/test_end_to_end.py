@@ -125,7 +125,7 @@ def test_pictures_are_made_of_anything(tmp_path):
         {
             "name": str(size),
             "image": rng.integers(0, 256, (*size, 3), dtype=np.uint8),
-            "true": rng.random(size, dtype=np.float32),
+            "truth": rng.random(size, dtype=np.float32),
             "mattes": {"coarse": rng.random(size, dtype=np.float32), "refined": rng.random(size, dtype=np.float32)},
         }
         for size in ((40, 90), (1, 1), (700, 33))

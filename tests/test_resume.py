@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 import matting
 import train
-from common.interrupt import StopRequest
+from common.interrupt import Interrupt
 from config import parse_config
 from data.synthetic.dataset import SyntheticDataset
 from models import checkpoint
@@ -413,7 +413,7 @@ def test_validation_predicts_in_the_precision_of_the_training(tmp_path: Path, mo
 
 def test_second_interrupt_stops_at_once_but_not_the_same_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    stop = StopRequest()
+    stop = Interrupt()
     assert not stop.wanted()
     with stop.listening():
         signal.raise_signal(signal.SIGINT)

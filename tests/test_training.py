@@ -301,7 +301,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 def test_processes_share_their_work_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(stages.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(stages, "world_size", lambda: 2)
     torch.distributed.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
     try:
         run = tiny_run(**STUDENT)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from common import distributed
+from common.processes import rank, world_size
 from models.checkpoint import CheckpointError, whole_file
 from training.errors import RunError
 from training.random_state import random_state, restore_random_state
@@ -75,8 +76,8 @@ def _load(run: Run, state: dict[str, Any]) -> None:
     vars(run.progress).update(vars(type(run.progress)(**state["progress"])))
     run.enter_stage(is_teacher_stage=state["is_teacher_stage"])
     run.stage.load_state_dict(state["stage"])
-    if distributed.rank() < len(state["ranks"]):  # a rank that is new starts from its own seed
-        own = state["ranks"][distributed.rank()]
+    if rank() < len(state["ranks"]):  # a rank that is new starts from its own seed
+        own = state["ranks"][rank()]
         run.reset_meter(own["meter"])
         restore_random_state(own["random"], run.device)
 
@@ -84,7 +85,7 @@ def _load(run: Run, state: dict[str, Any]) -> None:
 def layout(run: Run) -> dict[str, int]:
     """What must not change within an epoch, or the batches of its rest would be others."""
     return {
-        "processes": distributed.world_size(),
+        "processes": world_size(),
         "batches_per_epoch": run.schedule.batches_per_epoch,
         "batch_size": run.config.batch_size,
         "accumulation_steps": run.config.accumulation_steps,

@@ -13,6 +13,7 @@ import torch
 
 from common import distributed
 from common.devices import DeviceError, is_out_of_memory
+from common.processes import rank
 from config import ConfigError
 from data.build import DataError
 from models import PretrainedWeightsError
@@ -87,7 +88,7 @@ def loaded(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str
 def leave_without_peer(error: BaseException) -> None:
     """Leave at once when another process is gone: to close the group in order would be to wait for it."""
     print(
-        f"Process {distributed.rank()} stops, since another process of this run is gone or silent "
+        f"Process {rank()} stops, since another process of this run is gone or silent "
         f"({str(error).splitlines()[0]}): look for that one's message, then resume with --resume.",
         file=sys.stderr,
         flush=True,

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from common import distributed, plots
-from common.distributed import tell
+from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
 from models import MattingNetwork
 from models.checkpoint import MODEL_FILE, save_model
@@ -55,7 +55,7 @@ def preview_rows(network: MattingNetwork, validation: Any) -> list[dict[str, Any
             {
                 "name": item["name"],
                 "image": item["image"].permute(1, 2, 0).numpy(),
-                "true": item["alpha"][0].numpy(),
+                "truth": item["alpha"][0].numpy(),
                 "mattes": {name: alpha[0].float().cpu().numpy() for name, alpha in alphas.items() if alpha is not None},
             }
         )
@@ -68,19 +68,19 @@ class Report:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.events: Any = None
-        if run.config.tensorboard and distributed.is_main():
+        if run.config.tensorboard and is_main():
             from torch.utils.tensorboard import SummaryWriter
 
             self.events = SummaryWriter(str(run.folder))
         if run.progress.rows:
             self._write_log()  # a kill may have come between the saving and the log
         if run.progress.epoch >= run.config.epochs:
-            tell(f"All {run.progress.epoch} epochs of this run are done: give a larger --epochs to train longer.")
+            print_once(f"All {run.progress.epoch} epochs of this run are done: give a larger --epochs to train longer.")
 
     def row(self) -> dict[str, Any]:
         """What training_log.csv says of the epoch that ends, before its validation; every rank must come here."""
         run, progress = self.run, self.run.progress
-        images = progress.batch * run.config.batch_size * distributed.world_size()
+        images = progress.batch * run.config.batch_size * world_size()
         return {
             "epoch": progress.epoch + bool(progress.batch),
             "step": progress.step,
@@ -93,10 +93,10 @@ class Report:
 
     def write(self, is_best: bool) -> None:
         """The line of the epoch that ended, the log, the curves and a preview; rank 0 alone does this."""
-        if not distributed.is_main():
+        if not is_main():
             return
         run, rows = self.run, self.run.progress.rows
-        tell(summary(rows[-1], run.config.epochs, is_best))
+        print_once(summary(rows[-1], run.config.epochs, is_best))
         if self.events:
             for name, value in rows[-1].items():
                 self.events.add_scalar(name, value, rows[-1]["epoch"])
@@ -111,13 +111,13 @@ class Report:
 
     def interrupted(self) -> None:
         run = self.run
-        tell(
+        print_once(
             f"Stopped after {run.progress.epoch} epochs and {run.progress.batch} of {run.schedule.batches_per_epoch} "
             f"batches, all saved. Resume with: {resume_hint(run.folder)}"
         )
 
     def _write_log(self) -> None:
-        if distributed.is_main():
+        if is_main():
             self._try("log", lambda: write_log(self.run.folder, self.run.progress.rows))
 
     @staticmethod
@@ -125,14 +125,14 @@ class Report:
         try:
             write()
         except (OSError, ValueError) as error:  # a full disk, a broken photo: no reason to lose a run
-            tell(f"The {what} could not be made: {error}")
+            print_once(f"The {what} could not be made: {error}")
 
 
 def save_best(run: Run, scores: dict[str, float]) -> bool:
     """Write best.safetensors; every rank must come here. A best that is not written does not count as one, or no
     later epoch would be kept that is worse than it."""
     written = True
-    if distributed.is_main():
+    if is_main():
         path = run.folder / MODEL_FILE
         try:
             save_model(
@@ -143,7 +143,7 @@ def save_best(run: Run, scores: dict[str, float]) -> bool:
                 config=run.config.as_dict(),
             )
         except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
-            tell(
+            print_once(
                 f"This epoch's weights are the best, but {path} could not be written "
                 f"({str(error).splitlines()[0]}): make room in {run.folder}."
             )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from common.interrupt import StopRequest
+from common.interrupt import Interrupt
 from config import Config
 from models import MattingNetwork, TeacherAutoencoder
 from training.meter import Meter
@@ -39,7 +39,7 @@ class Run:
         self.average = AveragedNetwork(network, config.ema_decay)
         self.progress = Progress()
         self.schedule = Schedule(config, self.progress, loader.sampler.batches_per_epoch)  # type: ignore[attr-defined]
-        self.interrupt = StopRequest(config.max_hours)
+        self.interrupt = Interrupt(config.max_hours)
         self.stage: Stage
         self.enter_stage(is_teacher_stage=teacher is not None)
         self.reset_meter()

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from common import distributed
 from common.devices import choose_device, choose_precision, describe
-from common.distributed import tell
+from common.processes import is_main, print_once, rank, usable_cores, world_size
 from config import Config, add_config_flags, config_from_dict, config_from_flags
 from data.build import SYNTHETIC, DataError, build_training_set, build_validation_set
 from data.check import quick_check
@@ -78,12 +78,12 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
         config.batch_size,
         loader_workers(config, device),
         config.seed,
-        distributed.rank(),
-        distributed.world_size(),
+        rank(),
+        world_size(),
         pin_memory=device.type == "cuda",
     )
     network, teacher = build_networks(config, state)
-    torch.manual_seed(config.seed + distributed.rank())  # equal weights, but each rank draws its own drop paths
+    torch.manual_seed(config.seed + rank())  # equal weights, but each rank draws its own drop paths
     for part in filter(None, (network, teacher)):
         part.to(device).to(memory_format=torch.channels_last)  # in place
     return Run(config, device, precision, network, teacher, loader, validation_set)
@@ -93,7 +93,7 @@ def check_dataset(config: Config) -> None:
     """The cheap part of data.check, before a day is spent on a broken set. Raises DataError."""
     if config.dataset == SYNTHETIC or not Path(config.dataset).is_dir():  # build_sets has the sentence for the latter
         return
-    sentences = distributed.broadcast_object(quick_check(config.dataset) if distributed.is_main() else None)
+    sentences = distributed.broadcast_object(quick_check(config.dataset) if is_main() else None)
     if sentences:
         raise DataError("\n".join(sentences))
 
@@ -169,7 +169,7 @@ def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dic
 def open_folder(config: Config, resumed: Path | None) -> Path:
     """The run's folder, made or tidied by rank 0; its config.json holds the settings that the run has from now on."""
     folder = resumed
-    if distributed.is_main():
+    if is_main():
         if folder is None:
             folder = create_run(config.output, f"{config.method}_{config.variant.name}")
         remove_leftovers(folder)
@@ -178,9 +178,9 @@ def open_folder(config: Config, resumed: Path | None) -> Path:
 
 
 def announce(run: Run) -> None:
-    config, progress, schedule, processes = run.config, run.progress, run.schedule, distributed.world_size()
+    config, progress, schedule, processes = run.config, run.progress, run.schedule, world_size()
     teacher = f", the first {schedule.teacher_epochs} epochs the teacher's" if schedule.teacher_epochs else ""
-    tell(
+    print_once(
         f"{run.folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
         f"{describe(run.device)}, {str(run.precision).removeprefix('torch.')}\n"
         f"{len(run.loader.dataset)} training and {len(run.validation)} validation photos; effective batch "  # type: ignore[arg-type]
@@ -189,7 +189,9 @@ def announce(run: Run) -> None:
         f"({config.lr_schedule}), {schedule.total_steps} steps{teacher}"
     )
     if progress.step or progress.rows:
-        tell(f"Resumes after {progress.epoch} epochs and {progress.batch} of {schedule.batches_per_epoch} batches.")
+        print_once(
+            f"Resumes after {progress.epoch} epochs and {progress.batch} of {schedule.batches_per_epoch} batches."
+        )
 
 
 def loader_workers(config: Config, device: torch.device) -> int:
@@ -199,5 +201,5 @@ def loader_workers(config: Config, device: torch.device) -> int:
     """
     if config.num_workers >= 0:
         return config.num_workers
-    spare = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    spare = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
     return 0 if device.type == "cpu" and spare < 2 else max(1, min(12, spare))

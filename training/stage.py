@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common import distributed
+from common.processes import world_size
 from config import Config
 from models import MattingNetwork, TeacherAutoencoder
 from training.optimization import build_optimizer, load_optimizer_state
@@ -75,7 +75,7 @@ class Stage:
     def _wrap(self) -> nn.Module:
         module: Any = torch.compile(self.model) if self.config.compile else self.model
         switches: dict[str, Any] = {BUFFER_SWITCH: False}
-        if distributed.world_size() > 1:
+        if world_size() > 1:
             module = nn.parallel.DistributedDataParallel(
                 module,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
