@@ -26,13 +26,13 @@ import pandas as pd
 import torch
 
 from common.devices import DeviceError, choose_device, choose_precision, describe, is_out_of_memory
+from common.files import write_json
 from common.photos import PhotoError
 from config import VARIANTS
 from data.build import DataError
 from experiments.benchmark_loader import loader_cases
 from experiments.benchmark_prediction import prediction_cases
 from experiments.benchmark_training import OPTIONS, training_cases
-from models.checkpoint import write_json
 
 VARIANT_NAMES = {variant.name.removeprefix("Swin").lower(): variant for variant in VARIANTS}
 
@@ -80,13 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             make_folder(flags.json.parent)
         cases = network_cases(flags) if flags.loader is None else loader_cases(flags.loader or None)
         rows = measure_rows(cases)
+        if flags.json:
+            write_json(flags.json, rows)
     except (StartError, DataError, DeviceError, PhotoError, OSError) as error:  # Pillow's for a broken file
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    if flags.json:
-        write_json(flags.json, rows)
     return 0
 
 

@@ -14,7 +14,7 @@ image (N, 3, H, W) and the alphas (N, 1, H, W) are float32 in [0, 1]; N, H and W
 a multiple of 32 is padded inside by replicating the border, and cropped. The metadata of each file holds the rest:
 variant, preprocessing, working size, and how many pixels a tile must overlap its neighbours (receptive_radius).
 
-Exit codes: 0 written and checked, 1 ONNX and PyTorch differ (nothing is written), 2 could not start.
+Exit codes: 0 written and checked, 1 they differ or the disk is full (nothing is written), 2 could not start.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
+from common.files import atomic_write
 from config import Config
 from models import MattingNetwork
-from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata, whole_file
+from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata
 
 try:
     import onnx
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{path}: {variant_name(metadata['model'])}, {'float16' if options.half else 'float32'}, opset {OPSET}")
     try:
         files = export(model, metadata, output, half=options.half)
-    except onnx_parity.ParityError as error:
+    except (onnx_parity.ParityError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     for file in files:
@@ -114,7 +115,7 @@ def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, hal
     """
     files = [output] if model.refiner is None else [output, output.with_suffix(".refiner.onnx")]
     with contextlib.ExitStack() as stack:
-        temporary = [stack.enter_context(whole_file(file)) for file in files]
+        temporary = [stack.enter_context(atomic_write(file)) for file in files]
         trace(model, temporary[0], half=half)
         network = onnx.load(temporary[0])
         # the refiner is cut from the network's graph, so the two files cannot differ

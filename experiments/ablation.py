@@ -25,6 +25,7 @@ from pathlib import Path
 import pandas as pd
 import safetensors
 
+from common.files import atomic_write
 from experiments import ablation_tables as tables
 from models.checkpoint import MODEL_FILE
 
@@ -117,10 +118,12 @@ def collect(output: Path) -> pd.DataFrame:
 
 def report(rows: pd.DataFrame, scores: pd.DataFrame, path: Path) -> None:
     """Write path.csv, path.png and path.md, the tables, and print the last. scores: on --photos, may be empty."""
-    rows.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g")
+    with atomic_write(path.with_suffix(".csv")) as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.6g")
     tables.draw(rows, path.with_suffix(".png"))
     text = describe(rows, scores)
-    path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    with atomic_write(path.with_suffix(".md")) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from models.checkpoint import whole_file
+from common.files import atomic_write
 
 EDGE = {"edge SAD": "edge_sad", "edge MSE": "edge_mse", "edge Grad": "edge_grad"}
 IMAGE = {"SAD": "image_sad", "MSE": "image_mse"}
@@ -151,5 +151,5 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
         axis.set(title=f"validation {title}, thousands", xlabel="steps")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.devices import autocast, synchronize
 from config import VARIANTS, Config, Variant
+from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set
 from data.loader import build_training_loader
 from experiments.measuring import matrix_peak, measure
@@ -45,7 +46,8 @@ def training_cases(
     batch = flags.batch_size or (4 if device.type == "cuda" else 1)
     fed = {}
     for size in flags.sizes if flags.dataset else ():
-        fed[size] = build_training_set(flags.dataset, image_size=size, samples=flags.steps * batch, seed=0)
+        samples = flags.steps * batch
+        fed[size] = build_training_set([flags.dataset], settings=Augmentation(size), samples=samples, seed=0)
     peak = matrix_peak(device, precision)
     print(f"{variant.name}: matrix peak {peak / 1e12:.2f} TFLOP/s")
     for size, option in itertools.product(flags.sizes, flags.options):
@@ -75,7 +77,8 @@ def measure_step(
 
     Then the shares of the parts in the former. A compiled step has none, since its parts alone would not be compiled.
     """
-    drawn = build_training_set(SYNTHETIC, image_size=config.working_size, samples=config.batch_size, seed=0)
+    settings = Augmentation(config.working_size)
+    drawn = build_training_set([SYNTHETIC], settings=settings, samples=config.batch_size, seed=0)
     loader = build_training_loader(drawn, config.batch_size, num_workers=0, seed=0)
     batch = next(iter(loader))
     run = build_run(config, option, device, precision, loader)
@@ -103,7 +106,7 @@ def build_run(config: Config, option: str, device: torch.device, precision: torc
     network, teacher = setup.build_networks(config)
     for part in filter(None, (network, teacher)):
         part.to(device).to(memory_format=torch.channels_last)
-    run = Run(config, device, precision, network, teacher, loader, validation=None)
+    run = Run(config, device, precision, network, teacher, loader, validation={})
     if run.teacher and option != "teacher":
         run.progress.epoch = run.progress.teacher_epochs = run.schedule.teacher_epochs
         run.start_student_stage()
