@@ -93,7 +93,9 @@ def test_prediction_is_that_of_pytorch(folder, exported, size):
     result = predict_mattes(exported, image, tile=64)
     assert result.refined_share == expected.refined_share > 0
     torch.testing.assert_close(result.coarse_alpha, expected.coarse_alpha, atol=1e-4, rtol=0)
-    torch.testing.assert_close(result.refined_alpha, expected.refined_alpha, atol=1e-3, rtol=0)
+    # each octave can carry a rounding error on ten times larger (onnx_parity.CARRIED), in few pixels
+    difference = (result.refined_alpha - expected.refined_alpha).abs()
+    assert difference.max() < 1e-2 and difference.mean() < 2e-5
     assert not torch.allclose(result.refined_alpha, result.coarse_alpha, atol=1e-2)
 
 
