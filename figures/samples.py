@@ -16,7 +16,7 @@ import numpy as np
 from common import photos, plots
 from common.photos import to_uint8
 from inference.rendering import Style, read_background, render
-from web.outputs import on_checkerboard
+from inference.web_files import on_checkerboard
 
 FIGURES = Path(__file__).parent
 PHOTOS = FIGURES.parent / "test_data"
