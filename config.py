@@ -1,8 +1,8 @@
 """Every setting of a training run.
 
-Edit a constant here, or override it for one run with the flag of the same name: IMAGE_SIZE is --image-size,
-USE_REFINER is --use-refiner / --no-use-refiner. The comment behind a constant is also the flag's help text.
-Only scripts read this file; a checkpoint carries the settings it was trained with.
+Edit MODEL_IDX, DATASET or a field of Config here, or override any field for one run with its flag: image_size is
+--image-size, use_refiner is --use-refiner / --no-use-refiner. A field's comment is its flag's help text.
+A checkpoint stores the settings it was trained with; predict.py, evaluate.py and export.py follow the checkpoint.
 """
 
 from __future__ import annotations
@@ -10,120 +10,24 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import math
 import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-# model
 MODEL_IDX = 0  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
-IMAGE_SIZE = 0  # working size in pixels: training crop, and long side of what the student sees; 0 = the variant's own
-USE_TEACHER = True  # train with the Swin teacher that encodes the true alpha
-USE_REFINER = True  # full-resolution refiner; without it the network is TwinSwin-Matte
-REFINER_CHANNELS = 32  # width of the refiner: 16, 32 or a multiple of 32
-REFINER_BLOCKS = 3  # dilated blocks of the refiner; each adds 4 pixels to its reach
-USE_COLOURS = True  # show the refiner what alpha the colours nearby suggest; without it (for comparison) it learns that
-USE_ATTENTION = True  # hold the refiner to uncertain pixels; without it (for comparison) no tile can be skipped
-SMART_INIT = True  # the refiner starts as the identity; without it (for comparison) it starts with random corrections
-PRETRAINED = True  # start the encoders from ImageNet weights (downloaded once by timm)
-BACKBONE_WEIGHTS = ""  # local file with the backbone's weights: timm's or official Swin naming, or a best.safetensors
-INIT_FROM = ""  # checkpoint (best.safetensors) to fine-tune; it is evaluated before the first step
-
-# data
 DATASET = "Datasets/DIS5K_Flat"  # folder with train/im, train/gt, val/im, val/gt; or the word synthetic
-FOREGROUNDS = ""  # optional folder of RGBA cut-outs, composited on the fly over BACKGROUNDS
-BACKGROUNDS = ""  # folder of photos without a main object, for FOREGROUNDS
-TRAIN_SAMPLES = 2000  # size of the synthetic training set: samples an epoch
-VAL_SAMPLES = 64  # size of the synthetic validation set
-NUM_WORKERS = -1  # loader processes a GPU; -1 = as many as the cores allow, 0 = load in the training process
-MAX_STUDENT_DOWNSCALE = 2  # the student's view of a crop is up to this many times smaller than the refiner's
-
-# optimization
-EPOCHS = 100  # passes over the training set
-BATCH_SIZE = 8  # images a step and process
-ACCUMULATION_STEPS = 1  # batches whose gradients are added before a step
-LEARNING_RATE = 2e-4  # peak learning rate of decoder, refiner and encoders without pretrained weights
-ENCODER_LR_SCALE = 0.25  # pretrained encoders learn at this share of LEARNING_RATE
-REFINER_LR_SCALE = 5.0  # the refiner, small and without normalization, learns at this multiple of LEARNING_RATE
-TEACHER_EPOCHS = 1  # epochs at the start in which the teacher learns, alone with the decoder; then it is frozen
-LR_SCHEDULE = "cosine"  # cosine (to a hundredth of the peak) or constant
-WEIGHT_DECAY = 0.01  # AdamW decay of weights; biases, norms and position tables have none
-GRADIENT_CLIP = 1.0  # largest gradient norm; 0 = no clipping
-EMA_DECAY = 0.999  # averaging of the weights that are validated and shipped; 0 = off
-DROP_PATH = 0.0  # stochastic depth of the encoders
-FREEZE_ENCODER_EPOCHS = 0  # epochs at the start in which the student encoder does not move
-
-# losses: weights of the named terms; 0 leaves the term out
-WEIGHT_BCE = 1.0  # cross-entropy on the coarse logits
-WEIGHT_L1 = 1.0  # |alpha - truth|, coarse and refined
-WEIGHT_GRADIENT = 1.0  # |gradient of alpha - gradient of truth|, coarse and refined
-WEIGHT_LAPLACIAN = 0.5  # Laplacian pyramid, coarse and refined
-WEIGHT_EDGE = 2.0  # |alpha - truth| once more in the band around the true alpha's edges, refined only
-WEIGHT_ALIGNMENT = 0.5  # the student's features toward the teacher's; fades to 0 over the run
-
-# machine
-DEVICE = "auto"  # auto (CUDA, else Apple MPS, else CPU), or a torch device name
-AMP = "auto"  # auto (bf16 where the hardware has it, else fp16 on CUDA, else off), bf16, fp16, off
-SEED = 0  # seed of weights, data and augmentation
-DETERMINISTIC = False  # only deterministic kernels: slower on a GPU
-COMPILE = False  # torch.compile the network: slow first step, faster later
-GRADIENT_CHECKPOINTING = False  # recompute encoder activations: less memory, about a third slower
-
-# run
-OUTPUT = "checkpoints"  # where run folders are made
-LOG_INTERVAL = 20  # steps between readings of the loss: each reading waits for the device
-SAVE_EVERY_MINUTES = 15.0  # last.pt is also written this often within an epoch; 0 = only at epoch ends
-EARLY_STOP_EPOCHS = 0  # stop after this many epochs without a better validation SAD; 0 = never
-MAX_BAD_STEPS = 20  # non-finite steps in a row after which the run stops
-MAX_HOURS = 0.0  # stop cleanly after this time; 0 = no limit
-TENSORBOARD = False  # also write TensorBoard events (needs the package tensorboard)
-
-
-# Settings that belong together, chosen with --recipe NAME; a flag beside it still holds.
-RECIPES = {
-    # DIS5K (3000 photos to train) from ImageNet weights on one GPU of 24 GB
-    "dis5k-24gb": dict(
-        image_size=1024,  # DIS5K is about thin structures: what is lost at the working size stays lost
-        batch_size=2,
-        accumulation_steps=4,  # what is hoped to fit, and the effective batch of 8 that is wanted
-        gradient_checkpointing=True,  # Swin's activations at 1024 are most of the memory
-        epochs=100,  # 37,500 steps
-        teacher_epochs=3,  # about 1000 steps, as IS-Net gives its own encoder of the truth (Qin et al., ECCV 2022)
-        learning_rate=2e-4,
-        encoder_lr_scale=0.25,  # the encoder knows photos already, decoder and refiner nothing
-        drop_path=0.1,  # 3000 photos are few for a Swin, and 100 epochs are many
-        ema_decay=0.999,  # an average over about three epochs
-    ),
-    # The same on 8 GPUs: torchrun --nproc-per-node 8 train.py --recipe dis5k-8gpu
-    "dis5k-8gpu": dict(
-        image_size=1024,
-        batch_size=4,
-        accumulation_steps=1,  # 32 photos a step: four times the batch, a quarter of the steps
-        learning_rate=4e-4,  # AdamW: with the square root of the batch
-        encoder_lr_scale=0.25,
-        epochs=100,
-        drop_path=0.1,
-        ema_decay=0.996,  # the same three epochs, in fewer steps
-    ),
-    # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
-    "fine-tune": dict(
-        learning_rate=2e-5,  # a tenth: keep what the checkpoint knows
-        freeze_encoder_epochs=2,  # decoder and refiner find the new truths before the encoder follows them
-        use_teacher=False,  # a released file holds none, and a new one would have too few mattes to learn from
-        epochs=30,
-        early_stop_epochs=8,  # a small set is learned by heart soon
-        ema_decay=0.99,  # some hundred photos make few steps: a longer average would still hold the start
-    ),
-}
 
 
 class Variant(typing.NamedTuple):
     """One row of the table of variants."""
 
-    name: str  # as it stands in the run folder's name
-    backbone: str  # timm model whose weights PRETRAINED loads
-    image_size: int  # working size in pixels
+    name: str  # as in the run folder's name
+    backbone: str  # timm model whose weights --pretrained loads
+    image_size: int  # default working size in pixels
 
 
 VARIANTS = (
@@ -142,80 +46,82 @@ class ConfigError(ValueError):
 class Config:
     """One run's settings. Derived values are properties; impossible ones raise ConfigError."""
 
-    model_idx: int = MODEL_IDX
-    image_size: int = IMAGE_SIZE
-    use_teacher: bool = USE_TEACHER
-    use_refiner: bool = USE_REFINER
-    refiner_channels: int = REFINER_CHANNELS
-    refiner_blocks: int = REFINER_BLOCKS
-    use_colours: bool = USE_COLOURS
-    use_attention: bool = USE_ATTENTION
-    smart_init: bool = SMART_INIT
-    pretrained: bool = PRETRAINED
-    backbone_weights: str = BACKBONE_WEIGHTS
-    init_from: str = INIT_FROM
-    dataset: str = DATASET
-    foregrounds: str = FOREGROUNDS
-    backgrounds: str = BACKGROUNDS
-    train_samples: int = TRAIN_SAMPLES
-    val_samples: int = VAL_SAMPLES
-    num_workers: int = NUM_WORKERS
-    max_student_downscale: int = MAX_STUDENT_DOWNSCALE
-    epochs: int = EPOCHS
-    batch_size: int = BATCH_SIZE
-    accumulation_steps: int = ACCUMULATION_STEPS
-    learning_rate: float = LEARNING_RATE
-    encoder_lr_scale: float = ENCODER_LR_SCALE
-    refiner_lr_scale: float = REFINER_LR_SCALE
-    teacher_epochs: int = TEACHER_EPOCHS
-    lr_schedule: str = LR_SCHEDULE
-    weight_decay: float = WEIGHT_DECAY
-    gradient_clip: float = GRADIENT_CLIP
-    ema_decay: float = EMA_DECAY
-    drop_path: float = DROP_PATH
-    freeze_encoder_epochs: int = FREEZE_ENCODER_EPOCHS
-    weight_bce: float = WEIGHT_BCE
-    weight_l1: float = WEIGHT_L1
-    weight_gradient: float = WEIGHT_GRADIENT
-    weight_laplacian: float = WEIGHT_LAPLACIAN
-    weight_edge: float = WEIGHT_EDGE
-    weight_alignment: float = WEIGHT_ALIGNMENT
-    device: str = DEVICE
-    amp: str = AMP
-    seed: int = SEED
-    deterministic: bool = DETERMINISTIC
-    compile: bool = COMPILE
-    gradient_checkpointing: bool = GRADIENT_CHECKPOINTING
-    output: str = OUTPUT
-    log_interval: int = LOG_INTERVAL
-    save_every_minutes: float = SAVE_EVERY_MINUTES
-    early_stop_epochs: int = EARLY_STOP_EPOCHS
-    max_bad_steps: int = MAX_BAD_STEPS
-    max_hours: float = MAX_HOURS
-    tensorboard: bool = TENSORBOARD
+    # model
+    model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
+    image_size: int = 0  # working size in pixels: training crop, and long side of the student's view; 0 = variant's own
+    use_teacher: bool = True  # train a Swin teacher of the true alpha first, and align the student with it
+    use_refiner: bool = True  # full-resolution refiner; without it the network is TwinSwin-Matte
+    refiner_channels: int = 32  # width of the refiner: 16, 32 or a multiple of 32
+    refiner_blocks: int = 3  # dilated blocks of the refiner; each adds 4 pixels to its reach
+    use_colours: bool = True  # show the refiner the alpha that local colours suggest (off: for comparison)
+    use_attention: bool = True  # hold the refiner to uncertain pixels (off: for comparison; no tile can be skipped)
+    smart_init: bool = True  # the refiner starts as the identity (off: for comparison; random corrections)
+    pretrained: bool = True  # start the encoders from ImageNet weights (downloaded once by timm)
+    backbone_weights: str = ""  # local backbone weights: timm or official Swin naming, or a best.safetensors
+    init_from: str = ""  # checkpoint (best.safetensors) to fine-tune; it is evaluated before the first step
+
+    # data
+    dataset: str = DATASET  # folder with train/im, train/gt, val/im, val/gt; or the word synthetic
+    foregrounds: str = ""  # optional folder of RGBA cut-outs, composited on the fly over --backgrounds
+    backgrounds: str = ""  # folder of photos without a main object, for --foregrounds
+    train_samples: int = 2000  # size of the synthetic training set: samples an epoch
+    val_samples: int = 64  # size of the synthetic validation set
+    num_workers: int = -1  # loader processes a GPU; -1 = as many as the cores allow, 0 = load in the training process
+    max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times smaller than the crop
+
+    # optimization
+    epochs: int = 100  # passes over the training set
+    batch_size: int = 8  # images a step and process
+    accumulation_steps: int = 1  # batches whose gradients are added before a step
+    learning_rate: float = 2e-4  # peak learning rate of decoder, refiner and encoders without pretrained weights
+    encoder_lr_scale: float = 0.25  # pretrained encoders learn at this share of --learning-rate
+    refiner_lr_scale: float = 5.0  # the refiner, small and unnormalized, learns at this multiple of --learning-rate
+    teacher_epochs: int = 1  # epochs of the first stage, in which only the teacher and its decoder learn
+    lr_schedule: str = "cosine"  # cosine (to a hundredth of the peak) or constant
+    weight_decay: float = 0.01  # AdamW decay of weights; biases, norms and position tables have none
+    gradient_clip: float = 1.0  # largest gradient norm; 0 = no clipping
+    ema_decay: float = 0.999  # averaging of the weights that are validated and shipped; 0 = off
+    drop_path: float = 0.0  # stochastic depth of the encoders
+    freeze_encoder_epochs: int = 0  # epochs at the start of the student's stage in which its encoder is frozen
+
+    # losses: weights of the named terms; 0 leaves the term out
+    weight_bce: float = 1.0  # cross-entropy on the coarse logits
+    weight_l1: float = 1.0  # |alpha - truth|, coarse and refined
+    weight_gradient: float = 1.0  # |gradient of alpha - gradient of truth|, coarse and refined
+    weight_laplacian: float = 0.5  # Laplacian pyramid, coarse and refined
+    weight_edge: float = 2.0  # |alpha - truth| in the band around the true alpha's edges, refined only
+    weight_alignment: float = 0.5  # the student's features toward the teacher's; fades to 0 over the run
+
+    # machine
+    device: str = "auto"  # auto (CUDA, else Apple MPS, else CPU), or a torch device name
+    amp: str = "auto"  # auto (bf16 where the hardware has it, else fp16 on CUDA, else off), bf16, fp16, off
+    seed: int = 0  # seed of weights, data and augmentation
+    deterministic: bool = False  # only deterministic kernels: slower on a GPU
+    compile: bool = False  # torch.compile the network: slow first step, faster later
+    gradient_checkpointing: bool = False  # recompute encoder activations: less memory, about a third slower
+
+    # run
+    output: str = "checkpoints"  # where run folders are made
+    log_interval: int = 20  # steps between readings of the loss: each reading waits for the device
+    save_every_minutes: float = 15.0  # last.pt is also written this often within an epoch; 0 = only at epoch ends
+    early_stop_epochs: int = 0  # stop after this many epochs without a better validation score; 0 = never
+    max_bad_steps: int = 20  # non-finite steps in a row after which the run stops
+    max_hours: float = 0.0  # stop cleanly after this time; 0 = no limit
+    tensorboard: bool = False  # also write TensorBoard events (needs the package tensorboard)
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "batch_size",
-            "accumulation_steps",
-            "train_samples",
-            "val_samples",
-            "log_interval",
-            "max_student_downscale",
-            "refiner_blocks",
-            "max_bad_steps",
-            "learning_rate",
-            "refiner_lr_scale",
-        ):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: give a value above 0")
-        not_negative = [
-            field.name
-            for field in dataclasses.fields(self)
-            if field.name.startswith("weight_") or field.name.endswith(("_epochs", "_minutes", "_hours", "_clip"))
-        ]
-        for name in ("seed", "encoder_lr_scale", *not_negative):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it cannot be negative")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _require(not isinstance(value, float) or math.isfinite(value), f"{field.name} is {value}: give a number")
+            if field.name in ABOVE_ZERO:
+                _require(value > 0, f"{field.name} is {value}: give a value above 0")
+            if field.name in NOT_NEGATIVE or field.name.startswith("weight_"):
+                _require(value >= 0, f"{field.name} is {value}: it cannot be negative")
+            if field.name in CHOICES:
+                choices = CHOICES[field.name]
+                _require(
+                    value in choices, f"{field.name} is {value}: choose {', '.join(choices[:-1])} or {choices[-1]}"
+                )
         _require(
             0 <= self.model_idx < len(VARIANTS),
             f"model_idx is {self.model_idx}: choose 0 Tiny, 1 Small, 2 Base or 3 Large",
@@ -223,10 +129,6 @@ class Config:
         _require(
             self.image_size == 0 or self.image_size >= 32,
             f"image_size is {self.image_size}: Swin needs at least 32 pixels (0 takes the variant's own)",
-        )
-        _require(self.amp in ("auto", "bf16", "fp16", "off"), f"amp is {self.amp}: choose auto, bf16, fp16 or off")
-        _require(
-            self.lr_schedule in ("cosine", "constant"), f"lr_schedule is {self.lr_schedule}: choose cosine or constant"
         )
         _require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: choose 0 (off) or a value such as 0.999")
         _require(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}: choose a share from 0 to below 1")
@@ -238,6 +140,11 @@ class Config:
         _require(
             bool(self.foregrounds) == bool(self.backgrounds),
             "foregrounds and backgrounds belong together: give both folders or neither",
+        )
+        _require(
+            any(self.loss_weights[name] for name in ("bce", "l1", "gradient", "laplacian")),
+            "weight_bce, weight_l1, weight_gradient and weight_laplacian are all 0: give at least one a weight, or "
+            "the coarse matte has nothing to learn from",
         )
 
     @property
@@ -253,7 +160,7 @@ class Config:
         return "TSR-Matte" if self.use_refiner else "TwinSwin-Matte"
 
     @property
-    def model_options(self) -> dict:
+    def model_options(self) -> dict[str, Any]:
         """Keyword arguments of models.build_model that a checkpoint needs to rebuild its model."""
         return dict(
             backbone=self.variant.backbone,
@@ -265,8 +172,62 @@ class Config:
             use_attention=self.use_attention,
         )
 
-    def as_dict(self) -> dict:
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weights of losses.matting_losses, by term."""
+        names = ("bce", "l1", "gradient", "laplacian", "edge", "alignment")
+        return {name: getattr(self, f"weight_{name}") for name in names}
+
+    def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+ABOVE_ZERO = (
+    "epochs", "batch_size", "accumulation_steps", "train_samples", "val_samples", "log_interval",
+    "max_student_downscale", "refiner_blocks", "max_bad_steps", "learning_rate", "refiner_lr_scale",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "seed", "encoder_lr_scale", "teacher_epochs", "freeze_encoder_epochs", "early_stop_epochs", "save_every_minutes",
+    "max_hours", "gradient_clip",
+)  # fmt: skip
+CHOICES = {"amp": ("auto", "bf16", "fp16", "off"), "lr_schedule": ("cosine", "constant")}
+
+# Settings that belong together, chosen with --recipe NAME; a flag given with it still holds.
+RECIPES: dict[str, dict[str, Any]] = {
+    # DIS5K (3000 photos to train) from ImageNet weights on one GPU of 24 GB
+    "dis5k-24gb": dict(
+        image_size=1024,  # DIS5K is about thin structures: what is lost at the working size stays lost
+        batch_size=2,  # expected to fit (not measured)
+        accumulation_steps=4,  # an effective batch of 8
+        gradient_checkpointing=True,  # Swin's activations at 1024 are most of the memory
+        epochs=100,  # 37,500 steps
+        teacher_epochs=3,  # about 1000 steps, as IS-Net gives its own encoder of the truth (Qin et al., ECCV 2022)
+        learning_rate=2e-4,
+        encoder_lr_scale=0.25,  # the encoder is pretrained, decoder and refiner start from nothing
+        drop_path=0.1,  # 3000 photos are few for a Swin, and 100 epochs are many
+        ema_decay=0.999,  # an average over about three epochs
+    ),
+    # The same on 8 GPUs: torchrun --nproc-per-node 8 train.py --recipe dis5k-8gpu
+    "dis5k-8gpu": dict(
+        image_size=1024,
+        batch_size=4,  # 32 photos a step: four times the batch, a quarter of the steps
+        accumulation_steps=1,
+        learning_rate=4e-4,  # AdamW: with the square root of the batch
+        encoder_lr_scale=0.25,
+        epochs=100,
+        drop_path=0.1,
+        ema_decay=0.996,  # the same three epochs, in fewer steps
+    ),
+    # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
+    "fine-tune": dict(
+        learning_rate=2e-5,  # a tenth: keep what the checkpoint has learned
+        freeze_encoder_epochs=2,  # decoder and refiner adapt before the encoder follows
+        use_teacher=False,  # a released file holds none, and a new one would have too few mattes to learn from
+        epochs=30,
+        early_stop_epochs=8,  # a small set is soon overfit
+        ema_decay=0.99,  # some hundred photos make few steps: a longer average would still hold the start
+    ),
+}
 
 
 def _require(holds: bool, sentence: str) -> None:
@@ -276,9 +237,9 @@ def _require(holds: bool, sentence: str) -> None:
 
 @functools.cache
 def explanations() -> dict[str, str]:
-    """Field name -> the comment behind its constant, read from this file so that no line is written twice."""
-    lines = re.findall(r"^([A-Z0-9_]+) = .*?  # (.+)$", Path(__file__).read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {name.lower(): text for name, text in lines}
+    """Field name -> the comment after it in this file."""
+    source = Path(__file__).read_text(encoding="utf-8")
+    return dict(re.findall(r"^    ([a-z0-9_]+): \w+ = .*?  # (.+)$", source, flags=re.MULTILINE))
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -292,30 +253,28 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     types = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
         text = f"{explanations()[field.name]} (default: {field.default!r})".replace("%", "%%")
-        kind = (
-            dict(action=argparse.BooleanOptionalAction)
-            if types[field.name] is bool
-            else dict(type=types[field.name], metavar=types[field.name].__name__.upper())
-        )
+        kind: dict[str, Any] = dict(type=types[field.name], metavar=types[field.name].__name__.upper())
+        if types[field.name] is bool:
+            kind = dict(action=argparse.BooleanOptionalAction)
         parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **kind)
 
 
 def config_from_flags(flags: argparse.Namespace, base: Config | None = None) -> Config:
-    """The base (default: this file's constants), the recipe over it, and over both the flags that were given."""
+    """The base (default: this file's settings), the recipe over it, and over both the flags that were given."""
     names = {field.name for field in dataclasses.fields(Config)}
     given = {name: value for name, value in vars(flags).items() if name in names}
-    recipe = RECIPES.get(getattr(flags, "recipe", None), {})
+    recipe = RECIPES.get(getattr(flags, "recipe", ""), {})
     return dataclasses.replace(base or Config(), **(recipe | given))
 
 
-def config_from_dict(values: dict, source: str) -> Config:
-    """A stored config, such as a run's config.json; settings that it lacks are this file's. Raises ConfigError."""
+def config_from_dict(values: dict[str, Any], source: str) -> Config:
+    """A stored config, such as a run's config.json; missing settings take this file's values. Raises ConfigError."""
     types = typing.get_type_hints(Config)
     unknown = sorted(values.keys() - types.keys())
     _require(
         not unknown,
-        f"{source} has settings that this version does not know ({', '.join(unknown)}): use the "
-        "version that wrote it, or take them out",
+        f"{source} has settings that this version does not know ({', '.join(unknown)}): use the version that wrote "
+        "it, or take them out",
     )
     for name, value in values.items():
         fits = isinstance(value, types[name]) or (types[name] is float and isinstance(value, int))

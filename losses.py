@@ -1,17 +1,22 @@
-"""Training losses: pure functions, float32, and one that adds them up as named terms.
+"""Training losses: pure functions, float32, and the named terms of each stage.
 
 Every mean is over all pixels of an image and then over the batch, never over a region whose size varies, so the
 loss of a global batch is the mean of its parts' losses (several processes agree with one), and nothing divides by
-the size of an empty region: all-0 and all-1 alphas are legal.
+the size of an empty region: all-0 and all-1 alphas are legal. A pixel whose truth is not known counts as one without
+error.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from common.resize import resize_alpha
+from models import MattingOutput
 
 PYRAMID_LEVELS = 5
 EDGE_RADIUS = 4  # pixels of the training crop
@@ -51,36 +56,39 @@ def laplacian_loss(prediction: Tensor, truth: Tensor, levels: int = PYRAMID_LEVE
     """
     # L_i is linear in its input, so the pyramid of the difference is the difference of the pyramids
     current = prediction - truth
-    kernel = current.new_tensor(BINOMIAL)
     total = current.new_zeros(())
     for level in range(levels):
         if min(current.shape[-2:]) < 2 * len(BINOMIAL):
             break
-        smaller = _blur(current, kernel)[..., ::2, ::2]
+        smaller = _blur(current)[..., ::2, ::2]
         larger = F.interpolate(smaller, size=current.shape[-2:], mode="bilinear", align_corners=False)
         total = total + 2**level * (current - larger).abs().mean()
         current = smaller
     return total
 
 
-def _blur(x: Tensor, kernel: Tensor) -> Tensor:
-    """(N, 1, H, W) to the same, with borders that reflect: by flips, since F.pad's way back is not deterministic on
-    CUDA."""
-    x = torch.cat([x[..., 1:3].flip(-1), x, x[..., -3:-1].flip(-1)], dim=-1)  # (N, 1, H, W + 4)
-    x = torch.cat([x[..., 1:3, :].flip(-2), x, x[..., -3:-1, :].flip(-2)], dim=-2)  # (N, 1, H + 4, W + 4)
-    x = F.conv2d(x, kernel.view(1, 1, 1, -1))
-    return F.conv2d(x, kernel.view(1, 1, -1, 1))
+def _blur(x: Tensor) -> Tensor:
+    """(N, 1, H, W) to the same, with borders that reflect: by flips, since F.pad's backward is not deterministic on
+    CUDA; and with plain numbers for taps, since a kernel's tensor would be copied to the device at each call."""
+    for dim in (-1, -2):
+        size = x.shape[dim]
+        x = torch.cat([x.narrow(dim, 1, 2).flip(dim), x, x.narrow(dim, size - 3, 2).flip(dim)], dim=dim)
+        x = functools.reduce(torch.add, [tap * x.narrow(dim, i, size) for i, tap in enumerate(BINOMIAL)])
+    return x
 
 
-def cross_entropy_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Binary cross-entropy on logits against a soft truth, in nats a pixel. Scalar, finite for any finite logit."""
-    return F.binary_cross_entropy_with_logits(logits, truth)
+def cross_entropy_loss(logits: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy on logits against a soft truth, in nats a pixel. Scalar, finite for any finite logit.
+
+    known: (N, 1, H, W), 0 where the truth is not known.
+    """
+    return F.binary_cross_entropy_with_logits(logits, truth, weight=known)
 
 
 def alignment_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """1 - cosine of the student's and the teacher's features (N, C, h, w), mean over places and stages. Scalar.
 
-    The teacher's are detached. The two encoders begin from the same weights, so their channels mean the same. Cosine,
+    The teacher's are detached. The two encoders start from the same weights, so their channels mean the same. Cosine,
     since only the direction of a feature says what is there.
     """
     return torch.stack(
@@ -91,43 +99,91 @@ def alignment_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tens
     ).mean()
 
 
-def matting_losses(output, alpha: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Named terms of one batch, unweighted, and their weighted sum under "loss".
+def matte_losses(
+    name: str, prediction: Tensor, truth: Tensor, weights: Mapping[str, float], *, with_edge: bool = False
+) -> dict[str, Tensor]:
+    """Terms of one matte, "<name>_l1" ... (N, 1, H, W) against the truth of its size; terms of weight 0 are left out.
 
-    output: models.MattingOutput; alpha: truth (N, 1, H, W) in [0, 1]; weights: bce, l1, gradient, laplacian,
-    edge, alignment. Runs in float32 outside autocast whatever the network's precision; a term of weight 0 is
-    not computed. Where there is no refiner the refined terms are absent.
+    with_edge adds the edge loss.
+    """
+    losses = {"l1": l1_loss, "gradient": gradient_loss, "laplacian": laplacian_loss, "edge": edge_loss}
+    return {
+        f"{name}_{loss}": function(prediction, truth)
+        for loss, function in losses.items()
+        if weights[loss] and (loss != "edge" or with_edge)
+    }
+
+
+def coarse_losses(
+    name: str, logits: Tensor, coarse: Tensor, alpha: Tensor, known: Tensor | None, weights: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Terms of a decoder's output: cross-entropy on its logits at their size, the others at the size of the truth."""
+    terms: dict[str, Tensor] = {}
+    if weights["bce"]:
+        size = (logits.shape[-2], logits.shape[-1])
+        share_known = None if known is None else resize_alpha(known, size)
+        terms[f"{name}_bce"] = cross_entropy_loss(logits, resize_alpha(alpha, size), share_known)
+    return terms | matte_losses(name, keep_known(coarse, alpha, known), alpha, weights)
+
+
+def keep_known(prediction: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:
+    """The prediction, with the truth itself where that is not known: no error and no gradient there."""
+    return prediction if known is None else torch.lerp(truth, prediction, known)
+
+
+def weighted(terms: dict[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """The terms, and their sum under "loss"; a term's weight is that of its name's last word."""
+    return {"loss": torch.stack([weights[name.split("_")[-1]] * term for name, term in terms.items()]).sum()} | terms
+
+
+def teacher_losses(
+    output: MattingOutput, alpha: Tensor, weights: Mapping[str, float], known: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Named terms of the first stage, "teacher_bce" ..., and their weighted sum under "loss"; see matting_losses."""
+    with torch.autocast(device_type=alpha.device.type, enabled=False):
+        logits, reconstruction = output.coarse_logits.float(), output.coarse_alpha.float()
+        return weighted(coarse_losses("teacher", logits, reconstruction, alpha.float(), known, weights), weights)
+
+
+def matting_losses(
+    output: MattingOutput,
+    alpha: Tensor,
+    weights: Mapping[str, float],
+    known: Tensor | None = None,
+    teacher_features: Sequence[Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Named terms of one batch of the second stage, unweighted, and their weighted sum under "loss".
+
+    alpha: truth (N, 1, H, W) in [0, 1]; known: float (N, 1, H, W), 0 where it is not known, 1 elsewhere; weights: by
+    the names bce, l1, gradient, laplacian, edge, alignment. Runs in float32 outside autocast whatever the network's
+    precision; a term of weight 0 is not computed. The refined terms are those of the last octave; the mean of the
+    other octaves' terms is "octaves_l1" ... They are absent without a refiner.
     """
     with torch.autocast(device_type=alpha.device.type, enabled=False):
         alpha = alpha.float()
-        logits = output.coarse_logits.float()
-        student_alpha = _match(alpha, logits)
-        mattes = {"coarse": output.coarse_alpha.float()}
-        if output.refined_alpha is not output.coarse_alpha:
-            mattes["refined"] = output.refined_alpha.float()
-        terms: dict[str, Tensor] = {}
-        total = alpha.new_zeros(())
-
-        def add(name: str, weight: str, compute) -> None:
-            nonlocal total
-            if weights[weight]:
-                terms[name] = compute()
-                total = total + weights[weight] * terms[name]
-
-        add("coarse_bce", "bce", lambda: cross_entropy_loss(logits, student_alpha))
-        for which, matte in mattes.items():
-            add(f"{which}_l1", "l1", lambda matte=matte: l1_loss(matte, alpha))
-            add(f"{which}_gradient", "gradient", lambda matte=matte: gradient_loss(matte, alpha))
-            add(f"{which}_laplacian", "laplacian", lambda matte=matte: laplacian_loss(matte, alpha))
-        if "refined" in mattes:
-            add("refined_edge", "edge", lambda: edge_loss(mattes["refined"], alpha))
-        if output.teacher_features is not None:
-            add("alignment", "alignment", lambda: alignment_loss(output.features, output.teacher_features))
-        return {"loss": total} | terms
+        terms = coarse_losses(
+            "coarse", output.coarse_logits.float(), output.coarse_alpha.float(), alpha, known, weights
+        )
+        if output.octaves:
+            *lower, last = (octave.float() for octave in output.octaves)
+            terms |= matte_losses("refined", keep_known(last, alpha, known), alpha, weights, with_edge=True)
+            terms |= mean_terms([_octave_losses(octave, alpha, known, weights) for octave in lower])
+        if teacher_features is not None and weights["alignment"]:
+            terms["alignment"] = alignment_loss(output.features, teacher_features)
+        return weighted(terms, weights)
 
 
-def _match(alpha: Tensor, like: Tensor) -> Tensor:
-    """The truth at the student's size, antialiased: never nearest, which drops thin strands."""
-    if alpha.shape[-2:] == like.shape[-2:]:
-        return alpha
-    return F.interpolate(alpha, size=like.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
+def _octave_losses(
+    octave: Tensor, alpha: Tensor, known: Tensor | None, weights: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Terms of one octave below the last, against the truth at its size."""
+    size = (octave.shape[-2], octave.shape[-1])
+    truth = resize_alpha(alpha, size)
+    known = None if known is None else resize_alpha(known, size)
+    return matte_losses("octaves", keep_known(octave, truth, known), truth, weights, with_edge=True)
+
+
+def mean_terms(octaves: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each term over several mattes; nothing for none."""
+    names = octaves[0] if octaves else ()
+    return {name: torch.stack([terms[name] for terms in octaves]).mean() for name in names}

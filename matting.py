@@ -1,24 +1,25 @@
-"""predict_alpha(model, image): the one road from a photo to its matte, at native resolution.
+"""predict_alpha(model, image): the single prediction path from a photo to its matte, at native resolution.
 
-The student sees the photo at the model's working size. Its coarse alpha is interpolated to native size, and the
-refiner corrects it there, tile by tile, only where it can change anything. Prediction, evaluation, validation, the
-web page and the benchmark all come through here, so a number that is reported belongs to the picture that is shipped.
+The student sees the photo at the model's working size. From there the matte climbs to native size in octaves
+(models/octaves.py), and at each the refiner corrects it, tile by tile, only where it can change anything. Prediction,
+evaluation, validation, the web page and the benchmark all use this path, so a reported number belongs to the
+picture that is shipped.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from common.devices import autocast, choose_precision
-from common.resize import resize_to_working_size
-from models import MattingNetwork
-from models.matting_network import resize_alpha
-from models.refiner import Refiner, uncertainty
+from common.resize import Size, resize_to_working_size
+from models.octaves import climb, interpolate
+from models.refiner import uncertainty
 
 GATE = 1 / 510  # half a grey level: |attention * delta| below it cannot change an 8-bit matte
 TILE = 192  # pixels; smaller skips more, larger wastes less on halos (estimated from tile counts)
@@ -26,25 +27,61 @@ CPU_TILE_MEMORY = 64 * 2**20  # tensors under 32 MB, whose pages malloc keeps; l
 BYTES_PER_CHANNEL = 20  # peak activations of the refiner, a pixel and channel, in float32; checked by a test
 
 
-class Mattes(NamedTuple):
-    """Both mattes of a photo, float32 (1, H, W) in [0, 1], and the share of tiles that the refiner had to see."""
+class RefinerLike(Protocol):
+    """What prediction asks of a refiner: models.Refiner, or that of an ONNX file."""
 
-    coarse_alpha: Tensor
-    refined_alpha: Tensor
-    refined_share: float
+    channels: int  # width, for an estimate of its memory
+    receptive_radius: int  # pixels to each side that can change a pixel
+    use_attention: bool
+
+    def __call__(self, image: Tensor, alpha: Tensor, /) -> Tensor: ...
 
 
-def predict_alpha(model: MattingNetwork, image: Tensor, **options) -> Tensor:
+class MattingModel(Protocol):
+    """What prediction asks of a model: models.MattingNetwork, or an ONNX file behind the same face."""
+
+    image_size: int  # working size of the long side, in pixels
+
+    @property
+    def refiner(self) -> Any: ...  # RefinerLike | None; nn.Module's attributes have no narrower type
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def coarse_alpha(self, image: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Mattes:
+    """The mattes of one photo."""
+
+    working_alpha: Tensor  # (1, 1, h, w), the student's at the working size
+    refined_alpha: Tensor | None  # float32 (1, H, W) in [0, 1]; None without a refiner
+    refined_share: float  # of the tiles at native size, those that the refiner had to see
+    size: Size  # (H, W)
+
+    @property
+    def coarse_alpha(self) -> Tensor:
+        """The student's matte interpolated to native size, float32 (1, H, W) in [0, 1]."""
+        return interpolate(self.working_alpha, self.size)[0]
+
+    @property
+    def alpha(self) -> Tensor:
+        """The model's matte, float32 (1, H, W) in [0, 1]: refined where there is a refiner."""
+        return self.coarse_alpha if self.refined_alpha is None else self.refined_alpha
+
+
+def predict_alpha(model: MattingModel, image: Tensor, **options: Any) -> Tensor:
     """Alpha matte of a photo. image: uint8 (3, H, W) RGB, any size; returns float32 (1, H, W) in [0, 1].
 
     Options are those of predict_mattes.
     """
-    return predict_mattes(model, image, **options).refined_alpha
+    return predict_mattes(model, image, **options).alpha
 
 
 @torch.inference_mode()
 def predict_mattes(
-    model: MattingNetwork,
+    model: MattingModel,
     image: Tensor,
     *,
     precision: torch.dtype | None = None,
@@ -54,32 +91,36 @@ def predict_mattes(
 ) -> Mattes:
     """Coarse and refined matte of one photo, uint8 (3, H, W), on the model's device.
 
-    model: a MattingNetwork, or an onnx_model.OnnxMatting, which has the same image_size, device, coarse_alpha and
-    refiner.
-
     precision: autocast type, by default the fastest that the device has natively. max_memory: bytes for a batch of
-    tiles, by default a share of what the device has free. Beside it, 11 bytes a pixel of the photo are held (photo,
-    coarse, refined). gated=False refines the whole photo at once, for comparison.
+    tiles, by default a share of what the device has free. The photo, its pyramid and the alphas of two octaves take
+    14 bytes more per pixel of the photo. gated=False refines whole octaves at once, for comparison.
     """
     device = model.device
     precision = choose_precision("auto", device) if precision is None else precision
     image = image.to(device, non_blocking=True)
+    size = (image.shape[-2], image.shape[-1])
+    shares = [0.0]
+
+    def refine(photo: Tensor, alpha: Tensor) -> Tensor:
+        if not gated:
+            return model.refiner(photo[None].float() / 255, alpha)
+        refined, share = refine_uncertain(model.refiner, photo, alpha[0], tile=tile, max_memory=max_memory)
+        shares.append(share)
+        return refined[None]
+
     with autocast(device, precision):
         view = resize_to_working_size(image, model.image_size)  # (3, h, w)
-        coarse = model.coarse_alpha(view[None].float() / 255)  # (1, 1, h, w)
-        coarse = resize_alpha(coarse, image.shape[-2:])  # (1, 1, H, W)
+        working = model.coarse_alpha(view[None].float() / 255)  # (1, 1, h, w)
         if model.refiner is None:
-            return Mattes(coarse[0], coarse[0], 0.0)
-        if not gated:
-            return Mattes(coarse[0], model.refiner(image[None].float() / 255, coarse)[0], 1.0)
-        refined, share = refine_uncertain(model.refiner, image, coarse[0], tile=tile, max_memory=max_memory)
-    return Mattes(coarse[0], refined, share)
+            return Mattes(working, None, 0.0, size)
+        refined = climb(image, working, refine)[-1]  # (1, 1, H, W)
+    return Mattes(working, refined[0], shares[-1] if gated else 1.0, size)
 
 
 def refine_uncertain(
-    refiner: Refiner, image: Tensor, coarse: Tensor, *, tile: int = TILE, max_memory: int | None = None
+    refiner: RefinerLike, image: Tensor, coarse: Tensor, *, tile: int = TILE, max_memory: int | None = None
 ) -> tuple[Tensor, float]:
-    """Refine the tiles in which the coarse alpha is uncertain enough to matter.
+    """Refine the tiles in which the alpha so far is uncertain enough to matter.
 
     image: uint8 (3, H, W); coarse: float32 (1, H, W), same device. Returns the refined alpha (1, H, W) and the share
     of tiles that were refined. Each tile is computed in a window that reaches a receptive field further; at the
@@ -123,7 +164,9 @@ def _all_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
     return itertools.product(range(0, coarse.shape[-2], tile), range(0, coarse.shape[-1], tile))
 
 
-def _tiles_per_batch(refiner: Refiner, window: tuple[int, int], device: torch.device, max_memory: int | None) -> int:
+def _tiles_per_batch(
+    refiner: RefinerLike, window: tuple[int, int], device: torch.device, max_memory: int | None
+) -> int:
     if max_memory is None:
         max_memory = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else CPU_TILE_MEMORY
     a_tile = window[0] * window[1] * refiner.channels * BYTES_PER_CHANNEL

@@ -1,12 +1,17 @@
 """Matting metrics on alphas in [0, 1], for all pixels ("image") and for the edge band ("edge").
 
-    figures = matting_metrics(pred, true)      # {"image_sad": 3.1, ..., "edge_conn": 1.2}
+    figures = matting_metrics(prediction, truth)      # {"image_sad": 3.1, ..., "edge_conn": 1.2}
     print(EDGE_RULE, UNITS["grad"])
 
-Every function takes float32 arrays (H, W) at the size of the true alpha, neither padded nor quantised, and
-an optional region, bool (H, W). Sad, mse, grad and conn follow Rhemann et al., "A Perceptually Motivated
-Online Benchmark for Image Matting", CVPR 2009. grad_aim is the other convention that papers print as Grad.
-An empty region holds no error: its sums and its means are 0. Bad input raises ValueError.
+Every function takes float32 arrays (H, W) at the size of the true alpha, neither padded nor quantised, and an optional
+region, bool (H, W), of the pixels to count. Sad, mse, grad and conn follow Rhemann et al., "A Perceptually Motivated
+Online Benchmark for Image Matting", CVPR 2009. grad_aim is the other convention that papers print as Grad. An empty
+region has no error: its sums and means are 0. Bad input raises ValueError.
+
+Where known, bool (H, W), is False, nobody knows the true alpha: the pixel is not counted, and there the prediction is
+first replaced by the truth (fill_unknown), since grad and conn look at neighbours. So no figure depends on what was
+predicted there. Within 4 pixels of it (grad_aim: 6) the windows of grad are partly equal, and grad errs a little low;
+leaving those pixels out too would lose more, as an unknown band along an edge is often no wider.
 """
 
 from __future__ import annotations
@@ -47,53 +52,59 @@ def edge_radius(shape: tuple[int, int]) -> int:
     return max(1, round(EDGE_RADIUS * max(shape)))
 
 
-def unknown_region(alpha: np.ndarray, radius: float | None = None) -> np.ndarray:
+def edge_band(truth: np.ndarray, radius: float | None = None, known: np.ndarray | None = None) -> np.ndarray:
     """The edge band of a true alpha (H, W), as bool (H, W), by EDGE_RULE; radius is in pixels.
 
-    A binary alpha has a band too, along the boundary between 0 and 1. A constant 0 or 1 has none.
+    A binary alpha has a band too, along the boundary between 0 and 1. A constant 0 or 1 has none. Pixels whose truth
+    is not known are outside it and do not cause it.
     """
-    _check_alpha(alpha, "the true alpha")
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    is_zero, is_one = (alpha <= 0).view(np.uint8), (alpha >= 1).view(np.uint8)
-    hard_boundary = (is_zero & cv2.dilate(is_one, cross)) | (is_one & cv2.dilate(is_zero, cross))
-    is_certain = (is_zero | is_one) & ~hard_boundary  # uint8: 0 at the pixels that are grown
-    if is_certain.all():
-        return np.zeros(alpha.shape, dtype=bool)  # the distance to nothing is not defined
+    _check_alpha(truth, "the true alpha")
+    known = np.ones(truth.shape, dtype=bool) if known is None else known
+    is_zero, is_one = (truth <= 0) & known, (truth >= 1) & known
+    is_edge = known & ~is_zero & ~is_one
+    is_edge |= (is_zero & _grown(is_one)) | (is_one & _grown(is_zero))
+    if not is_edge.any():
+        return is_edge  # the distance to nothing is not defined
     # A distance transform costs the same at any radius; dilating by a disc grows with its area.
-    distance = cv2.distanceTransform(is_certain, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return distance <= (edge_radius(alpha.shape) if radius is None else radius)
+    distance = cv2.distanceTransform((~is_edge).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return known & (distance <= (edge_radius(truth.shape) if radius is None else radius))
 
 
-def trimap_from_alpha(alpha: np.ndarray, radius: float | None = None) -> np.ndarray:
-    """Trimap of a true alpha, float32 (H, W): 0.5 in the edge band, the alpha's own 0 or 1 elsewhere."""
-    return np.where(unknown_region(alpha, radius), np.float32(0.5), alpha).astype(np.float32)
+def fill_unknown(prediction: np.ndarray, truth: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """The prediction, float (H, W), with the truth's values where known, bool (H, W), is False."""
+    _check_pair(prediction, truth)
+    if known is None:
+        return prediction
+    if known.shape != truth.shape or known.dtype != bool:
+        raise ValueError(f"the mask of known pixels must be bool {truth.shape}, not {known.dtype} {known.shape}")
+    return np.where(known, prediction, truth)
 
 
-def sad(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+def sad(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float:
     """Sum of absolute differences, in thousands."""
-    return _total(_absolute_map(pred, true), region) / 1000
+    return _total(_absolute_map(prediction, truth), region) / 1000
 
 
-def mse(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+def mse(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float:
     """Mean squared error."""
-    return _mean(_absolute_map(pred, true) ** 2, region)
+    return _mean(_absolute_map(prediction, truth) ** 2, region)
 
 
-def mad(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+def mad(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float:
     """Mean absolute difference."""
-    return _mean(_absolute_map(pred, true), region)
+    return _mean(_absolute_map(prediction, truth), region)
 
 
-def grad(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+def grad(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float:
     """Gradient error, in thousands: the squared difference of gradient magnitudes, summed.
 
     First-order Gaussian derivatives of sigma 1.4, 9 x 9, L2 norm 1, replicated borders. The reference
     MATLAB code stretches both mattes to [0, 1] first, which would hide a washed-out matte: we do not.
     """
-    return _total(_grad_map(pred, true), region) / 1000
+    return _total(_grad_map(prediction, truth), region) / 1000
 
 
-def conn(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+def conn(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float:
     """Connectivity error, in thousands; components are those of the whole image, whatever the region.
 
     At threshold t, Omega is the largest 4-connected component of (p >= t) and (g >= t), the first in
@@ -101,38 +112,35 @@ def conn(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -
     last threshold before the pixel leaves Omega for the first time, as in the reference code, and
     phi(a) = 1 - d [d >= 0.15] with d = a - l.
     """
-    return _total(_conn_map(pred, true), region) / 1000
+    return _total(_conn_map(prediction, truth), region) / 1000
 
 
-def grad_aim(pred: np.ndarray, true: np.ndarray, region: np.ndarray | None = None) -> float:
+def grad_aim(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float:
     """Gradient error as the AIM and P3M evaluation code counts it: see UNITS, never mix with grad.
 
     Derivatives of a Gaussian of sum 1, cut at 4 sigma (13 x 13), reflected borders, divided by 10.
     """
-    _check_pair(pred, true)
     smooth = _gaussian(int(4 * _SIGMA + 0.5))
     smooth /= smooth.sum()
-    slope = _derivative(smooth)
-    magnitudes = [_gradient_magnitude(alpha, smooth, slope, cv2.BORDER_REFLECT) for alpha in (pred, true)]
-    return _total((magnitudes[0] - magnitudes[1]) ** 2, region) / 10
+    return _total(_gradient_map(prediction, truth, smooth, _derivative(smooth), cv2.BORDER_REFLECT), region) / 10
 
 
 def matting_metrics(
-    pred: np.ndarray, true: np.ndarray, with_conn: bool = True, edge: np.ndarray | None = None
+    prediction: np.ndarray, truth: np.ndarray, known: np.ndarray | None = None, with_conn: bool = True
 ) -> dict[str, float]:
     """All figures of one matte, by name: "image_sad" ... "edge_conn", units in UNITS.
 
-    edge is unknown_region(true), for a caller that scores several mattes of one photo. "edge_share" is
-    the share of pixels in the band; where it is 0 the edge figures are 0 and mean nothing. Conn takes
-    most of the time: training leaves it out.
+    "edge_share" is the share of the pixels in the edge band; where it is 0 the edge figures are 0 and mean nothing.
+    Conn takes most of the time: training leaves it out.
     """
-    absolute = _absolute_map(pred, true)
-    error_maps = {"sad": absolute, "mse": absolute**2, "mad": absolute, "grad": _grad_map(pred, true)}
+    prediction = fill_unknown(prediction, truth, known)
+    absolute = _absolute_map(prediction, truth)
+    error_maps = {"sad": absolute, "mse": absolute**2, "mad": absolute, "grad": _grad_map(prediction, truth)}
     if with_conn:
-        error_maps["conn"] = _conn_map(pred, true)
-    edge = unknown_region(true) if edge is None else edge
+        error_maps["conn"] = _conn_map(prediction, truth)
+    edge = edge_band(truth, known=known)
     figures = {}
-    for name, region in (("image", None), ("edge", edge)):
+    for name, region in (("image", known), ("edge", edge)):
         for metric, error_map in error_maps.items():
             is_mean = metric in ("mse", "mad")
             figures[f"{name}_{metric}"] = _mean(error_map, region) if is_mean else _total(error_map, region) / 1000
@@ -141,27 +149,36 @@ def matting_metrics(
 
 
 def composite_error(
-    image: np.ndarray, pred: np.ndarray, true: np.ndarray, estimate: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    image: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    estimate: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    known: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """What a person sees as a halo: the cut-out by pred against the cut-out by true, on plain colours.
+    """What a person sees as a halo: the cut-out by the prediction against the cut-out by the truth, on plain colours.
 
     image is the photo, uint8 (H, W, 3). For each matte a its foreground F is estimate(image, a), uint8 (H, W, 3),
     and is put on colour c as a F + (1 - a) c. The error is the mean absolute difference of the two composites over
     pixels and channels, in 8-bit grey levels: "image_composite_black", ..., "edge_composite_green".
     """
-    _check_pair(pred, true)
-    if image.shape != (*true.shape, 3) or image.dtype != np.uint8:
-        raise ValueError(f"the photo must be uint8 {(*true.shape, 3)}, not {image.dtype} {image.shape}")
+    prediction = fill_unknown(prediction, truth, known)
+    if image.shape != (*truth.shape, 3) or image.dtype != np.uint8:
+        raise ValueError(f"the photo must be uint8 {(*truth.shape, 3)}, not {image.dtype} {image.shape}")
     # d = p Fp - g Fg is what all colours share: the composites differ by d - (p - g) c.
-    pred_layer, true_layer = (a[..., None] * (np.float32(estimate(image, a)) / 255) for a in (pred, true))
-    shared, difference = pred_layer - true_layer, (pred - true)[..., None]
-    edge = unknown_region(true)
+    layers = [alpha[..., None] * (np.float32(estimate(image, alpha)) / 255) for alpha in (prediction, truth)]
+    shared, difference = layers[0] - layers[1], (prediction - truth)[..., None]  # (H, W, 3), (H, W, 1)
+    edge = edge_band(truth, known=known)
     figures = {}
     for name, colour in COMPOSITE_COLOURS.items():
-        error_map = np.abs(shared - difference * np.float32(colour)).mean(axis=2)  # (H, W)
-        figures[f"image_composite_{name}"] = 255 * _mean(error_map, None)
+        error_map = np.abs(shared - difference * np.asarray(colour, np.float32)).mean(axis=2)  # (H, W)
+        figures[f"image_composite_{name}"] = 255 * _mean(error_map, known)
         figures[f"edge_composite_{name}"] = 255 * _mean(error_map, edge)
     return figures
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """A mask, bool (H, W), with its 4-connected neighbours."""
+    return cv2.dilate(mask.view(np.uint8), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))).view(bool)
 
 
 def _check_alpha(alpha: np.ndarray, name: str) -> None:
@@ -171,11 +188,11 @@ def _check_alpha(alpha: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} must lie in [0, 1], not in [{alpha.min():g}, {alpha.max():g}]")
 
 
-def _check_pair(pred: np.ndarray, true: np.ndarray) -> None:
-    _check_alpha(pred, "the predicted alpha")
-    _check_alpha(true, "the true alpha")
-    if pred.shape != true.shape:
-        raise ValueError(f"sizes must agree: the predicted alpha is {pred.shape}, the true alpha {true.shape}")
+def _check_pair(prediction: np.ndarray, truth: np.ndarray) -> None:
+    _check_alpha(prediction, "the predicted alpha")
+    _check_alpha(truth, "the true alpha")
+    if prediction.shape != truth.shape:
+        raise ValueError(f"sizes must agree: the predicted alpha is {prediction.shape}, the true alpha {truth.shape}")
 
 
 def _total(error_map: np.ndarray, region: np.ndarray | None) -> float:
@@ -188,20 +205,18 @@ def _mean(error_map: np.ndarray, region: np.ndarray | None) -> float:
     return _total(error_map, region) / max(count, 1)
 
 
-def _absolute_map(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
-    _check_pair(pred, true)
-    return np.abs(pred - true)
+def _absolute_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    _check_pair(prediction, truth)
+    return np.abs(prediction - truth)
 
 
-def _grad_map(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
-    _check_pair(pred, true)
+def _grad_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     half_size = math.ceil(_SIGMA * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * _SIGMA * _TRUNCATION)))
     smooth = _gaussian(half_size)
     slope = _derivative(smooth)
     # The 2-D kernel is an outer product, so its L2 norm is the product of the two norms.
     smooth, slope = smooth / np.linalg.norm(smooth), slope / np.linalg.norm(slope)
-    magnitudes = [_gradient_magnitude(alpha, smooth, slope, cv2.BORDER_REPLICATE) for alpha in (pred, true)]
-    return (magnitudes[0] - magnitudes[1]) ** 2
+    return _gradient_map(prediction, truth, smooth, slope, cv2.BORDER_REPLICATE)
 
 
 def _gaussian(half_size: int) -> np.ndarray:
@@ -214,16 +229,23 @@ def _derivative(gaussian: np.ndarray) -> np.ndarray:
     return -np.arange(-half_size, half_size + 1) / _SIGMA**2 * gaussian
 
 
-def _gradient_magnitude(alpha: np.ndarray, smooth: np.ndarray, slope: np.ndarray, border: int) -> np.ndarray:
-    along_x = cv2.sepFilter2D(alpha, -1, slope, smooth, borderType=border)
-    along_y = cv2.sepFilter2D(alpha, -1, smooth, slope, borderType=border)
-    # Not cv2.magnitude: its last bit depends on where the arrays lie in memory, so totals would not repeat.
-    return np.sqrt(along_x * along_x + along_y * along_y)
+def _gradient_map(
+    prediction: np.ndarray, truth: np.ndarray, smooth: np.ndarray, slope: np.ndarray, border: int
+) -> np.ndarray:
+    """Squared difference of the gradient magnitudes, by filters that smooth one way and differentiate the other."""
+    _check_pair(prediction, truth)
+    magnitudes = []
+    for alpha in (prediction, truth):
+        along_x = cv2.sepFilter2D(alpha, -1, slope, smooth, borderType=border)
+        along_y = cv2.sepFilter2D(alpha, -1, smooth, slope, borderType=border)
+        # Not cv2.magnitude: its last bit depends on where the arrays lie in memory, so totals would not repeat.
+        magnitudes.append(np.sqrt(along_x * along_x + along_y * along_y))
+    return (magnitudes[0] - magnitudes[1]) ** 2
 
 
-def _conn_map(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
-    _check_pair(pred, true)
-    both = np.minimum(pred, true)  # both >= t is p >= t and g >= t
+def _conn_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    _check_pair(prediction, truth)
+    both = np.minimum(prediction, truth)  # both >= t is p >= t and g >= t
     dtype = both.dtype.type  # levels in the alpha's own precision, so that a float32 0.7 reaches 0.7
     is_inside = np.ones(both.shape, dtype=bool)
     level = np.zeros(both.shape, dtype=np.uint8)
@@ -231,7 +253,7 @@ def _conn_map(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
         is_inside &= _largest_component(both >= dtype(step) / dtype(_CONN_LEVELS))
         level += is_inside
     last_level = level.astype(both.dtype) / dtype(_CONN_LEVELS)
-    return np.abs(_connected_part(pred - last_level) - _connected_part(true - last_level))
+    return np.abs(_connected_part(prediction - last_level) - _connected_part(truth - last_level))
 
 
 def _connected_part(distance: np.ndarray) -> np.ndarray:

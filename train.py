@@ -1,291 +1,236 @@
 """Train TSR-Matte.
 
     python train.py                                            the dataset and settings of config.py
-    python train.py --dataset synthetic --epochs 3             the embedded set, nothing to download
-    python train.py --resume                                   go on with the newest run, exactly where it stopped
+    python train.py --dataset synthetic --epochs 3             the drawn set, nothing to download
+    python train.py --resume                                   resume the newest run, exactly where it stopped
     python train.py --recipe fine-tune --init-from checkpoints/RUN/best.safetensors --dataset mine
-    torchrun --nproc-per-node 8 train.py                       one process a GPU
+    torchrun --nproc-per-node 8 train.py                       one process per GPU
 
-Writes a run folder under checkpoints/: training_log.csv, curves.png, preview.png, last.pt, best.safetensors.
+Writes a run folder in checkpoints/: training_log.csv, curves.png, preview.png, last.pt, best.safetensors.
 SIGTERM and Ctrl-C stop it at the next step, with everything saved. Exit codes: 0 done or stopped so, 1 a run that
-could not go on, 2 nothing could start.
+could not continue, 2 nothing could start.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
+import contextlib
+import math
+import random
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
+from tqdm import tqdm
 
 from common import distributed
-from common.devices import DeviceError, choose_device, choose_precision, describe
-from common.distributed import tell
-from config import Config, ConfigError, add_config_flags, config_from_dict, config_from_flags
-from data.build import SYNTHETIC, DataError, build_training_set, build_validation_set
-from data.check import quick_check
-from data.loader import build_training_loader
-from models import MattingNetwork, PretrainedWeightsError, build_model
-from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_training_state, load_weights, read_metadata
-from training.random_state import seed_everything
-from training.report import require_tensorboard
+from common.devices import autocast
+from common.processes import is_main, print_once, usable_cores
+from common.resize import resize, resize_alpha
+from evaluation.validation import final_figures, validate
+from losses import matting_losses, teacher_losses
+from training import setup
+from training.checkpoint import capture, save_training_state
+from training.errors import RunError, exit_code_of, loaded, resume_hint
+from training.optimization import clip_gradients, set_learning_rate
+from training.report import Report, save_best
 from training.run import Run
-from training.run_folder import (
-    RunError,
-    create_run,
-    find_run,
-    has_state,
-    read_settings,
-    remove_leftovers,
-    write_settings,
-)
-from training.trainer import NonFiniteError, Trainer
 
-REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_colours", "use_attention")
-START_ERRORS = (ConfigError, RunError, DataError, DeviceError, CheckpointError, PretrainedWeightsError)
-
-
-def prepare(config: Config, resumed: Path | None) -> Run:
-    """Everything before the first step; raises one of START_ERRORS.
-
-    resumed: the folder of the run that goes on. One that was killed before its first saving begins again.
-    """
-    device = choose_device(config.device)
-    distributed.setup(device)
-    if distributed.broadcast_object(str(resumed)) != str(resumed):  # another run wrote while the processes started
-        raise RunError(f"The processes found different newest runs, one of them {resumed}: name the run to resume.")
-    precision = choose_precision(config.amp, device)
-    if config.tensorboard:
-        require_tensorboard()
-    seed_everything(config.seed, config.deterministic)
-    fresh = resumed is None or not has_state(resumed)
-    if fresh:
-        examine(config)
-    training_set, validation_set = build_sets(config)
-    loader = build_training_loader(
-        training_set,
-        config.batch_size,
-        loader_workers(config, device),
-        config.seed,
-        distributed.rank(),
-        distributed.world_size(),
-        pin_memory=device.type == "cuda",
-    )
-    model = build_network(config, fresh).to(device=device, memory_format=torch.channels_last)
-    torch.manual_seed(config.seed + distributed.rank())  # equal weights, but each rank draws its own drop paths
-    trainer = Trainer(model, config, device, precision, loader.sampler.batches_per_epoch)
-    if not fresh:
-        restore(trainer, resumed)
-    folder = open_folder(config, resumed)
-    run = Run(config, folder, trainer, loader, validation_set)
-    announce(config, trainer, folder, len(training_set), len(validation_set))
-    return run
-
-
-def examine(config: Config) -> None:
-    """The cheap part of the data doctor, before a day is spent on a broken set."""
-    if config.dataset == SYNTHETIC or not Path(config.dataset).is_dir():  # build_sets has the sentence for the latter
-        return
-    sentences = distributed.broadcast_object(quick_check(config.dataset) if distributed.is_main() else None)
-    if sentences:
-        raise DataError("\n".join(sentences))
-
-
-def build_sets(config: Config) -> tuple[Dataset, Dataset]:
-    common = dict(image_size=config.working_size, seed=config.seed)
-    training_set = build_training_set(
-        config.dataset,
-        samples=config.train_samples,
-        foregrounds=config.foregrounds,
-        backgrounds=config.backgrounds,
-        **common,
-    )
-    return training_set, build_validation_set(config.dataset, samples=config.val_samples, **common)
-
-
-def build_network(config: Config, fresh: bool) -> MattingNetwork:
-    """The network with its first weights; a run that goes on gets its own later, and needs none of these."""
-    # a checkpoint holds no teacher: with one, fine-tuning needs ImageNet weights too
-    pretrained = config.pretrained and fresh and (not config.init_from or config.use_teacher)
-    model = build_model(
-        **config.model_options,
-        use_teacher=config.use_teacher,
-        smart_init=config.smart_init,
-        drop_path=config.drop_path,
-        pretrained=pretrained,
-        backbone_weights=config.backbone_weights if fresh else None,
-    )
-    if config.init_from and fresh:
-        begin_from(model, find_model(Path(config.init_from), config.output), config.model_options)
-    if config.gradient_checkpointing:
-        for encoder in filter(None, (model.student, model.teacher)):
-            encoder.set_gradient_checkpointing()
-    return model
-
-
-def begin_from(model: MattingNetwork, checkpoint: Path, options: dict) -> None:
-    """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises CheckpointError
-    where they do not fit."""
-    if not os.path.isfile(checkpoint):
-        raise CheckpointError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
-    trained = read_metadata(checkpoint)["model"]
-    adds_refiner = options["use_refiner"] and not trained.get("use_refiner", True)
-    free = ("image_size", *(REFINER_OPTIONS if adds_refiner else ()))
-    other = [
-        f"{name} {trained[name]}, here {value}"
-        for name, value in options.items()
-        if name in trained and name not in free and trained[name] != value
-    ]
-    if other:
-        raise CheckpointError(
-            f"{checkpoint} was trained with {'; '.join(other)}: give the flags that it was trained "
-            "with (its run folder's config.json has them)."
-        )
-    try:
-        load_weights(model, checkpoint, fresh=("refiner.",) if adds_refiner else ())
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{checkpoint} does not fit this network ({str(error).splitlines()[0]}): use the file as train.py wrote it."
-        ) from error
-
-
-def restore(trainer: Trainer, folder: Path) -> None:
-    """Go on from a saved state; another division into batches only at an epoch's border."""
-    state = load_training_state(folder)
-    try:
-        changed = [
-            f"{name} {state['layout'][name]}, now {value}"
-            for name, value in trainer.layout.items()
-            if state["layout"][name] != value
-        ]
-        if state["progress"]["batch"] and changed:
-            raise RunError(
-                f"{folder} stopped within an epoch with {'; '.join(changed)}: go on with what it had to the "
-                "epoch's end; after that it may change."
-            )
-        trainer.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, RunError):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"The state in {folder} does not fit these settings: resume it without the flags that change "
-            f"the network, or fine-tune with --init-from ({reason})."
-        ) from error
-
-
-def open_folder(config: Config, resumed: Path | None) -> Path:
-    """The run's folder, made or tidied by rank 0; its config.json says what the run goes on with."""
-    folder = resumed
-    if distributed.is_main():
-        if folder is None:
-            folder = create_run(config.output, f"{config.method}_{config.variant.name}")
-        remove_leftovers(folder)
-        write_settings(folder, config.as_dict())
-    return Path(distributed.broadcast_object(str(folder)))
-
-
-def announce(config: Config, trainer: Trainer, folder: Path, photos: int, validation_photos: int) -> None:
-    processes, progress, course = distributed.world_size(), trainer.progress, trainer.course
-    tell(
-        f"{folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
-        f"{describe(trainer.device)}, {str(trainer.precision).removeprefix('torch.')}\n"
-        f"{photos} training and {validation_photos} validation photos; effective batch "
-        f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} a process x "
-        f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
-        f"({config.lr_schedule}), {course.total_steps} steps"
-        + (f", those of the first {course.teacher_epochs} epochs the teacher's" if course.teacher_epochs else "")
-    )
-    if progress.step or progress.rows:
-        tell(f"Goes on after {progress.epoch} epochs and {progress.batch} of {trainer.batches_per_epoch} batches.")
-
-
-def loader_workers(config: Config, device: torch.device) -> int:
-    """As many loader processes as this process's share of the cores allows, one core left for the step.
-
-    Where the step itself runs on one or two cores a worker would only take turns with it: then none.
-    """
-    if config.num_workers >= 0:
-        return config.num_workers
-    spare = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
-    return 0 if device.type == "cpu" and spare < 2 else max(1, min(12, spare))
-
-
-def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="RUN",
-        help="go on with the newest run, or with the run folder that is named; its own settings hold "
-        "but for flags given beside it",
-    )
-    add_config_flags(parser)
-    return parser.parse_args(argv)
-
-
-def start(flags: argparse.Namespace) -> Run:
-    """The run that the flags ask for; raises one of START_ERRORS."""
-    resumed, base = None, None
-    if flags.resume is not None:
-        resumed = find_run(getattr(flags, "output", Config().output), flags.resume)
-        base = config_from_dict(*read_settings(resumed))
-    return prepare(config_from_flags(flags, base), resumed)
-
-
-def end_without_peer(error: RuntimeError) -> None:
-    """Leave at once when another process is gone: to close the group in order would be to wait for it."""
-    print(
-        f"Process {distributed.rank()} stops, since another process of this run is gone or silent "
-        f"({str(error).splitlines()[0]}): look for that one's message, then go on with --resume.",
-        file=sys.stderr,
-        flush=True,
-    )
-    sys.stdout.flush()
-    os._exit(1)
+SCORING_THREADS = 4  # alongside a network on a GPU
+UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags = parse_flags(argv)
-    started = False
+    flags = setup.parse_flags(__doc__, argv)
+    run = None
     try:
-        run = start(flags)
-        started = True
-        run.fit()
-    except (*START_ERRORS, NonFiniteError, OSError) as error:
-        # what is wrong with the settings is the same for every process of a host
-        if started or isinstance(error, DeviceError) or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(error, file=sys.stderr)
-        return 1 if started else 2
-    except KeyboardInterrupt:
-        print("Stopped at once; --resume goes on from what was saved last.", file=sys.stderr)
-        return 130
-    except torch.OutOfMemoryError as error:
-        print(
-            f"The device has too little memory ({str(error).splitlines()[0]}): lower --batch-size and raise "
-            "--accumulation-steps by the same factor, or add --gradient-checkpointing.",
-            file=sys.stderr,
-        )
-        return 1
-    except RuntimeError as error:
-        if "DataLoader worker (pid" in str(error):  # killed; torch raises it wherever the process happens to be
-            print(
-                f"{str(error).splitlines()[0]} Too little memory is the usual reason: lower --num-workers, then go "
-                "on with --resume.",
-                file=sys.stderr,
-            )
-            return 1
-        if distributed.is_lost_peer(error):
-            end_without_peer(error)
-        raise
+        run = setup.prepare(flags)
+        fit(run)
+    except BaseException as error:
+        return exit_code_of(error, run.folder if run else None)
     finally:
         distributed.shutdown()
     return 0
+
+
+def fit(run: Run) -> None:
+    """Both stages, epoch by epoch, to the last epoch, an interrupt, the time limit or the early stop."""
+    config, progress, schedule = run.config, run.progress, run.schedule
+    report = Report(run)
+    with run.interrupt.listening():
+        if config.init_from and not progress.rows and not progress.step:
+            finish_epoch(run, report)  # what the checkpoint can do before anything changes it
+        while progress.epoch < config.epochs and not stops_early(run):
+            if run.is_teacher_stage and not schedule.is_teacher_stage:
+                run.start_student_stage()
+            interrupted = train_one_epoch(run)
+            if not interrupted:
+                finish_epoch(run, report)
+                interrupted = progress.epoch < config.epochs and distributed.any_rank([run.interrupt.wanted()])[0]
+            if interrupted:
+                report.interrupted()
+                return
+
+
+def train_one_epoch(run: Run) -> bool:
+    """The rest of the current epoch; True where it was interrupted at a step's border, with the state saved."""
+    config, progress = run.config, run.progress
+    run.stage.start_epoch(run.schedule)
+    run.loader.sampler.set_epoch(progress.epoch, start_batch=progress.batch)  # type: ignore[attr-defined]
+    marked = saved = time.monotonic()
+    with epoch_bar(run) as bar:
+        for batches in groups(loaded(run.loader, run.folder), config.accumulation_steps):
+            train_step(run, batches)
+            bar.update(len(batches))
+            if progress.step % config.log_interval == 0:  # reading waits for the device
+                run.meter.check(config.max_bad_steps)
+                bar.set_postfix(loss=f"{run.meter.read_loss():.4f}")
+            now = time.monotonic()
+            progress.epoch_seconds += now - marked
+            progress.total_seconds += now - marked
+            marked = now
+            due = bool(config.save_every_minutes) and now - saved > 60 * config.save_every_minutes
+            interrupted, due = distributed.any_rank([run.interrupt.wanted(), due])
+            if interrupted:
+                save_state(run, required=True)
+                return True
+            if due:
+                save_state(run)
+                saved = time.monotonic()
+    run.meter.check(config.max_bad_steps)
+    if distributed.any_rank([time.monotonic() - saved > UNSAVED_SECONDS])[0]:
+        save_state(run)
+    return False
+
+
+def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
+    """One optimizer step over accumulated batches. Nothing here waits for the device."""
+    config, stage, schedule = run.config, run.stage, run.schedule
+    set_learning_rate(stage.optimizer, schedule.learning_rate)
+    weights = schedule.loss_weights
+    for number, batch in enumerate(batches, start=1):
+        with contextlib.nullcontext() if number == len(batches) else stage.without_sync():
+            with autocast(run.device, run.precision):
+                terms = stage_losses(run, batch, weights)
+            stage.scaler.scale(terms["loss"] / len(batches)).backward()
+        run.meter.add(terms, batch["name"])
+        run.progress.batch += 1
+    stage.scaler.unscale_(stage.optimizer)
+    norm = clip_gradients(stage.model.parameters(), config.gradient_clip)
+    stage.scaler.step(stage.optimizer)  # does nothing where a gradient is not finite
+    # without fp16 the scale stays 1: halved at each bad step, and never raised, it would end as an underflow
+    stage.scaler.update(None if run.precision == torch.float16 else 1.0)
+    stage.optimizer.zero_grad(set_to_none=True)
+    if not run.is_teacher_stage:
+        run.average.update()
+    run.meter.add_step(norm)
+    run.progress.step += 1
+
+
+def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Forward pass and named losses of the stage that the run is in."""
+    image = batch["image"].to(run.device, non_blocking=True, memory_format=torch.channels_last).float() / 255
+    alpha = batch["alpha"].to(run.device, non_blocking=True).float() / 255  # (N, 1, S, S)
+    scale = student_scale(run)
+    size = (max(1, image.shape[-2] // scale), max(1, image.shape[-1] // scale))
+    truth = resize_alpha(alpha, size)  # what the student should see, (N, 1, S / scale, S / scale)
+    if run.is_teacher_stage:
+        return teacher_losses(run.stage.module(truth), truth, weights)
+    output = run.stage.module(image, resize(image, size))
+    targets = run.teacher.targets(truth) if run.teacher and run.schedule.aligns else None
+    return matting_losses(output, alpha, weights, teacher_features=targets)
+
+
+def student_scale(run: Run) -> int:
+    """How many times smaller than the crop the student's view is: a power of two, drawn per batch, alike on all ranks.
+
+    At native-resolution prediction the student sees less than the refiner, which climbs the octaves in between.
+    """
+    scales = [2**k for k in range(run.config.max_student_downscale.bit_length())]
+    return random.Random(repr((run.config.seed, run.progress.epoch, run.progress.batch))).choice(scales)
+
+
+def groups(batches: Any, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Lists of `size` batches, one for each optimizer step; the last may be shorter."""
+    group: list[dict[str, Any]] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def epoch_bar(run: Run) -> tqdm:
+    """Shown only by rank 0, and only where a person looks."""
+    return tqdm(
+        total=run.schedule.batches_per_epoch,
+        initial=run.progress.batch,
+        desc=f"epoch {run.progress.epoch + 1}/{run.config.epochs}",
+        unit="batch",
+        leave=False,
+        dynamic_ncols=True,
+        disable=None if is_main() else True,
+    )
+
+
+def finish_epoch(run: Run, report: Report) -> None:
+    """Validate the averaged weights, add the row of the log, keep the best weights, save the state."""
+    progress = run.progress
+    row = report.row()
+    # the student has not started yet in the teacher's epochs
+    scores = {} if run.is_teacher_stage and progress.batch else validation_scores(run)
+    progress.rows.append(row | {f"val_{name}": value for name, value in scores.items()})
+    score = final_figures(scores).get("image_sad", math.inf)
+    is_best = score < progress.best_score and save_best(run, scores)
+    if is_best:
+        progress.best_score, progress.best_epoch = score, row["epoch"]
+    if progress.batch:
+        close_epoch(run)
+    save_state(run)
+    report.write(is_best)
+
+
+def close_epoch(run: Run) -> None:
+    progress = run.progress
+    progress.epoch += 1
+    progress.teacher_epochs += run.is_teacher_stage
+    progress.batch, progress.epoch_seconds = 0, 0.0
+    run.reset_meter()
+
+
+def validation_scores(run: Run) -> dict[str, float]:
+    """Figures of the averaged weights, the same on every rank. Raises RunError where no photo can be scored."""
+    workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, usable_cores())
+    try:
+        return validate(run.average.network, run.validation, workers=workers, precision=run.precision)
+    except ValueError as error:
+        hint = resume_hint(run.folder)
+        raise RunError(f"The validation failed: {error} Then resume with: {hint}") from error
+
+
+def save_state(run: Run, required: bool = False) -> None:
+    """Write last.pt; every rank must come here. A full disk costs the saving, not the run, unless it is required."""
+    state, error = capture(run), None
+    if is_main():
+        try:
+            save_training_state(run.folder, state)
+        except (OSError, RuntimeError) as problem:  # torch's zip writer raises RuntimeError for a full disk
+            error = str(problem).splitlines()[0]
+            print_once(f"The state could not be saved, the one before it stays ({error}): make room in {run.folder}.")
+    if distributed.broadcast_object(error) and required:
+        raise RunError("The run was interrupted, but its last steps are not saved (see above).")
+
+
+def stops_early(run: Run) -> bool:
+    patience, progress = run.config.early_stop_epochs, run.progress
+    if patience and progress.rows and progress.epoch - max(progress.best_epoch, progress.teacher_epochs) >= patience:
+        print_once(f"No better validation score for {patience} epochs: stopped early.")
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the machine can do: device, precision, memory. The one place that asks."""
+"""What the machine can do: device, precision, memory, cores. Nothing else in the project asks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import os
 
 import torch
 
-# No common class: torch raises a RuntimeError on a CPU and on MPS, another on CUDA, onnxruntime its own.
+from common.processes import usable_cores as usable_cores  # defined there, where torch is not imported
+
+# The classes differ: torch raises a RuntimeError on CPU and MPS and its own class on CUDA, as does onnxruntime.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "alloc_failed")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
 
 
 class DeviceError(RuntimeError):
-    """The device or precision that was asked for is not there; the message says what to choose."""
+    """The requested device or precision is not available; the message says what to choose."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """CUDA (this process's GPU under torchrun), else Apple MPS, else CPU; or the device that is named."""
+    """The named device; for auto, CUDA (this process's GPU under torchrun), else Apple MPS, else CPU."""
     if name == "auto":
         accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         name = next(kind for kind, available in accelerators.items() if available)
@@ -34,7 +36,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there, not merely possible."""
+    """Whether bfloat16 is faster than float32 on this device, not merely possible."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -44,9 +46,9 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def choose_precision(amp: str, device: torch.device) -> torch.dtype:
-    """auto: bf16 where native, else fp16 on CUDA, else float32; otherwise what is named.
+    """auto: bf16 where native, else fp16 on CUDA, else float32. Otherwise the named one (see DTYPES).
 
-    Raises DeviceError for fp16 training on a CPU, which has no fast half precision and no range to spare.
+    Raises DeviceError for fp16 on a CPU, which has no fast half precision.
     """
     if amp == "auto":
         if has_native_bf16(device):
@@ -58,19 +60,19 @@ def choose_precision(amp: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """Autocast to dtype; disabled, not absent, for float32."""
+    """Autocast to dtype; for float32 a disabled autocast."""
     return torch.autocast(
         device.type, dtype=dtype if dtype != torch.float32 else torch.bfloat16, enabled=dtype != torch.float32
     )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any of the libraries means that a photo or a batch was too large."""
+    """Whether an error, from whichever library, means that a photo or a batch was too large."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given (timing needs it, nothing else does)."""
+    """Wait until the device has finished (only timing needs this)."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -78,7 +80,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """For a person: the GPU's name, or the number of CPU threads."""
+    """The device in words: the GPU's name, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type

@@ -1,4 +1,7 @@
-"""torchrun's processes: one a GPU, any number of hosts. Without torchrun every function is that of one process."""
+"""Communication between torchrun's processes, one per GPU on any number of hosts.
+
+Without torchrun there is one process, and every function works for it too.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-TIMEOUT_MINUTES = "TSR_TIMEOUT_MINUTES"  # environment variable: how long a rank waits for one that is slow
-PATIENCE_MINUTES = 30  # where ranks meet at every step: one that is this late hangs
-LONG_PATIENCE_MINUTES = 7 * 24 * 60  # where they share a list and meet at its end: one may have the long videos
+# defined there, where torch is not imported
+from common.processes import is_main as is_main
+from common.processes import print_once as print_once
+from common.processes import rank as rank
+from common.processes import world_size
+
+TIMEOUT_MINUTES = "TSR_TIMEOUT_MINUTES"  # environment variable: how long a rank waits for a slow one
+PATIENCE_MINUTES = 30  # for ranks that meet at every step: one this late hangs
+LONG_PATIENCE_MINUTES = 7 * 24 * 60  # for ranks that share a list and meet at its end: one may have long videos
 LOST_PEER = ("gloo", "nccl", "closed by peer", "reset by peer", "process group", "broken pipe")
 
 
 def setup(device: torch.device | None = None, patience_minutes: float = PATIENCE_MINUTES) -> None:
-    """Join the process group that torchrun describes in the environment; nothing to do without it.
+    """Join the process group that torchrun describes in the environment; does nothing without torchrun.
 
-    nccl between GPUs, with gloo beside it for what lies in main memory. patience_minutes bounds how long a rank waits
-    for one that is slow, unless the environment's TSR_TIMEOUT_MINUTES says otherwise. It may be long: a rank that dies
-    closes its connections, which those that wait for it notice at once. Only a host that goes without a word, its power
-    cut, is waited for.
+    Uses nccl between GPUs, and gloo for data in main memory. patience_minutes bounds how long a rank waits for a slow
+    one, unless the environment variable TSR_TIMEOUT_MINUTES is set. It may be long: a rank that dies closes its
+    connections, and the others notice at once. Only a host that loses power or its network is waited for.
     """
     if world_size() > 1 and not dist.is_initialized():
         on_gpu = device is not None and device.type == "cuda"
@@ -32,39 +40,20 @@ def setup(device: torch.device | None = None, patience_minutes: float = PATIENCE
 
 
 def shutdown() -> None:
-    """Leave the process group, so that the end of a run prints no warning."""
+    """Leave the process group; without this torch prints a warning at exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def is_lost_peer(error: Exception) -> bool:
-    """Whether an error means that another process is gone or silent (gloo's are plain RuntimeErrors: hence words)."""
+    """Whether an error means that another process died or hangs (gloo raises plain RuntimeErrors: hence the words)."""
     if world_size() == 1:
         return False
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in LOST_PEER)
 
 
-def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
-def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main() -> bool:
-    """Whether this process writes the files."""
-    return rank() == 0
-
-
-def tell(sentence: str) -> None:
-    """Print once for all processes."""
-    if is_main():
-        print(sentence, flush=True)
-
-
 def all_gather_objects(items: list) -> list:
-    """The lists of all ranks, one after the other in rank order, on every rank."""
+    """The lists of all ranks, joined in rank order, on every rank."""
     if world_size() == 1:
         return items
     gathered: list[list] = [[] for _ in range(world_size())]
@@ -82,7 +71,7 @@ def broadcast_object(value: Any) -> Any:
 
 
 def any_rank(flags: list[bool]) -> list[bool]:
-    """Each flag: whether any rank has it set. Asked every step: through main memory, the device goes on meanwhile."""
+    """For each flag whether any rank has set it. Through main memory: called every step, it must not sync the GPU."""
     if world_size() == 1:
         return flags
     tensor = torch.tensor(flags, dtype=torch.int32)

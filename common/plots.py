@@ -1,16 +1,18 @@
-"""Pictures a person looks at instead of numbers: curves, previews, comparisons. Arrays in, a PNG out.
+"""Pictures for people: training curves, previews, comparisons. Arrays in, a PNG out.
 
-Every function writes a whole file or none, and raises PhotoError where it cannot be written.
+Every function writes a complete file or none, and raises PhotoError where it cannot be written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -19,38 +21,29 @@ from common.photos import atomic_write
 
 CELL = 320  # pixels of a picture's long side in a grid
 CROP_SHARE = 5  # an enlarged crop shows 1 / CROP_SHARE of the long side
-MAX_ROWS_OF_TERMS = 8
 
 
 def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """training_log.csv as four panels: loss terms, SAD, MSE, Grad (validation, coarse and refined, image and edge)."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, 2)
+
+    def draw(axis: Axes, rows: Sequence[Mapping[str, float]], name: str, **style: Any) -> None:
+        if any(name in row for row in rows):
+            values = [row.get(name, np.nan) for row in rows]
+            axis.plot([row["epoch"] for row in rows], values, marker=".", **style)
+
     trained = [_by_stage(row) for row in rows if "loss" in row]
-    known = dict.fromkeys(name for row in trained for name in row if _is_term(name))
-    for name, color in zip(known, matplotlib.colormaps["tab20"].colors, strict=False):
-        axes[0, 0].plot(
-            [r["epoch"] for r in trained],
-            [r.get(name, np.nan) for r in trained],
-            marker=".",
-            linewidth=2 if name == "loss" else 1,
-            label=name,
-            color=color,
-        )
-    axes[0, 0].set(title="training loss and its terms (unweighted)", yscale="log" if known else "linear")
+    terms = dict.fromkeys(name for row in trained for name in row if _is_term(name))
+    for name, colour in zip(terms, matplotlib.color_sequences["tab20"], strict=False):
+        draw(axes[0, 0], trained, name, label=name, color=colour, linewidth=2 if name == "loss" else 1)
+    axes[0, 0].set(title="training loss and its terms (unweighted)", yscale="log" if terms else "linear")
     units = {"sad": "SAD (thousands of pixels)", "mse": "MSE", "grad": "Grad (thousands)"}
     for axis, (metric, title) in zip(axes.flat[1:], units.items(), strict=True):
-        for which, color in (("coarse", "tab:gray"), ("refined", "tab:blue")):
+        for which, colour in (("coarse", "tab:gray"), ("refined", "tab:blue")):
             for region, style in (("image", "-"), ("edge", "--")):
                 name = f"val_{which}_{region}_{metric}"
-                axis.plot(
-                    [r["epoch"] for r in rows],
-                    [r.get(name, np.nan) for r in rows],
-                    style,
-                    color=color,
-                    marker=".",
-                    label=f"{which}, {region}",
-                )
+                draw(axis, rows, name, label=f"{which}, {region}", color=colour, linestyle=style)
         axis.set(title=f"validation {title}", ylim=(0, None))
     for axis in axes.flat:
         axis.set_xlabel("epoch")
@@ -62,10 +55,10 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def _by_stage(row: Mapping[str, float]) -> dict[str, float]:
-    """A row whose loss has its stage's name: the teacher's and the student's are sums of different terms, and one line
-    through both would seem to rise."""
-    taught = any(name.startswith("teacher_") for name in row)
-    return {"teacher_loss" if taught and name == "loss" else name: value for name, value in row.items()}
+    """The row with its loss named by the stage: the two stages sum different terms, and one line through both would
+    seem to rise."""
+    is_teacher = any(name.startswith("teacher_") for name in row)
+    return {"teacher_loss" if is_teacher and name == "loss" else name: value for name, value in row.items()}
 
 
 def _is_term(name: str) -> bool:
@@ -74,39 +67,41 @@ def _is_term(name: str) -> bool:
 
 def preview(path: Path, rows: Sequence[Mapping]) -> None:
     """Fixed samples as rows: photo, true alpha, then each matte. rows: dicts as comparison takes."""
-    if not rows:
-        return
-    header = ["photo", "true alpha", *rows[0]["mattes"]]
-    _save_pixels(path, _grid(header, [_pictures(row) for row in rows]))
+    if rows:
+        pictures(path, _header(rows), [_pictures(row) for row in rows])
 
 
 def comparison(path: Path, rows: Sequence[Mapping]) -> None:
     """Mattes of several models side by side; below each photo the crop where the first two differ most, enlarged.
 
-    rows: dicts of name, image uint8 (H, W, 3), true (H, W) and mattes {label: (H, W)}, alphas in [0, 1].
+    rows: dicts of name, image uint8 (H, W, 3), truth (H, W) and mattes {label: (H, W)}, alphas in [0, 1].
     """
-    if not rows:
-        return
-    header = ["photo", "true alpha", *rows[0]["mattes"]]
     lines = []
     for row in rows:
-        pictures = _pictures(row)
+        shown = _pictures(row)
         top, left, side = _largest_difference(*list(row["mattes"].values())[:2])
-        framed = pictures[0].copy()
+        framed = shown[0].copy()
         cv2.rectangle(framed, (left, top), (left + side, top + side), (255, 60, 60), max(1, side // 60))
-        lines.append([framed, *pictures[1:]])
-        lines.append([p[top : top + side, left : left + side] for p in pictures])
-    _save_pixels(path, _grid(header, lines))
+        lines.append([framed, *shown[1:]])
+        lines.append([picture[top : top + side, left : left + side] for picture in shown])
+    if lines:
+        pictures(path, _header(rows), lines)
 
 
 def pictures(path: Path, header: Sequence[str], lines: Sequence[Sequence[np.ndarray]]) -> None:
     """RGB uint8 pictures (H, W, 3) in rows under a line of labels, as many in a row as there are labels."""
-    _save_pixels(path, _grid(header, lines))
+    encoded = cv2.imencode(".png", _grid(header, lines)[..., ::-1])[1]
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _header(rows: Sequence[Mapping]) -> list[str]:
+    return ["photo", "true alpha", *rows[0]["mattes"]]
 
 
 def _pictures(row: Mapping) -> list[np.ndarray]:
     """RGB uint8 pictures of one row, of the photo's size."""
-    alphas = [row["true"], *row["mattes"].values()]
+    alphas = [row["truth"], *row["mattes"].values()]
     return [row["image"], *(np.repeat((alpha * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2) for alpha in alphas)]
 
 
@@ -125,11 +120,10 @@ def _grid(header: Sequence[str], lines: Sequence[Sequence[np.ndarray]]) -> np.nd
     gap, title = 6, 28
     strips = [np.full((title, len(header) * (CELL + gap) + gap, 3), 255, np.uint8)]
     for column, text in enumerate(header):
-        cv2.putText(
-            strips[0], text, (gap + column * (CELL + gap), 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA
-        )
-    for pictures in lines:
-        scaled = [_fit(picture) for picture in pictures]
+        corner = (gap + column * (CELL + gap), 19)
+        cv2.putText(strips[0], text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    for line in lines:
+        scaled = [_fit(picture) for picture in line]
         strip = np.full((max(p.shape[0] for p in scaled) + gap, strips[0].shape[1], 3), 255, np.uint8)
         for column, picture in enumerate(scaled):
             left = gap + column * (CELL + gap)
@@ -141,14 +135,8 @@ def _grid(header: Sequence[str], lines: Sequence[Sequence[np.ndarray]]) -> np.nd
 def _fit(picture: np.ndarray) -> np.ndarray:
     scale = CELL / max(picture.shape[:2])
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    # nearest where it enlarges: a person compares pixels there, not an interpolation of them
+    # nearest where it enlarges, so that one compares pixels, not an interpolation of them
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-
-
-def _save_pixels(path: Path, pixels: np.ndarray) -> None:
-    encoded = cv2.imencode(".png", pixels[..., ::-1])[1]
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
 
 
 def _save(figure: Figure, path: Path) -> None:

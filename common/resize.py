@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
+
+Size = tuple[int, int]  # (height, width) in pixels
 
 # Elements resized at once: 64 MB as float32. The first pass works on bands of rows, so a float copy of the
 # whole photo (800 MB at 8192 x 8192) never exists, wherever the kernel has no uint8 version (CUDA, ARM).
 BAND_ELEMENTS = 1 << 24
 
 
-def working_size(height: int, width: int, image_size: int) -> tuple[int, int]:
+def working_size(height: int, width: int, image_size: int) -> Size:
     """(height, width) with the long side image_size and the aspect kept, no side under 1."""
     scale = image_size / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -25,7 +28,7 @@ def resize_to_working_size(image: Tensor, image_size: int) -> Tensor:
     return resize(image, working_size(image.shape[-2], image.shape[-1], image_size))
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(image: Tensor, size: Size) -> Tensor:
     """Antialiased bilinear resize of (..., C, H, W), uint8 or float, to (height, width); the dtype is kept.
 
     A uint8 image is rounded after each of the two passes, as torchvision's own uint8 kernel does.
@@ -43,3 +46,14 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     columns = max(1, BAND_ELEMENTS * width // image.numel())
     short = [F.resize(band, [height, band.shape[-1]], antialias=True) for band in image.split(columns, dim=-1)]
     return torch.cat(short, dim=-1)  # (..., C, height, width)
+
+
+def resize_alpha(alpha: Tensor, size: Size) -> Tensor:
+    """(N, 1, h, w) -> (N, 1, *size), bilinear, antialiased where it shrinks: never nearest, which drops thin strands.
+
+    The same tensor where the size is its own.
+    """
+    if tuple(alpha.shape[-2:]) == tuple(size):
+        return alpha
+    shrinks = size[0] < alpha.shape[-2] or size[1] < alpha.shape[-1]
+    return interpolate(alpha, size=size, mode="bilinear", align_corners=False, antialias=shrinks)

@@ -1,6 +1,6 @@
 """DIS metrics (max F, weighted F, MAE, S, E, HCE) through PySODMetrics, as the DIS5K tables print them.
 
-    rows = [dis_scores(pred, true) for pred, true in pairs]
+    rows = [dis_scores(prediction, truth) for prediction, truth in pairs]
     means = dis_means(rows)      # {"dis_max_f": 0.89, "dis_weighted_f": ..., "dis_hce": ...}
 
 They binarise the truth, and stretch the prediction to its own minimum and maximum. On a soft truth they do
@@ -27,15 +27,15 @@ DIS_UNITS = {
     "dis_hce": "human correction effort, in clicks, relax 5",
 }
 
-F_CURVE = "dis_f_curve"  # the F curve of one image: max F of a set cannot be had from each image's maximum
+F_CURVE = "dis_f_curve"  # the F curve of one image: max F of a set is not the mean of each image's maximum
 
 
-def dis_scores(pred: np.ndarray, true: np.ndarray) -> dict[str, float | list[float]]:
+def dis_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float | list[float]]:
     """DIS figures of one matte: floats by the names of DIS_UNITS, and the F curve (256 values).
 
-    pred and true are float (H, W) in [0, 1]; they are rounded to 8 bits, which is what the definitions take.
+    prediction and truth are float (H, W) in [0, 1]; they are rounded to 8 bits, which is what the definitions take.
     """
-    import py_sod_metrics as sod  # here, for it takes two seconds that other callers need not wait
+    import py_sod_metrics as sod  # imported here since it takes 2 s
 
     f_measure = sod.FmeasureV2({"f": sod.FmeasureHandler(with_dynamic=True, with_adaptive=False, beta=0.3)})
     measures = {
@@ -46,9 +46,9 @@ def dis_scores(pred: np.ndarray, true: np.ndarray) -> dict[str, float | list[flo
         "e": sod.Emeasure(),
         "hce": sod.HumanCorrectionEffortMeasure(),
     }
-    pred_bytes, true_bytes = (np.rint(alpha * 255).astype(np.uint8) for alpha in (pred, true))
+    prediction_bytes, truth_bytes = (np.rint(alpha * 255).astype(np.uint8) for alpha in (prediction, truth))
     for measure in measures.values():
-        measure.step(pred_bytes, true_bytes)
+        measure.step(prediction_bytes, truth_bytes)
     results = {name: measure.get_results() for name, measure in measures.items()}
     curve = np.asarray(results["f"]["f"]["dynamic"], dtype=np.float64)
     return {

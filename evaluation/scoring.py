@@ -1,35 +1,55 @@
-"""Score mattes, in this process or in several: from arrays or from files, one bad file never stops the rest.
+"""Score mattes against their truths, from arrays or files, in any number of processes and ranks. Needs no torch.
 
-wanted = Wanted(dis=True)
-for key, figures in score_all(score_files, [("cat", ("pred/cat.png", "gt/cat.png", None, wanted))], workers=4):
-    ...
+    arguments = Path("cat.png"), Path("gt/cat.png"), None, None, MetricOptions(dis=True)
+    figures = score_files(*arguments)
+    with process_pool(4) as pool:
+        scores = score_all([Task({"index": 0, "name": "cat", "matte": "mine"}, score_files, arguments)], 1, pool, 8)
+
+One bad file never stops the rest: it becomes a Failure.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
+from tqdm import tqdm
 
 from common.photos import read_alpha, read_photo, to_uint8
-from data.pairs import images_by_name
+from common.pool import bounded_map
+from common.processes import is_main, world_size
 from evaluation.dis_metrics import dis_scores
 from inference.foreground import estimate_colors, native_foreground
-from metrics import composite_error, grad_aim, matting_metrics
+from metrics import composite_error, fill_unknown, grad_aim, matting_metrics
+
+Row = dict[str, Any]  # of one matte: "index" and "name" of its photo, "matte", and its figures by name
 
 
-class Wanted(NamedTuple):
+class StartError(ValueError):
+    """Nothing can be scored; the message is one sentence that says what to do."""
+
+
+class MetricOptions(NamedTuple):
     """Which figures to compute."""
 
     full: bool = True  # conn and grad_aim too; training goes without
     dis: bool = False
     composite: bool = False  # needs the photo
+
+
+class Task(NamedTuple):
+    """One matte to score: its row without figures, and the function and arguments that give them."""
+
+    row: Row
+    function: Callable[..., dict[str, Any]]
+    arguments: tuple
+
+    def figures(self) -> dict[str, Any]:
+        return self.function(*self.arguments)
 
 
 class Failure(NamedTuple):
@@ -39,20 +59,40 @@ class Failure(NamedTuple):
     reason: str
 
 
-def score_matte(pred: np.ndarray, true: np.ndarray, image: np.ndarray | None, wanted: Wanted) -> dict[str, Any]:
-    """Figures of one matte by name, float32 (H, W) against float32 (H, W); image is uint8 (H, W, 3).
+class Scores(NamedTuple):
+    """Of all ranks, in the order of the photos."""
 
-    "soft_share" is the share of pixels of the truth strictly between 0 and 1. Raises ValueError for sizes
-    that differ and for alphas outside [0, 1].
+    rows: list[Row]
+    failures: list[Failure]
+
+
+def score_matte(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    known: np.ndarray | None,
+    image: np.ndarray | None,
+    options: MetricOptions,
+) -> dict[str, Any]:
+    """Figures of one matte by name. prediction and truth: float32 (H, W) in [0, 1].
+
+    known: bool (H, W), False where the truth is not known, or None where all of it is; see metrics.py. image:
+    uint8 (H, W, 3), for options.composite. "soft_share" is the share of the known pixels whose truth is strictly
+    between 0 and 1; "unknown_pixels" is how many were left out. Raises ValueError for sizes that differ, alphas
+    outside [0, 1], and a truth of which nothing is known.
     """
-    figures: dict[str, Any] = matting_metrics(pred, true, with_conn=wanted.full)
-    if wanted.full:
-        figures["image_grad_aim"] = grad_aim(pred, true)
-    if wanted.composite:
-        figures |= composite_error(image, pred, true, shipped_foreground)
-    if wanted.dis:
-        figures |= dis_scores(pred, true)
-    figures["soft_share"] = float(np.mean((true > 0) & (true < 1)))
+    prediction = fill_unknown(prediction, truth, known)
+    if known is not None and not known.any():
+        raise ValueError("every pixel of its true alpha is marked as unknown.")
+    figures: dict[str, Any] = matting_metrics(prediction, truth, known, with_conn=options.full)
+    if options.full:
+        figures["image_grad_aim"] = grad_aim(prediction, truth, known)
+    if options.composite and image is not None:
+        figures |= composite_error(image, prediction, truth, shipped_foreground, known)
+    if options.dis:
+        figures |= dis_scores(prediction, truth)
+    is_soft = (truth > 0) & (truth < 1)
+    figures["soft_share"] = float(np.mean(is_soft if known is None else is_soft[known]))
+    figures["unknown_pixels"] = 0 if known is None else int(np.count_nonzero(~known))
     return figures
 
 
@@ -64,61 +104,51 @@ def shipped_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return native_foreground(image, alpha, estimate_colors(image, alpha))
 
 
-def score_files(pred: Path, true: Path, photo: Path | None, wanted: Wanted) -> dict[str, Any]:
-    """score_matte of files; raises PhotoError or ValueError with one sentence where they do not serve."""
-    image = to_uint8(read_photo(photo).image) if wanted.composite else None
-    return score_matte(read_alpha(pred), read_alpha(true), image, wanted)
+def score_files(
+    prediction: Path, truth: Path, unknown: Path | None, photo: Path | None, options: MetricOptions
+) -> dict[str, Any]:
+    """score_matte of files; unknown is white where the truth is not known.
 
-
-def score_all(
-    function: Callable[..., dict], tasks: Iterable[tuple[Any, tuple]], workers: int, threads: bool = False
-) -> Iterator[tuple[Any, dict | Failure]]:
-    """Yield (key, figures or Failure) for each (key, arguments) of tasks, in their order.
-
-    With workers, tasks is read only a little ahead, so that mattes of many megapixels do not pile up.
+    Raises PhotoError or ValueError, in one sentence, for files that cannot be read or do not fit together.
     """
-    if workers == 0:
-        for key, arguments in tasks:
-            yield key, _outcome(key, lambda arguments=arguments: function(*arguments))
-        return
-    waiting: deque = deque()
-    with _pool(workers, threads) as pool:
-        for key, arguments in tasks:
-            waiting.append((key, pool.submit(function, *arguments)))
-            if len(waiting) > 2 * workers:
-                done, future = waiting.popleft()
-                yield done, _outcome(done, future.result)
-        for done, future in waiting:
-            yield done, _outcome(done, future.result)
+    image = None if photo is None else to_uint8(read_photo(photo).image)
+    alpha = read_alpha(truth)
+    known = None if unknown is None else read_alpha(unknown) < 0.5
+    if known is not None and known.shape != alpha.shape:
+        raise ValueError(f"{unknown} is {known.shape} and {truth} {alpha.shape} (height, width): the sizes must agree.")
+    return score_matte(read_alpha(prediction), alpha, known, image, options)
 
 
-def _pool(workers: int, threads: bool) -> Executor:
-    """Processes score most at a time, and start by spawn, which is the same on every system and safe beside CUDA.
+def score_all(tasks: Iterable[Task], total: int, executor: Executor | None, ahead: int) -> Scores:
+    """Score this rank's `total` tasks, at most `ahead` at a time, and gather the scores of all ranks.
 
-    Threads start at once and need no copy of a matte: for short sets, as a training validates on after each epoch.
+    They are sorted by photo, so that any number of ranks adds the same numbers in the same order.
     """
-    if threads:
-        return ThreadPoolExecutor(workers)  # NumPy and OpenCV release the interpreter while they compute
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
+    done: list[tuple[Row, dict[str, Any] | Failure]] = []
+    outcomes = bounded_map(executor, Task.figures, tasks, ahead)
+    # leave=False, disable=None: one bar for the whole launch, and only on a terminal
+    hidden = None if is_main() else True
+    for task, outcome in tqdm(outcomes, total=total, desc="evaluate", unit="matte", leave=False, disable=hidden):
+        if isinstance(outcome, (ValueError, OSError)):  # a PhotoError is a ValueError
+            outcome = Failure(task.row["name"], str(outcome))
+        elif isinstance(outcome, Exception):
+            raise outcome
+        done.append((task.row, outcome))
+    if world_size() > 1:
+        from common import distributed  # imports torch
+
+        done = distributed.all_gather_objects(done)
+    done.sort(key=lambda scored: scored[0]["index"])
+    failures = [figures for _, figures in done if isinstance(figures, Failure)]
+    return Scores([row | figures for row, figures in done if not isinstance(figures, Failure)], failures)
 
 
-def _outcome(key: Any, result: Callable[[], dict]) -> dict | Failure:
-    try:
-        return result()
-    except (ValueError, OSError) as error:  # a PhotoError is a ValueError
-        return Failure(str(key), str(error))
+def fail(error: Exception) -> dict[str, Any]:
+    """The function of a task that failed before it could be scored."""
+    raise error
 
 
-def match_files(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]], list[Failure]]:
-    """Pairs (name, file of first, file of second) by path without suffix, sorted; and what has no partner."""
-    files = [images_by_name(first), images_by_name(second)]
-    pairs, failures = [], []
-    for name in sorted(files[0].keys() | files[1].keys()):
-        found = [names.get(name, []) for names in files]
-        for folder, paths in zip((first, second), found, strict=True):
-            if len(paths) != 1:
-                reason = "has more than one file" if paths else "has no file"
-                failures.append(Failure(name, f"{folder} {reason} of this name."))
-        if len(found[0]) == len(found[1]) == 1:
-            pairs.append((name, found[0][0], found[1][0]))
-    return pairs, failures
+def report_failures(failures: Sequence[Failure]) -> None:
+    """Name each on stderr, once for all ranks."""
+    for name, reason in failures if is_main() else ():
+        print(f"failed: {name}: {reason}", file=sys.stderr)

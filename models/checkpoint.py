@@ -1,4 +1,4 @@
-"""The one way to save and load. Files appear whole or not at all, and loading runs no code from them."""
+"""best.safetensors: weights with all that rebuilds their model. Loading it runs no code."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ import safetensors
 import safetensors.torch
 import torch
 
-from models import MattingNetwork, build_model
+from models.build import build_model
+from models.matting_network import MattingNetwork
 
-FORMAT = "tsr-matte-1"
+FORMAT = "tsr-matte-2"
 PREPROCESSING = (
     "RGB in [0, 1], normalized inside the model; long side resized to image_size, antialiased, aspect "
-    "kept; refined at native size"
+    "kept; refined in octaves up to native size"
 )
 MODEL_FILE = "best.safetensors"
-STATE_FILE = "last.pt"
-PREVIOUS_STATE_FILE = "last.previous.pt"
 BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like too, and asks the network for it
 
 
@@ -59,11 +58,7 @@ def save_model(
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Student, decoder and refiner with all that is needed to rebuild them; never the teacher."""
-    state = {
-        name: value.detach().to("cpu", dtype).contiguous()
-        for name, value in model.state_dict().items()
-        if not name.startswith("teacher.")
-    }
+    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "model": json.dumps(model_options),
@@ -143,58 +138,31 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingN
             f"{path} does not fit the variant that its metadata names "
             f"({' '.join(str(error).split())[:200]}): train it again, or use the file as written."
         ) from error
-    return model.to(device=device, memory_format=torch.channels_last).eval()
+    return model.to(device).to(memory_format=torch.channels_last).eval()
 
 
 def load_weights(model: MattingNetwork, path: Path, fresh: Sequence[str] = ()) -> None:
-    """Copy a model file's weights into a model of the same shape; a teacher, which no file has, stays as it is, and
-    so do the parts whose names begin with one of `fresh`. Raises RuntimeError where they do not fit."""
+    """Copy a model file's weights into a model of the same shape; parts whose names begin with one of `fresh` stay as
+    they are. Raises RuntimeError where the file does not fit."""
     state = safetensors.torch.load_file(path)
     missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [name for name in missing if not name.startswith(("teacher.", *fresh))]
+    missing = [name for name in missing if not name.startswith(tuple(fresh))]
     if missing or unexpected:
         raise RuntimeError(
             f"{len(missing)} tensors missing, {len(unexpected)} unknown, such as {(missing + unexpected)[0]}"
         )
 
 
-def save_training_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write last.pt; the one before it stays as last.previous.pt."""
-    path = folder / STATE_FILE
-    with whole_file(path) as temporary:
-        torch.save(state, temporary)
-        if path.exists():
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())  # before the old state leaves its place
-            os.replace(path, folder / PREVIOUS_STATE_FILE)
-
-
-def load_training_state(folder: Path) -> dict[str, Any]:
-    """last.pt, or the one before it where a kill hit the moment between two renames. Raises CheckpointError."""
-    reasons = []
-    for name in (STATE_FILE, PREVIOUS_STATE_FILE):
-        path = folder / name
-        if path.exists():
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # zip, pickle and torch raise their own classes for a broken file
-                reasons.append(f"{name}: {type(error).__name__}")
-    raise CheckpointError(
-        f"{folder} has no training state to resume ({'; '.join(reasons) or 'no last.pt'}): "
-        "start a new run, or fine-tune its best.safetensors with --init-from."
-    )
-
-
-def newest_run(output: str | Path, holding: str = STATE_FILE) -> Path | None:
-    """The run folder whose file `holding` was written last, or None."""
-    files = sorted(Path(output).glob(f"*/{holding}"), key=lambda file: file.stat().st_mtime)
+def newest_run(output: str | Path) -> Path | None:
+    """The run folder whose model file was written last, or None."""
+    files = sorted(Path(output).glob(f"*/{MODEL_FILE}"), key=lambda file: file.stat().st_mtime)
     return files[-1].parent if files else None
 
 
 def find_model(named: Path | None, output: str | Path) -> Path:
     """The model file that is named, by itself or by its run folder, or the newest below `output`. Raises
     CheckpointError where there is none."""
-    path = named or newest_run(output, holding=MODEL_FILE)
+    path = named or newest_run(output)
     if path is None:
         raise CheckpointError(
             f"{output} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with --checkpoint."

@@ -1,4 +1,4 @@
-"""U-Net decoder shared by student and teacher: f4 .. f1 in, logits of the coarse alpha out."""
+"""U-Net decoder: f4 .. f1 in, logits of the coarse alpha out."""
 
 from __future__ import annotations
 
@@ -51,14 +51,7 @@ class Decoder(nn.Module):
         self.decode2 = Fuse(d3, c2, d2)
         self.decode1 = Fuse(d2, c1, d1)
         self.head = nn.Conv2d(d1, 1, 3, padding=1)
-        nn.init.constant_(self.head.bias, PRIOR_LOGIT)
-
-    def reset_parameters(self) -> None:
-        """New random weights, as a new decoder has them."""
-        for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-        nn.init.constant_(self.head.bias, PRIOR_LOGIT)
+        self.head.bias.data.fill_(PRIOR_LOGIT)  # type: ignore[union-attr]  # a convolution with a bias
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         f1, f2, f3, f4 = features

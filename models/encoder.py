@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import huggingface_hub
 import safetensors.torch
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -20,11 +22,17 @@ PADDING_MULTIPLE = STRIDES[-1]  # patch merging halves exactly only for multiple
 
 
 class PretrainedWeightsError(RuntimeError):
-    """Pretrained weights could not be had; the message names the ways on."""
+    """Pretrained weights could not be loaded; the message names the options."""
+
+
+def pad(x: Tensor) -> Tensor:
+    """Replicate the right and bottom border up to a multiple of 32, which Swin's stages halve without a remainder."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % PADDING_MULTIPLE, 0, -height % PADDING_MULTIPLE), mode="replicate")
 
 
 class Encoder(nn.Module):
-    """Hierarchical Swin Transformer (Liu et al., ICCV 2021) that gives one feature map a stage.
+    """Hierarchical Swin Transformer (Liu et al., ICCV 2021) with one feature map per stage.
 
     The stages of timm's Swin put out their raw residual stream, whose scale grows with depth; as in Swin's own
     detection code each stage gets its own LayerNorm, so that the decoder and the alignment see comparable values.
@@ -44,9 +52,11 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.swin = _create_swin(backbone, in_channels, pretrained, weights_file, drop_path)
-        self.channels = tuple(self.swin.feature_info.channels())
+        self.channels: tuple[int, ...] = tuple(self.swin.feature_info.channels())
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_channels == 3 else ((0.5,), (0.5,))
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
@@ -59,11 +69,9 @@ class Encoder(nn.Module):
         self.swin.set_grad_checkpointing(enabled)
 
 
-def _create_swin(
-    backbone: str, in_channels: int, pretrained: bool, weights_file: str | None, drop_path: float
-) -> nn.Module:
+def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file: str | None, drop_path: float) -> Any:
     """timm's feature extractor; always_partition and strict_img_size let one set of weights take any size."""
-    options = dict(
+    options: dict[str, Any] = dict(
         features_only=True, in_chans=in_channels, drop_path_rate=drop_path, strict_img_size=False, always_partition=True
     )
     if pretrained and not weights_file:
@@ -98,7 +106,7 @@ def _create_swin(
 
 def _download_weights(backbone: str) -> str:
     """timm's ImageNet weights of the backbone, from the hub's cache on this machine or, once, from the hub."""
-    repository = timm.get_pretrained_cfg(backbone).hf_hub_id
+    repository = str(getattr(timm.get_pretrained_cfg(backbone), "hf_hub_id", ""))
     cached = huggingface_hub.try_to_load_from_cache(repository, HUB_FILE)
     if isinstance(cached, str):
         return cached

@@ -1,28 +1,34 @@
-"""The wiring of TSR-Matte: twin Swin encoders, one decoder, one refiner."""
+"""The wiring of TSR-Matte: student encoder, decoder, refiner."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.resize import Size
 from models.decoder import Decoder
-from models.encoder import PADDING_MULTIPLE, Encoder
+from models.encoder import Encoder, pad
+from models.octaves import climb, interpolate
 from models.refiner import Refiner
 
 SATURATION_MARGIN = 0.01
 
 
 class MattingOutput(NamedTuple):
-    """All that training needs. While the teacher learns, the coarse matte is its own, and the refined one the same."""
+    """All that training needs of a forward pass."""
 
     coarse_logits: Tensor  # (N, 1, h, w) at the student's size
     coarse_alpha: Tensor  # (N, 1, H, W) at the photo's size
-    refined_alpha: Tensor  # (N, 1, H, W); the coarse alpha itself where there is no refiner
-    features: list[Tensor]  # f1 .. f4 of the encoder that made the matte
-    teacher_features: list[Tensor] | None = None  # of the frozen teacher, in training
+    octaves: list[Tensor] | None  # refined alphas, ascending, the last (N, 1, H, W); None without a refiner
+    features: list[Tensor]  # f1 .. f4 of the encoder
+
+    @property
+    def refined_alpha(self) -> Tensor | None:
+        """(N, 1, H, W), or None without a refiner."""
+        return self.octaves[-1] if self.octaves else None
 
 
 def saturating_sigmoid(logits: Tensor, margin: float = SATURATION_MARGIN) -> Tensor:
@@ -34,76 +40,34 @@ def saturating_sigmoid(logits: Tensor, margin: float = SATURATION_MARGIN) -> Ten
     return ((1.0 + 2.0 * margin) * logits.float().sigmoid() - margin).clamp(0.0, 1.0)
 
 
-def resize_alpha(alpha: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 1, h, w) -> (N, 1, *size), bilinear, antialiased where it shrinks; the same tensor where nothing changes."""
-    if tuple(alpha.shape[-2:]) == tuple(size):
-        return alpha
-    shrinks = size[0] < alpha.shape[-2] or size[1] < alpha.shape[-1]
-    return F.interpolate(alpha, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
-
-
-def pad(x: Tensor) -> Tensor:
-    """Replicate the right and bottom border up to a multiple of 32, which Swin's stages halve without a remainder."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % PADDING_MULTIPLE, 0, -height % PADDING_MULTIPLE), mode="replicate")
+def decode(decoder: Decoder, features: Sequence[Tensor], size: Size) -> Tensor:
+    """Logits (N, 1, *size): the decoder's, without the padding that the encoder's input had."""
+    return decoder(features)[..., : size[0], : size[1]]
 
 
 class MattingNetwork(nn.Module):
     """TSR-Matte; without a refiner it is TwinSwin-Matte. Parts are built by build_model and passed in."""
 
-    def __init__(
-        self, *, student: Encoder, decoder: Decoder, refiner: Refiner | None, teacher: Encoder | None, image_size: int
-    ) -> None:
+    def __init__(self, *, student: Encoder, decoder: Decoder, refiner: Refiner | None, image_size: int) -> None:
         super().__init__()
         self.student = student
         self.decoder = decoder
         self.refiner = refiner
-        self.teacher = teacher
         self.image_size = image_size  # working size: the photo's long side as the student sees it
 
-    def forward(self, image: Tensor, alpha: Tensor | None = None, student_image: Tensor | None = None) -> MattingOutput:
-        """image (N, 3, H, W), true alpha (N, 1, H, W) in training, and the student's own, smaller view of the image.
+    def forward(self, image: Tensor, view: Tensor | None = None) -> MattingOutput:
+        """image: (N, 3, H, W) in [0, 1], any size. view: the student's own, smaller copy of it, (N, 3, h, w)."""
+        view = image if view is None else view
+        features = self.student(pad(view))  # f_i: (N, C_i, h/s, w/s)
+        logits = decode(self.decoder, features, (view.shape[-2], view.shape[-1]))  # (N, 1, h, w)
+        alpha = saturating_sigmoid(logits)  # (N, 1, h, w)
+        octaves = None if self.refiner is None else climb(image, alpha, self.refiner)  # last: (N, 1, H, W)
+        return MattingOutput(logits, interpolate(alpha, (image.shape[-2], image.shape[-1])), octaves, features)
 
-        The student sees `student_image` where it is given (native-resolution training), the refiner always `image`.
-        With the true alpha, a teacher that learns gives the alpha back through the decoder, and nothing else happens;
-        a frozen one adds its features to what the student makes of the photo.
-        """
-        view = image if student_image is None else student_image
-        truth = None if self.teacher is None or alpha is None else resize_alpha(alpha, view.shape[-2:])
-        teaches = truth is not None and not self.teacher_is_frozen
-        logits, features = (
-            self.matte_features(self.teacher, truth) if teaches else self.matte_features(self.student, view)
-        )
-        coarse = resize_alpha(saturating_sigmoid(logits), image.shape[-2:])  # (N, 1, H, W)
-        refined = coarse if self.refiner is None or teaches else self.refiner(image, coarse)
-        targets = None if truth is None or teaches else self.teacher(pad(truth))
-        return MattingOutput(logits, coarse, refined, features, targets)
-
-    @property
-    def teacher_is_frozen(self) -> bool:
-        return not next(self.teacher.parameters()).requires_grad
-
-    def start_student_as_teacher(self) -> None:
-        """Give the student the teacher's weights: it has learned what subjects look like, and the decoder reads it.
-
-        The first layer sees a photo as the teacher sees an alpha: its weights are spread over the three colours.
-        """
-        state = self.teacher.state_dict()
-        for name, own in self.student.state_dict().items():
-            if own.shape != state[name].shape:
-                state[name] = state[name].expand(own.shape) / own.shape[1]
-        self.student.load_state_dict(state)
+    def coarse_alpha(self, image: Tensor) -> Tensor:
+        """The student's matte alone, (N, 3, h, w) -> (N, 1, h, w): what native-resolution prediction starts from."""
+        return saturating_sigmoid(decode(self.decoder, self.student(pad(image)), (image.shape[-2], image.shape[-1])))
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
-
-    def matte_features(self, encoder: Encoder, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Encode and decode at any size: padded to a multiple of 32 by replication, the logits cropped back."""
-        height, width = x.shape[-2:]
-        features = encoder(pad(x))  # f_i: (N, C_i, H/s, W/s)
-        return self.decoder(features)[..., :height, :width], features
-
-    def coarse_alpha(self, image: Tensor) -> Tensor:
-        """The student's matte alone, (N, 3, h, w) -> (N, 1, h, w): what native-resolution prediction starts from."""
-        return saturating_sigmoid(self.matte_features(self.student, image)[0])

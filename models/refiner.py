@@ -21,8 +21,9 @@ def uncertainty(alpha: Tensor) -> Tensor:
 
 def gradient_map(image: Tensor) -> Tensor:
     """Sobel gradient magnitude of the luma, scaled to about [0, 1]. (N, 3, H, W) in [0, 1] -> (N, 1, H, W)."""
-    weights = image.new_tensor(LUMA).view(1, 3, 1, 1)
-    luma = F.pad((image * weights).sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")  # (N, 1, H+2, W+2)
+    red, green, blue = image.split(1, dim=1)
+    luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue  # plain numbers: a tensor would be copied to the device
+    luma = F.pad(luma, (1, 1, 1, 1), mode="replicate")  # (N, 1, H+2, W+2)
     smooth_y = luma[:, :, :-2] + 2 * luma[:, :, 1:-1] + luma[:, :, 2:]  # (N, 1, H, W+2)
     smooth_x = luma[..., :-2] + 2 * luma[..., 1:-1] + luma[..., 2:]  # (N, 1, H+2, W)
     dx = smooth_y[..., 2:] - smooth_y[..., :-2]
@@ -99,13 +100,14 @@ class Refiner(nn.Module):
         self.use_attention = use_attention
         self.use_colours = use_colours
         self.stem = nn.Conv2d(5 + use_colours, channels, 3, padding=1)
-        self.blocks = nn.Sequential(*(DilatedInception(channels, branch_channels) for _ in range(blocks)))
+        inceptions = [DilatedInception(channels, branch_channels) for _ in range(blocks)]
+        self.blocks = nn.Sequential(*inceptions)
         self.head = nn.Conv2d(channels, 1 + use_colours, 3, padding=1)
         for layer in self.modules():  # no normalization will correct the scale: it must be right from the start
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
-        for block in self.blocks:
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # each has one
+        for block in inceptions:
             block.mix.weight.data *= RESIDUAL_SCALE
         if smart_init:
             nn.init.zeros_(self.head.weight)

@@ -23,9 +23,10 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from models.checkpoint import MODEL_FILE, STATE_FILE, load_training_state
+from models.checkpoint import MODEL_FILE
 from tests.tiny import FLAGS
-from training.run_folder import CONFIG_FILE, LOG_FILE
+from training.checkpoint import load_training_state
+from training.run_folder import CONFIG_FILE, LOG_FILE, STATE_FILE
 
 WALL_TIME = {"seconds", "images_per_second", "epoch_seconds", "total_seconds"}
 PATIENCE = 300  # seconds that a process may take to get where it is to be killed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import socket
 from pathlib import Path
@@ -16,12 +17,11 @@ from models.checkpoint import (
     CheckpointError,
     find_model,
     load_model,
-    load_training_state,
     newest_run,
     read_metadata,
     save_model,
-    save_training_state,
 )
+from training.checkpoint import load_training_state, save_training_state
 
 OPTIONS = dict(
     backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True, refiner_channels=32, refiner_blocks=3
@@ -31,18 +31,17 @@ OPTIONS = dict(
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     torch.manual_seed(0)
-    model = build_model(**OPTIONS, use_teacher=True).eval()
+    model = build_model(**OPTIONS).eval()
     torch.nn.init.normal_(model.refiner.head.weight, std=0.05)
     path = tmp_path_factory.mktemp("run") / "best.safetensors"
     save_model(path, model, model_options=OPTIONS, config={"seed": 1}, scores={"refined_image_sad": 2.0})
     return model, path
 
 
-def test_a_checkpoint_rebuilds_its_own_model_without_the_teacher(saved):
+def test_a_checkpoint_rebuilds_its_own_model(saved):
     model, path = saved
-    assert not any("teacher" in name for name in safetensors.torch.load_file(path))
     loaded, image = load_model(path), torch.rand(1, 3, 64, 64)
-    assert loaded.teacher is None and loaded.image_size == 64 and not loaded.training
+    assert loaded.image_size == 64 and not loaded.training
     own = model.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in loaded.state_dict().items())
     with torch.no_grad():  # load_model's memory format chooses other kernels: equal weights, not equal rounding
@@ -153,16 +152,13 @@ def test_a_failed_save_leaves_the_old_file_whole(saved, tmp_path, monkeypatch):
     assert path.read_bytes() == b"the old one" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_newest_run_goes_by_the_file_that_is_asked_for(tmp_path):
+def test_newest_run_is_the_one_whose_model_was_written_last(tmp_path):
     assert newest_run(tmp_path) is None
-    for name in ("b", "a"):
+    for name in ("b", "a", "c"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "last.pt").write_bytes(b"x")
-    import os
-
-    os.utime(tmp_path / "b" / "last.pt", (1, 1))
+        (tmp_path / name / ("last.pt" if name == "c" else "best.safetensors")).write_bytes(b"x")
+    os.utime(tmp_path / "b" / "best.safetensors", (1, 1))
     assert newest_run(tmp_path) == tmp_path / "a"
-    assert newest_run(tmp_path, holding="best.safetensors") is None
 
 
 def test_a_name_too_long_for_the_disk_is_a_file_that_does_not_exist() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import pytest
 
 import train
 from config import RECIPES, Config, ConfigError, add_config_flags, config_from_dict, config_from_flags, explanations
-from tests.tiny import FLAGS, build_tiny
+from tests.tiny import FLAGS, use_tiny_networks
 
 
 def parse(*argv: str) -> Config:
@@ -69,6 +70,8 @@ def test_a_recipe_holds_but_for_the_flags_beside_it(name: str) -> None:
         {"seed": -1},
         {"encoder_lr_scale": -0.1},
         {"refiner_lr_scale": 0.0},
+        {"learning_rate": math.inf},
+        {"gradient_clip": math.nan},
     ],
     ids=str,
 )
@@ -122,7 +125,7 @@ def test_derived_values() -> None:
 def test_bad_settings_are_one_sentence(
     flags: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(train, "build_model", build_tiny)
+    use_tiny_networks(monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert train.main([*FLAGS, "--output", str(tmp_path / "runs"), *flags]) == 2
     error = capsys.readouterr().err
@@ -140,7 +143,7 @@ def test_tensorboard_is_asked_for_before_anything_is_made(
 def test_a_faulty_folder_is_found_before_the_first_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(train, "build_model", build_tiny)
+    use_tiny_networks(monkeypatch)
     for split in ("train", "val"):
         for folder, shape in (("im", (40, 50, 3)), ("gt", (40, 50))):
             (tmp_path / split / folder).mkdir(parents=True)

@@ -25,9 +25,9 @@ def test_a_perfect_matte_has_perfect_scores():
 
 def test_mae_and_f_by_hand():
     """Half of the object found, at full strength: precision 1, recall 0.5, F = 1.3 * 0.5 / (0.3 + 0.5)."""
-    pred = square()
-    pred[20:30] = 0
-    scores = dis_scores(pred, square())
+    prediction = square()
+    prediction[20:30] = 0
+    scores = dis_scores(prediction, square())
     assert scores["dis_mae"] == pytest.approx(160 / 1600)
     assert scores["dis_max_f"] == pytest.approx(1.3 * 0.5 / 0.8)
 
@@ -42,8 +42,8 @@ def test_the_truth_is_binarised_over_128():
 @pytest.mark.parametrize("value", [0, 1])
 def test_constant_mattes_give_finite_scores(value):
     constant = np.full((20, 24), value, dtype=np.float32)
-    for pred in (constant, 1 - constant, square(24)[:20]):
-        scores = dis_scores(pred, constant)
+    for prediction in (constant, 1 - constant, square(24)[:20]):
+        scores = dis_scores(prediction, constant)
         assert all(math.isfinite(scores[name]) for name in DIS_UNITS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,10 +16,10 @@ import torch
 
 import train
 from common import distributed
-from models.checkpoint import load_training_state
 from tests.kill_test import read_log
-from tests.tiny import FLAGS, build_tiny
+from tests.tiny import FLAGS, random_batch, tiny_run, train_on, use_tiny_networks
 from training import report as run_report
+from training.checkpoint import load_training_state
 from training.run_folder import find_run
 
 # Adam turns a gradient that is rounding alone into a whole step: at a small rate such steps stay below the limit
@@ -55,7 +56,7 @@ def fit_alone(output: Path, *flags: str, code: int = 0) -> Path:
 def test_two_processes_are_one_with_the_same_global_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(train, "build_model", build_tiny)
+    use_tiny_networks(monkeypatch)
     for name in ("curves", "preview"):
         monkeypatch.setattr(run_report.plots, name, lambda *_: None)
     seed = fit_alone(tmp_path / "seed", *FLAGS, "--train-samples", "4", "--epochs", "1", "--amp", "off")
@@ -71,7 +72,7 @@ def test_two_processes_are_one_with_the_same_global_batch(
 
     states = [load_training_state(folder) for folder in (single, two)]
     assert [state["progress"]["step"] for state in states] == [10, 10]
-    for part in ("model", "average"):
+    for part in ("network", "average"):
         distance = max((states[0][part][name] - states[1][part][name]).abs().max().item() for name in states[0][part])
         assert distance < 1e-5, f"largest difference of the {part}'s weights after 10 steps: {distance:.1e}"
     before, after = zip(*(read_log(folder) for folder in (single, two)), strict=True)
@@ -83,8 +84,76 @@ def test_two_processes_are_one_with_the_same_global_batch(
     # another number of processes takes over at the epoch's end
     capsys.readouterr()
     assert fit_alone(tmp_path / "two", "--resume", "--epochs", "2") == two
-    assert "Goes on after 1 epochs" in capsys.readouterr().out
+    assert "Resumes after 1 epochs" in capsys.readouterr().out
     assert [row["step"] for row in read_log(two)] == ["0", "10", "31"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({f"weight_{name}": 0.0} for name in ("bce", "l1", "gradient", "laplacian", "edge", "alignment")),
+        {"weight_gradient": 0.0, "use_refiner": False},
+        {"weight_l1": 0.0, "weight_gradient": 0.0, "weight_laplacian": 0.0, "weight_edge": 0.0},  # nothing refined
+    ],
+    ids=lambda settings: " ".join(settings),
+)
+def test_two_processes_train_the_loss_of_one_with_each_weight_at_zero(settings: dict, two_ranks: list) -> None:
+    """Both stages; each rank has half of every batch. The mean of their losses is the loss of one process."""
+    alone = losses_of_both_stages(settings)
+    together = [rank_losses[json.dumps(settings)] for rank_losses in two_ranks]
+    for stage in range(2):
+        assert alone[stage].keys() == together[0][stage].keys()
+        for name, value in alone[stage].items():
+            assert value == pytest.approx(together[0][stage][name], rel=1e-3, abs=1e-5), (stage, name)
+            assert together[0][stage][name] == together[1][stage][name]
+
+
+def losses_of_both_stages(settings: dict) -> list[dict[str, float]]:
+    """Mean loss terms of the teacher's epoch and the student's, each of two steps on four photos a step."""
+    share = slice(distributed.rank(), None, distributed.world_size())
+    run = tiny_run(
+        batches_per_epoch=2, epochs=2, max_student_downscale=2, learning_rate=1e-5, gradient_clip=0.0, **settings
+    )
+    found = []
+    for epoch in range(2):
+        if epoch:
+            run.start_student_stage()
+        run.stage.start_epoch(run.schedule)
+        train_on(run, *({name: v[share] for name, v in random_batch(2 * epoch + i, 4).items()} for i in range(2)))
+        found.append(run.meter.means())
+        train.close_epoch(run)
+    return found
+
+
+RANK_SCRIPT = """
+import json, sys
+from common import distributed
+from tests.test_distributed import losses_of_both_stages
+distributed.setup()
+found = {settings: losses_of_both_stages(json.loads(settings)) for settings in sys.argv[2:]}
+with open(f"{sys.argv[1]}/{distributed.rank()}.json", "w") as file:
+    json.dump(found, file)
+distributed.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of two processes found for all settings: one start of the processes serves them all."""
+    mark = test_two_processes_train_the_loss_of_one_with_each_weight_at_zero.pytestmark[0]
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "rank.py").write_text(RANK_SCRIPT, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [*command, str(folder / "rank.py"), str(folder), *map(json.dumps, mark.args[1])],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
 def child_with_rank(parent: int, rank: int) -> int | None:
@@ -108,7 +177,7 @@ def test_a_rank_that_dies_ends_the_job_within_a_minute(tmp_path: Path) -> None:
     print(f"the job was over {time.monotonic() - start:.1f} s after the death of rank 1")
     assert process.returncode != 0
     assert "Process 0 stops, since another process of this run is gone or silent" in printed
-    assert "go on with --resume" in printed
+    assert "resume with --resume" in printed
 
 
 @pytest.mark.parametrize(

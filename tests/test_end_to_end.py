@@ -18,8 +18,8 @@ from config import Config
 from data.synthetic.dataset import SyntheticDataset, write_folder
 from experiments import benchmark_prediction as prediction
 from models import build_model
-from tests.tiny import build_tiny
-from training.trainer import Trainer
+from tests.tiny import Batches, use_tiny_networks
+from training.run import Run
 
 SMALL = [
     "--no-pretrained",
@@ -91,7 +91,8 @@ def test_overfitting_four_photos_lowers_sad_tenfold():
         ema_decay=0.0,
     )
     model = build_model(**config.model_options)
-    trainer = Trainer(model, config, torch.device("cpu"), torch.float32, batches_per_epoch=10**6)
+    run = Run(config, torch.device("cpu"), torch.float32, model, None, Batches(10**6), validation=[])
+    run.stage.start_epoch(run.schedule)
     dataset = SyntheticDataset(samples=4, size=64, seed=5)
     items = [dataset[(0, index)] for index in range(4)]
     batch = {
@@ -111,7 +112,7 @@ def test_overfitting_four_photos_lowers_sad_tenfold():
     model.train()
     for _ in range(12):
         for _ in range(25):
-            trainer.train_batch(batch)
+            train.train_step(run, [batch])
         if sad() <= before / 10:
             return
     raise AssertionError(f"SAD {before:.3f} only fell to {sad():.3f}")
@@ -124,7 +125,7 @@ def test_pictures_are_made_of_anything(tmp_path):
         {
             "name": str(size),
             "image": rng.integers(0, 256, (*size, 3), dtype=np.uint8),
-            "true": rng.random(size, dtype=np.float32),
+            "truth": rng.random(size, dtype=np.float32),
             "mattes": {"coarse": rng.random(size, dtype=np.float32), "refined": rng.random(size, dtype=np.float32)},
         }
         for size in ((40, 90), (1, 1), (700, 33))
@@ -217,7 +218,7 @@ def test_a_set_of_broken_photos_is_not_called_a_lack_of_memory(tmp_path, capsys,
     write_folder(tmp_path, count=2, size=64, seed=0)
     for path in (tmp_path / "train" / "gt").iterdir():
         path.write_bytes(path.read_bytes()[:-30])  # the header is whole, so the start of a run does not see it
-    monkeypatch.setattr(train, "build_model", build_tiny)
+    use_tiny_networks(monkeypatch)
     flags = ["--no-pretrained", "--image-size", "32", "--batch-size", "2", "--epochs", "1", "--device", "cpu"]
     assert (
         train.main([*flags, "--dataset", str(tmp_path), "--output", str(tmp_path / "runs"), "--num-workers", workers])
@@ -228,7 +229,7 @@ def test_a_set_of_broken_photos_is_not_called_a_lack_of_memory(tmp_path, capsys,
 
 
 def test_only_a_killed_worker_is_called_a_lack_of_memory(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "build_model", build_tiny)
+    use_tiny_networks(monkeypatch)
     flags = ["--dataset", "synthetic", "--device", "cpu", "--no-pretrained", "--output", str(tmp_path), *SMALL]
     messages = {
         "DataLoader worker (pid 7) is killed by signal: Killed. ": 1,
@@ -240,7 +241,7 @@ def test_only_a_killed_worker_is_called_a_lack_of_memory(tmp_path, capsys, monke
         def fit(run, message=message):
             raise RuntimeError(message)
 
-        monkeypatch.setattr(train.Run, "fit", fit)
+        monkeypatch.setattr(train, "fit", fit)
         if code is None:
             with pytest.raises(RuntimeError, match="Caught"):
                 train.main(flags)

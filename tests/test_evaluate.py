@@ -23,12 +23,12 @@ ROOT = Path(evaluate.__file__).parent
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """Five soft truths, and predictions of them that are shifted by 0 to 4 pixels."""
-    for folder in ("pred", "true"):
+    for folder in ("predictions", "truths"):
         (tmp_path / folder).mkdir()
     for index in range(5):
-        write_alpha(tmp_path / "pred" / f"photo{index}.png", disc(index))
-        write_alpha(tmp_path / "true" / f"photo{index}.png", disc())
-    return tmp_path / "pred", tmp_path / "true"
+        write_alpha(tmp_path / "predictions" / f"photo{index}.png", disc(index))
+        write_alpha(tmp_path / "truths" / f"photo{index}.png", disc())
+    return tmp_path / "predictions", tmp_path / "truths"
 
 
 def run(*arguments: object) -> int:
@@ -49,7 +49,7 @@ def test_table_csv_and_worst_files(folders, tmp_path, capsys):
     code = run(*arguments, "--csv", tmp_path / "new" / "a.csv")
     output = capsys.readouterr().out
     assert code == 0
-    line = next(line for line in output.splitlines() if line.startswith("image  sad"))
+    line = next(line for line in output.splitlines() if line.startswith("image  sad "))
     assert [word.strip(",") for word in line.split() if word.startswith("photo")] == ["photo4", "photo3", "photo2"]
     assert "sum |p - g| / 1000" in output and "5 soft" in output
     with open(tmp_path / "new" / "a.csv", newline="", encoding="utf-8") as file:
@@ -60,17 +60,46 @@ def test_table_csv_and_worst_files(folders, tmp_path, capsys):
 
 
 def test_bad_files_are_named_and_the_others_scored(folders, tmp_path, capsys):
-    pred, true = folders
-    write_alpha(pred / "photo1.png", disc(size=40))
-    (pred / "photo2.png").write_bytes(b"no picture")
-    (pred / "photo3.png").unlink()
-    write_alpha(pred / "extra.png", disc())
-    assert run("--predictions", pred, "--ground-truth", true, "--workers", 0, "--json", tmp_path / "a.json") == 1
+    predictions, truths = folders
+    write_alpha(predictions / "photo1.png", disc(size=40))
+    (predictions / "photo2.png").write_bytes(b"no picture")
+    (predictions / "photo3.png").unlink()
+    write_alpha(predictions / "extra.png", disc())
+    arguments = ("--predictions", predictions, "--ground-truth", truths, "--workers", 0)
+    assert run(*arguments, "--json", tmp_path / "a.json") == 1
     report = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert {entry["name"] for entry in report["failed"]} == {"photo1", "photo2", "photo3", "extra"}
     assert report["photos"] == 2
     errors = capsys.readouterr().err
     assert all(f"failed: {name}" in errors for name in ("photo1", "photo2", "photo3", "extra"))
+
+
+def test_unknown_pixels_are_left_out_and_said(folders, tmp_path, capsys):
+    """photo4 has a mask over everything but its left column, which is right; one mask has no truth."""
+    predictions, truths = folders
+    mask = np.ones((32, 32), np.float32)
+    mask[:, 0] = 0
+    (tmp_path / "masks").mkdir()
+    for name in ("photo4", "alone"):
+        write_alpha(tmp_path / "masks" / f"{name}.png", mask)
+    arguments = ("--predictions", predictions, "--ground-truth", truths, "--workers", 0, "--csv", tmp_path / "a.csv")
+    assert run(*arguments, "--unknown", tmp_path / "masks") == 1
+    output = capsys.readouterr()
+    assert "992 pixels in 1 photos are marked as unknown truth" in output.out and "failed: alone" in output.err
+    with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[4]["image_sad"]) == 0 < float(rows[3]["image_sad"])
+    assert [row["unknown_pixels"] for row in rows] == ["0"] * 4 + ["992"]
+
+
+@pytest.mark.parametrize("mask", [np.ones((32, 32), np.float32), np.zeros((8, 8), np.float32)], ids=["all", "size"])
+def test_a_mask_that_does_not_serve_is_named(folders, tmp_path, capsys, mask):
+    (tmp_path / "masks").mkdir()
+    write_alpha(tmp_path / "masks" / "photo1.png", mask)
+    arguments = ("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0)
+    assert run(*arguments, "--unknown", tmp_path / "masks") == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: "))
+    assert line.startswith("failed: photo1: ") and line.endswith(".")
 
 
 def test_composite_columns_from_the_photos(folders, tmp_path, capsys):
@@ -101,7 +130,7 @@ def test_what_cannot_start_says_why_in_one_sentence(arguments, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [["--predictions", "a"], ["--predictions", "a", "--ground-truth", "b", "--checkpoint", "c"], ["--workers", "-1"],
-     ["--predictions", "a", "--ground-truth", "b", "--composite"]],
+     ["--predictions", "a", "--ground-truth", "b", "--composite"], ["--checkpoint", "c", "--unknown", "d"]],
 )  # fmt: skip
 def test_flags_that_do_not_fit_together(arguments):
     with pytest.raises(SystemExit) as stop:
@@ -117,9 +146,9 @@ def test_scoring_folders_imports_no_torch():
 
 def test_torchrun_writes_the_same_json_as_one_process(folders, tmp_path):
     """Three processes for five photos, one of them unreadable."""
-    pred, true = folders
-    (pred / "photo2.png").write_bytes(b"no picture")
-    common = ["--predictions", str(pred), "--ground-truth", str(true), "--json"]
+    predictions, truths = folders
+    (predictions / "photo2.png").write_bytes(b"no picture")
+    common = ["--predictions", str(predictions), "--ground-truth", str(truths), "--json"]
     assert run(*common, tmp_path / "one.json", "--workers", 0) == 1
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                str(ROOT / "evaluate.py"), *common, str(tmp_path / "two.json"), "--workers", "1"]  # fmt: skip
@@ -238,15 +267,17 @@ def test_a_single_checkpoint_is_compared_with_its_own_coarse_matte(trained, tmp_
 
 
 def test_the_figure_shows_largest_median_and_smallest_difference(monkeypatch, tmp_path):
+    import torch
+
     from common import plots
+    from evaluation import checkpoints
+    from evaluation.validation import COARSE, MatteSource
 
     drawn = []
     monkeypatch.setattr(plots, "comparison", lambda path, rows: drawn.extend(row["name"] for row in rows))
-    monkeypatch.setattr(evaluate, "predict_columns", lambda columns, image: {})
-    import torch
-
+    monkeypatch.setattr(checkpoints, "predict_sources", lambda sources, image: {})
     dataset = [{"name": f"p{i}", "image": torch.zeros(3, 4, 4), "alpha": torch.zeros(1, 4, 4)} for i in range(5)]
     rows = [{"index": i, "difference": d} for i, d in enumerate([0.2, 0.5, 0.1, 0.9, 0.3])]
-    column = evaluate.Column("x", None, "coarse_alpha")
-    evaluate.draw_comparison(tmp_path / "c.png", [column, column], dataset, rows)
+    source = MatteSource("x", None, COARSE)
+    checkpoints.draw_comparison(tmp_path / "c.png", [source, source], dataset, rows)
     assert drawn == ["p3", "p4", "p2"]

@@ -14,7 +14,7 @@ PARTS = {"models", "data", "losses", "metrics"}
 # room: which other rooms it may import from; scripts and tools may import every room, and no script
 USES = {
     "common": set(),
-    "losses": set(),
+    "losses": {"common", "models"},
     "metrics": set(),
     "config": set(),
     "models": {"common"},

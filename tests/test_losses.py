@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from common.resize import resize_alpha
 from losses import (
     BINOMIAL,
     _blur,
@@ -25,7 +26,7 @@ WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment
 def output_for(logits: torch.Tensor) -> MattingOutput:
     coarse = saturating_sigmoid(logits)
     features = [torch.randn(len(logits), 8, 4, 4, requires_grad=True, dtype=torch.float32).to(logits.dtype)]
-    return MattingOutput(logits, coarse, (coarse * 1.0), features, [torch.zeros(len(logits), 8, 4, 4)])
+    return MattingOutput(logits, coarse, [resize_alpha(coarse, (16, 16)), coarse * 1.0], features)
 
 
 @pytest.mark.parametrize("truth", [0.0, 1.0, 0.5])
@@ -33,7 +34,8 @@ def output_for(logits: torch.Tensor) -> MattingOutput:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_finite_for_constant_truths_and_saturated_predictions(truth, logit, dtype):
     logits = torch.full((2, 1, 32, 32), logit, dtype=dtype, requires_grad=True)
-    terms = matting_losses(output_for(logits), torch.full((2, 1, 32, 32), truth), WEIGHTS)
+    output, targets = output_for(logits), [torch.zeros(2, 8, 4, 4)]
+    terms = matting_losses(output, torch.full((2, 1, 32, 32), truth), WEIGHTS, teacher_features=targets)
     terms["loss"].backward()
     assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
     assert logits.grad.isfinite().all()
@@ -74,15 +76,16 @@ def test_the_edge_loss_sees_the_band_and_nothing_else():
 def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
     """What makes several processes agree with one."""
     logits, alpha = torch.randn(4, 1, 32, 32), torch.rand(4, 1, 32, 32)
+    known = (torch.rand(4, 1, 32, 32) > 0.3).float()
     features = [torch.randn(4, 8, 16, 16), torch.randn(4, 8, 4, 4)]
     teacher = [torch.randn(4, 8, 16, 16), torch.randn(4, 8, 4, 4)]
 
     def terms(part: slice) -> dict:
         coarse = saturating_sigmoid(logits[part])
-        output = MattingOutput(
-            logits[part], coarse, coarse.square(), [f[part] for f in features], [t[part] for t in teacher]
-        )
-        return matting_losses(output, alpha[part], WEIGHTS)
+        octaves = [resize_alpha(coarse, (16, 16)).sqrt(), coarse.square()]
+        output = MattingOutput(logits[part], coarse, octaves, [f[part] for f in features])
+        targets = [t[part] for t in teacher]
+        return matting_losses(output, alpha[part], WEIGHTS, known[part], targets)
 
     whole, first, second = terms(slice(0, 4)), terms(slice(0, 2)), terms(slice(2, 4))
     for name in whole:
@@ -98,10 +101,11 @@ def test_alignment_is_of_directions_by_hand():
 
 
 @pytest.mark.parametrize("size", [(10, 10), (33, 64), (96, 11)])
-def test_blur_is_that_of_reflection_padding_bit_for_bit(size):
-    x, kernel = torch.rand(2, 1, *size), torch.tensor(BINOMIAL)
+def test_blur_is_that_of_reflection_padding(size):
+    """Up to the order of the sums."""
+    x, kernel = torch.rand(2, 1, *size, dtype=torch.double), torch.tensor(BINOMIAL, dtype=torch.double)
     padded = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel.view(1, 1, 1, -1))
-    assert torch.equal(_blur(x, kernel), F.conv2d(padded, kernel.view(1, 1, -1, 1)))
+    torch.testing.assert_close(_blur(x), F.conv2d(padded, kernel.view(1, 1, -1, 1)), rtol=0, atol=1e-15)
 
 
 class Operations(TorchDispatchMode):
@@ -120,17 +124,20 @@ def test_no_term_needs_a_kernel_that_is_not_deterministic_on_cuda():
     """For bilinear interpolation, the one exception, torch has another kernel where it has to be deterministic."""
     logits = torch.randn(1, 1, 64, 64, requires_grad=True)
     features = [torch.randn(1, 8, 20, 16, requires_grad=True)]
-    output = output_for(logits)._replace(features=features, teacher_features=[torch.randn(1, 8, 20, 16)])
+    output, targets = output_for(logits)._replace(features=features), [torch.randn(1, 8, 20, 16)]
+    output = output._replace(octaves=output.octaves[-1:])
+    known = torch.ones(1, 1, 64, 64)
     with Operations() as operations:
-        matting_losses(output, torch.rand(1, 1, 64, 64), WEIGHTS)["loss"].backward()
+        matting_losses(output, torch.rand(1, 1, 64, 64), WEIGHTS, known, targets)["loss"].backward()
     kinds = ("reflection_pad", "replication_pad", "adaptive_", "avg_pool", "max_pool2d_with_indices_backward", "_aa_")
-    assert "convolution_backward" in operations.names  # the way back is seen
+    assert "sigmoid_backward" in operations.names  # the backward pass is seen
     assert not [name for name in operations.names if any(kind in name for kind in kinds)]
 
 
 def test_a_term_of_weight_zero_is_left_out_and_names_are_stable():
-    logits = torch.randn(1, 1, 16, 16)
-    names = set(matting_losses(output_for(logits), torch.rand(1, 1, 16, 16), WEIGHTS | {"laplacian": 0.0}))
+    output, targets = output_for(torch.randn(1, 1, 16, 16)), [torch.zeros(1, 8, 4, 4)]
+    weights = WEIGHTS | {"laplacian": 0.0}
+    names = set(matting_losses(output, torch.rand(1, 1, 16, 16), weights, teacher_features=targets))
     assert names == {
         "loss",
         "coarse_bce",
@@ -139,5 +146,50 @@ def test_a_term_of_weight_zero_is_left_out_and_names_are_stable():
         "refined_l1",
         "refined_gradient",
         "refined_edge",
+        "octaves_l1",
+        "octaves_gradient",
+        "octaves_edge",
         "alignment",
     }
+    without_refiner = output._replace(octaves=None)
+    assert set(matting_losses(without_refiner, torch.rand(1, 1, 16, 16), weights)) == {
+        "loss",
+        "coarse_bce",
+        "coarse_l1",
+        "coarse_gradient",
+    }
+
+
+def test_pixels_whose_truth_is_not_known_count_in_no_loss():
+    logits, alpha = torch.randn(2, 1, 32, 32), torch.rand(2, 1, 32, 32)
+    known = torch.ones(2, 1, 32, 32)
+    known[..., 8:24, 8:24] = 0.0
+
+    def terms(change: float) -> dict:
+        """Of a prediction that is another one where the truth is not known, by at least half of the largest kernel."""
+        moved = logits.clone()
+        moved[..., 8:24, 8:24] += change
+        moved.requires_grad_()
+        coarse = saturating_sigmoid(moved)
+        losses = matting_losses(MattingOutput(moved, coarse, [coarse * 1.0], []), alpha, WEIGHTS, known)
+        losses["loss"].backward()
+        assert moved.grad[..., 8:24, 8:24].abs().max() == 0 < moved.grad.abs().max()
+        return losses
+
+    for name, value in terms(0.0).items():
+        assert value.item() > 0 and value.item() == terms(3.0)[name].item(), name
+    everything = matting_losses(output_for(logits), alpha, WEIGHTS, torch.ones_like(alpha))
+    for name, value in matting_losses(output_for(logits), alpha, WEIGHTS).items():
+        torch.testing.assert_close(everything[name], value)
+
+
+def test_terms_of_the_other_octaves_are_one_mean():
+    logits, alpha = torch.randn(1, 1, 8, 8), torch.rand(1, 1, 32, 32)
+    coarse = saturating_sigmoid(logits)
+    octaves = [resize_alpha(coarse, (size, size)) for size in (8, 16, 32)]
+    terms = matting_losses(MattingOutput(logits, octaves[-1], octaves, []), alpha, WEIGHTS)
+    expected = [l1_loss(octave, resize_alpha(alpha, octave.shape[-2:])).item() for octave in octaves]
+    assert terms["refined_l1"].item() == pytest.approx(expected[2])
+    assert terms["octaves_l1"].item() == pytest.approx((expected[0] + expected[1]) / 2)
+    weighted = sum(WEIGHTS[name.split("_")[-1]] * term.item() for name, term in terms.items() if name != "loss")
+    assert terms["loss"].item() == pytest.approx(weighted, rel=1e-5)

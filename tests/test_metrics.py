@@ -47,14 +47,14 @@ def imperfect(alpha: np.ndarray, seed: int) -> np.ndarray:
 
 
 def test_sums_and_means_by_hand():
-    pred, true = alpha_of([0, 0.5], [1, 0.25]), alpha_of([0, 1], [0.5, 0.25])
+    prediction, truth = alpha_of([0, 0.5], [1, 0.25]), alpha_of([0, 1], [0.5, 0.25])
     right = np.array([[False, True], [False, True]])
-    assert metrics.sad(pred, true) == 0.001
-    assert metrics.mse(pred, true) == 0.125
-    assert metrics.mad(pred, true) == 0.25
-    assert metrics.sad(pred, true, right) == 0.0005
-    assert metrics.mse(pred, true, right) == 0.125
-    assert metrics.mad(pred, true, right) == 0.25
+    assert metrics.sad(prediction, truth) == 0.001
+    assert metrics.mse(prediction, truth) == 0.125
+    assert metrics.mad(prediction, truth) == 0.25
+    assert metrics.sad(prediction, truth, right) == 0.0005
+    assert metrics.mse(prediction, truth, right) == 0.125
+    assert metrics.mad(prediction, truth, right) == 0.25
 
 
 def test_grad_of_a_step_by_hand():
@@ -64,17 +64,17 @@ def test_grad_of_a_step_by_hand():
     j g(j) = 0.77484, 0.72088, 0.30201, 0.06752, norm 1.55937: a pixel sees what lies past the step, which
     is 1.86525, 1.09041, 0.36953, 0.06752 on each side; the squares of all eight sum to 9.61852.
     """
-    true = np.zeros((3, 40), dtype=np.float32)
-    true[:, 20:] = 1
+    truth = np.zeros((3, 40), dtype=np.float32)
+    truth[:, 20:] = 1
     expected = 3 * 2.22545**2 * 9.61852 / 1.55937**2 / 1000
     assert expected == pytest.approx(0.05877, rel=1e-4)
-    assert metrics.grad(np.zeros_like(true), true) == pytest.approx(expected, rel=1e-4)
+    assert metrics.grad(np.zeros_like(truth), truth) == pytest.approx(expected, rel=1e-4)
 
 
 def test_grad_does_not_stretch_its_inputs():
     """A washed-out matte has a gradient error; stretched to [0, 1] it would have none."""
-    true = drawn_alpha(32, 32, 0)
-    assert metrics.grad(0.5 * true, true) > 0.1 * metrics.grad(np.zeros_like(true), true) > 0
+    truth = drawn_alpha(32, 32, 0)
+    assert metrics.grad(0.5 * truth, truth) > 0.1 * metrics.grad(np.zeros_like(truth), truth) > 0
 
 
 def test_conn_of_a_detached_pixel_by_hand():
@@ -84,36 +84,36 @@ def test_conn_of_a_detached_pixel_by_hand():
 
 def test_conn_is_four_connected():
     """Two pixels that touch at a corner are apart: the second one leaves at 0.1, so l = 0 and phi = 1 - a."""
-    pred, true = alpha_of([0.5, 0], [0, 0.5]), alpha_of([0.5, 0], [0, 1])
-    assert metrics.conn(pred, true) == pytest.approx(0.0005)
+    prediction, truth = alpha_of([0.5, 0], [0, 0.5]), alpha_of([0.5, 0], [0, 1])
+    assert metrics.conn(prediction, truth) == pytest.approx(0.0005)
 
 
 def test_conn_keeps_the_level_at_which_a_pixel_left_first():
     """The right part is the largest only from 0.3 on, but it left at 0.1: l = 0, phi differs by 0.1 twice."""
-    pred = alpha_of([0.2, 0.2, 0.2, 0, 0.6, 0.6, 0])
-    true = alpha_of([0.2, 0.2, 0.2, 0, 0.5, 0.5, 0])
-    assert metrics.conn(pred, true) == pytest.approx(0.0002)
+    prediction = alpha_of([0.2, 0.2, 0.2, 0, 0.6, 0.6, 0])
+    truth = alpha_of([0.2, 0.2, 0.2, 0, 0.5, 0.5, 0])
+    assert metrics.conn(prediction, truth) == pytest.approx(0.0002)
 
 
 def test_conn_forgives_what_is_under_the_tolerance():
     """l = 0.5 everywhere; d = 0.14 counts as connected, d = 0.16 does not."""
-    true = alpha_of([0.5, 0.5])
-    assert metrics.conn(alpha_of([0.64, 0.5]), true) == 0
-    assert metrics.conn(alpha_of([0.66, 0.5]), true) == pytest.approx(0.00016, rel=1e-5)
+    truth = alpha_of([0.5, 0.5])
+    assert metrics.conn(alpha_of([0.64, 0.5]), truth) == 0
+    assert metrics.conn(alpha_of([0.66, 0.5]), truth) == pytest.approx(0.00016, rel=1e-5)
 
 
 def test_conn_takes_the_first_of_equal_components_in_reading_order():
     """Two parts of 2 pixels: the upper is Omega, the lower has l = 0, so only errors below count in full."""
-    pred, true = np.zeros((2, 3, 5), dtype=np.float32)
-    true[0, 3:], true[2, :2] = 1, 1
-    pred[0, 3:], pred[2, :2] = 0.95, 0.95
-    assert metrics.conn(pred, true) == pytest.approx(2 * 0.05 / 1000, rel=1e-5)
+    prediction, truth = np.zeros((2, 3, 5), dtype=np.float32)
+    truth[0, 3:], truth[2, :2] = 1, 1
+    prediction[0, 3:], prediction[2, :2] = 0.95, 0.95
+    assert metrics.conn(prediction, truth) == pytest.approx(2 * 0.05 / 1000, rel=1e-5)
 
 
 def test_conn_of_an_empty_intersection():
     """No pixel is ever inside: l = 0, so phi is 1 for the empty matte and 0 for the full one."""
-    pred, true = np.zeros((4, 5), dtype=np.float32), np.ones((4, 5), dtype=np.float32)
-    assert metrics.conn(pred, true) == pytest.approx(20 / 1000)
+    prediction, truth = np.zeros((4, 5), dtype=np.float32), np.ones((4, 5), dtype=np.float32)
+    assert metrics.conn(prediction, truth) == pytest.approx(20 / 1000)
 
 
 def own_colours(image, alpha):
@@ -123,8 +123,8 @@ def own_colours(image, alpha):
 def test_composite_error_by_hand():
     """With the photo as its own foreground: 0.5 F + 0.5 c against F, for a grey F of 51 / 255."""
     image = np.full((4, 4, 3), 51, dtype=np.uint8)
-    true = np.ones((4, 4), dtype=np.float32)
-    figures = metrics.composite_error(image, 0.5 * true, true, own_colours)
+    truth = np.ones((4, 4), dtype=np.float32)
+    figures = metrics.composite_error(image, 0.5 * truth, truth, own_colours)
     assert figures["image_composite_black"] == pytest.approx(25.5, rel=1e-5)
     assert figures["image_composite_white"] == pytest.approx(102, rel=1e-5)
     assert figures["image_composite_green"] == pytest.approx((25.5 + 102 + 25.5) / 3, rel=1e-5)
@@ -133,12 +133,12 @@ def test_composite_error_by_hand():
 
 def test_composite_error_shows_a_halo():
     """A dark disc on white: a matte 3 pixels too wide takes white along, which black shows and white hides."""
-    true = np.zeros((48, 48), dtype=np.float32)
-    cv2.circle(true, (24, 24), 12, 1.0, -1, cv2.LINE_4)
-    image = np.repeat(np.uint8(255 - 205 * true)[..., None], 3, axis=2)
-    wide = cv2.dilate(true, np.ones((7, 7), np.uint8))
-    assert not any(metrics.composite_error(image, true, true, shipped_foreground).values())
-    figures = metrics.composite_error(image, wide, true, shipped_foreground)
+    truth = np.zeros((48, 48), dtype=np.float32)
+    cv2.circle(truth, (24, 24), 12, 1.0, -1, cv2.LINE_4)
+    image = np.repeat(np.uint8(255 - 205 * truth)[..., None], 3, axis=2)
+    wide = cv2.dilate(truth, np.ones((7, 7), np.uint8))
+    assert not any(metrics.composite_error(image, truth, truth, shipped_foreground).values())
+    figures = metrics.composite_error(image, wide, truth, shipped_foreground)
     assert figures["image_composite_black"] > 10 > 2 > figures["image_composite_white"]
 
 
@@ -148,20 +148,20 @@ def test_composite_error_shows_a_halo():
 def test_edge_band_of_a_binary_alpha_lies_along_its_boundary():
     alpha = alpha_of([0, 0, 0, 0, 1, 1, 1, 1])
     assert metrics.edge_radius(alpha.shape) == 1
-    assert metrics.unknown_region(alpha)[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
+    assert metrics.edge_band(alpha)[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
 
 
 def test_edge_band_of_a_soft_alpha_by_hand():
     alpha = np.zeros((5, 5), dtype=np.float32)
     alpha[2, 2] = 0.5
-    assert metrics.unknown_region(alpha, radius=0).sum() == 1
-    assert metrics.unknown_region(alpha, radius=1).sum() == 5  # a disc, not a square
-    assert metrics.unknown_region(alpha, radius=1.5).sum() == 9
+    assert metrics.edge_band(alpha, radius=0).sum() == 1
+    assert metrics.edge_band(alpha, radius=1).sum() == 5  # a disc, not a square
+    assert metrics.edge_band(alpha, radius=1.5).sum() == 9
 
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_edge_band_of_a_constant_alpha_is_empty(value):
-    assert not metrics.unknown_region(np.full((9, 9), value, dtype=np.float32)).any()
+    assert not metrics.edge_band(np.full((9, 9), value, dtype=np.float32)).any()
 
 
 def test_edge_band_grows_with_the_image():
@@ -176,15 +176,7 @@ def test_edge_band_by_brute_force():
     alpha[8:12, 8:12] = 0
     expected = slow_band(alpha, 3)
     assert 0 < expected.mean() < 1
-    assert np.array_equal(metrics.unknown_region(alpha, 3), expected)
-
-
-def test_trimap_keeps_the_sure_pixels_of_the_alpha():
-    alpha = drawn_alpha(48, 64, 1)
-    trimap = metrics.trimap_from_alpha(alpha)
-    band = metrics.unknown_region(alpha)
-    assert trimap.dtype == np.float32 and set(np.unique(trimap)) == {0, 0.5, 1}
-    assert np.all(trimap[band] == 0.5) and np.array_equal(trimap[~band], alpha[~band])
+    assert np.array_equal(metrics.edge_band(alpha, 3), expected)
 
 
 # Invariants
@@ -192,57 +184,109 @@ def test_trimap_keeps_the_sure_pixels_of_the_alpha():
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_constant_truths_give_finite_figures_and_no_edge(value):
-    true = np.full((16, 20), value, dtype=np.float32)
-    figures = metrics.matting_metrics(1 - true, true)
+    truth = np.full((16, 20), value, dtype=np.float32)
+    figures = metrics.matting_metrics(1 - truth, truth)
     assert all(math.isfinite(figure) for figure in figures.values())
     assert figures["image_mad"] == 1 and figures["edge_share"] == 0
     assert all(figure == 0 for name, figure in figures.items() if name.startswith("edge"))
-    assert not any(metrics.matting_metrics(true, true).values())
+    assert not any(metrics.matting_metrics(truth, truth).values())
 
 
 def test_matting_metrics_agrees_with_the_single_functions():
-    true = drawn_alpha(48, 64, 2)
-    pred = imperfect(true, 3)
-    figures = metrics.matting_metrics(pred, true)
-    band = metrics.unknown_region(true)
+    truth = drawn_alpha(48, 64, 2)
+    prediction = imperfect(truth, 3)
+    figures = metrics.matting_metrics(prediction, truth)
+    band = metrics.edge_band(truth)
     assert figures.pop("edge_share") == band.mean()
     assert set(figures) == {f"{r}_{m}" for r in ("image", "edge") for m in SCORES if m != "grad_aim"}
     for name, figure in figures.items():
         region, metric = name.split("_", 1)
-        assert figure == SCORES[metric](pred, true, band if region == "edge" else None)
-    quick = metrics.matting_metrics(pred, true, with_conn=False, edge=band)
-    assert quick == {k: v for k, v in metrics.matting_metrics(pred, true).items() if "conn" not in k}
+        assert figure == SCORES[metric](prediction, truth, band if region == "edge" else None)
+    quick = metrics.matting_metrics(prediction, truth, with_conn=False)
+    assert quick == {k: v for k, v in metrics.matting_metrics(prediction, truth).items() if "conn" not in k}
 
 
 @pytest.mark.parametrize("metric", SCORES)
 def test_figures_repeat_to_the_last_bit_wherever_the_arrays_lie(metric):
-    true = drawn_alpha(48, 64, 2)
-    pred = imperfect(true, 3)
+    truth = drawn_alpha(48, 64, 2)
+    prediction = imperfect(truth, 3)
     figures = set()
     for offset in range(8):
-        buffer = np.empty(true.size + 8, dtype=np.float32)
-        moved = buffer[offset : offset + true.size].reshape(true.shape)
-        moved[:] = true
-        figures.add(SCORES[metric](pred.copy(), moved))
+        buffer = np.empty(truth.size + 8, dtype=np.float32)
+        moved = buffer[offset : offset + truth.size].reshape(truth.shape)
+        moved[:] = truth
+        figures.add(SCORES[metric](prediction.copy(), moved))
     assert len(figures) == 1
 
 
 @pytest.mark.parametrize("metric", SCORES)
 def test_an_empty_region_holds_no_error(metric):
-    true = drawn_alpha(24, 24, 4)
-    assert SCORES[metric](1 - true, true, np.zeros(true.shape, dtype=bool)) == 0
+    truth = drawn_alpha(24, 24, 4)
+    assert SCORES[metric](1 - truth, truth, np.zeros(truth.shape, dtype=bool)) == 0
 
 
 @pytest.mark.parametrize(
-    "pred",
+    "prediction",
     [np.zeros((4, 5), np.float32), np.full((4, 4), 255, np.float32), np.full((4, 4), np.nan, np.float32),
      np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.float32)],
     ids=["size", "x255", "nan", "uint8", "channel"],
 )  # fmt: skip
 @pytest.mark.parametrize("metric", SCORES)
-def test_bad_mattes_are_refused(metric, pred):
+def test_bad_mattes_are_refused(metric, prediction):
     with pytest.raises(ValueError, match="alpha"):
-        SCORES[metric](pred, np.zeros((4, 4), np.float32))
+        SCORES[metric](prediction, np.zeros((4, 4), np.float32))
+
+
+def half_known() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A prediction, its truth, and which pixels of the truth are known: not a square in the middle."""
+    truth = drawn_alpha(48, 64, 2)
+    known = np.ones(truth.shape, dtype=bool)
+    known[10:30, 20:50] = False
+    return imperfect(truth, 3), truth, known
+
+
+def test_no_figure_depends_on_what_is_predicted_where_the_truth_is_not_known():
+    prediction, truth, known = half_known()
+    figures = metrics.matting_metrics(prediction, truth, known)
+    other = np.where(known, prediction, 1 - prediction)
+    assert metrics.matting_metrics(other, truth, known) == figures != metrics.matting_metrics(prediction, truth)
+    assert not any(
+        figure for name, figure in metrics.matting_metrics(np.where(known, truth, 0), truth, known).items()
+        if name != "edge_share"
+    )  # fmt: skip
+    grey = np.full((*truth.shape, 3), 90, dtype=np.uint8)
+    assert metrics.composite_error(grey, other, truth, own_colours, known) == metrics.composite_error(
+        grey, prediction, truth, own_colours, known
+    )
+
+
+def test_figures_of_known_pixels_by_hand():
+    """Only the first and the last pixel are known; the band is the last, for what is unknown causes none."""
+    prediction, truth = alpha_of([0.25, 1, 1, 1]), alpha_of([0, 0.5, 0, 0.5])
+    figures = metrics.matting_metrics(prediction, truth, np.array([[True, False, False, True]]))
+    assert figures["image_sad"] == 0.00075 and figures["image_mad"] == 0.375
+    assert figures["image_mse"] == (0.0625 + 0.25) / 2
+    assert figures["edge_share"] == 0.25 and figures["edge_mad"] == 0.5
+
+
+def test_known_pixels_far_from_unknown_ones_have_the_grad_and_the_sad_they_had():
+    prediction, truth, known = half_known()
+    far = cv2.erode(known.view(np.uint8), np.ones((9, 9), np.uint8)).view(bool)  # no filter reaches into the unknown
+    filled = metrics.fill_unknown(prediction, truth, known)
+    for score in (metrics.grad, metrics.sad):
+        assert score(filled, truth, far) == score(prediction, truth, far) > 0
+
+
+def test_edge_figures_ignore_the_values_of_an_unknown_truth():
+    _, truth, known = half_known()
+    assert np.array_equal(metrics.edge_band(truth, 3, known), metrics.edge_band(np.where(known, truth, 0), 3, known))
+
+
+@pytest.mark.parametrize("known", [np.ones((4, 5), bool), np.ones((4, 4), np.uint8)], ids=["size", "type"])
+def test_a_bad_mask_of_known_pixels_is_refused(known):
+    alpha = np.zeros((4, 4), np.float32)
+    with pytest.raises(ValueError, match="known pixels must be bool"):
+        metrics.matting_metrics(alpha, alpha, known)
 
 
 def test_every_figure_has_a_unit():
@@ -265,21 +309,21 @@ def slow_band(alpha, radius):
     return np.any([(rows - y) ** 2 + (columns - x) ** 2 <= radius**2 for y, x in seeds], axis=0)
 
 
-def slow_errors(pred, true, inside):
-    return [float(p) - float(g) for p, g, i in zip(pred.flat, true.flat, inside.flat, strict=True) if i]
+def slow_errors(prediction, truth, inside):
+    return [float(p) - float(g) for p, g, i in zip(prediction.flat, truth.flat, inside.flat, strict=True) if i]
 
 
-def slow_sad(pred, true, inside):
-    return sum(abs(d) for d in slow_errors(pred, true, inside)) / 1000
+def slow_sad(prediction, truth, inside):
+    return sum(abs(d) for d in slow_errors(prediction, truth, inside)) / 1000
 
 
-def slow_mse(pred, true, inside):
-    errors = slow_errors(pred, true, inside)
+def slow_mse(prediction, truth, inside):
+    errors = slow_errors(prediction, truth, inside)
     return sum(d * d for d in errors) / len(errors)
 
 
-def slow_mad(pred, true, inside):
-    errors = slow_errors(pred, true, inside)
+def slow_mad(prediction, truth, inside):
+    errors = slow_errors(prediction, truth, inside)
     return sum(abs(d) for d in errors) / len(errors)
 
 
@@ -302,14 +346,14 @@ def slow_magnitude(alpha):
     return magnitude
 
 
-def slow_grad(pred, true, inside):
-    return ((slow_magnitude(pred) - slow_magnitude(true)) ** 2)[inside].sum() / 1000
+def slow_grad(prediction, truth, inside):
+    return ((slow_magnitude(prediction) - slow_magnitude(truth)) ** 2)[inside].sum() / 1000
 
 
-def slow_grad_aim(pred, true, inside):
+def slow_grad_aim(prediction, truth, inside):
     """With the very call of the AIM code."""
     total = []
-    for alpha in (pred.astype(np.float64), true.astype(np.float64)):
+    for alpha in (prediction.astype(np.float64), truth.astype(np.float64)):
         down, across = (gaussian_filter(alpha, sigma=1.4, order=order) for order in ([1, 0], [0, 1]))
         total.append(np.sqrt(down**2 + across**2))
     return ((total[0] - total[1]) ** 2)[inside].sum() / 10
@@ -334,18 +378,18 @@ def slow_largest_component(mask):
     return largest
 
 
-def slow_conn(pred, true, inside):
-    last = dict.fromkeys(np.ndindex(pred.shape))
+def slow_conn(prediction, truth, inside):
+    last = dict.fromkeys(np.ndindex(prediction.shape))
     for step in range(1, 11):
         threshold = np.float32(step / 10)
-        omega = slow_largest_component((pred >= threshold) & (true >= threshold))
+        omega = slow_largest_component((prediction >= threshold) & (truth >= threshold))
         for pixel in last:
             if last[pixel] is None and pixel not in omega:
                 last[pixel] = (step - 1) / 10
     total = 0.0
     for pixel, level in last.items():
         level = 1.0 if level is None else level
-        phi = [1 - d if d >= 0.15 else 1.0 for d in (float(pred[pixel]) - level, float(true[pixel]) - level)]
+        phi = [1 - d if d >= 0.15 else 1.0 for d in (float(prediction[pixel]) - level, float(truth[pixel]) - level)]
         total += abs(phi[0] - phi[1]) * bool(inside[pixel])
     return total / 1000
 
@@ -376,13 +420,13 @@ def real_pairs(path: str) -> list[tuple[np.ndarray, np.ndarray]]:
 def largest_differences(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     """Of each metric: the largest relative difference from the transcription, over pairs and three regions."""
     largest = dict.fromkeys(SLOW, 0.0)
-    for pred, true in pairs:
-        scattered = np.random.default_rng(0).random(true.shape) < 0.3
-        for region in (None, metrics.unknown_region(true), scattered):
-            inside = np.ones(true.shape, dtype=bool) if region is None else region
+    for prediction, truth in pairs:
+        scattered = np.random.default_rng(0).random(truth.shape) < 0.3
+        for region in (None, metrics.edge_band(truth), scattered):
+            inside = np.ones(truth.shape, dtype=bool) if region is None else region
             for name, slow in SLOW.items():
-                expected = slow(pred, true, inside)
-                difference = abs(SCORES[name](pred, true, region) - expected) / expected
+                expected = slow(prediction, truth, inside)
+                difference = abs(SCORES[name](prediction, truth, region) - expected) / expected
                 largest[name] = max(largest[name], difference)
     return largest
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses import matting_losses
-from models import PretrainedWeightsError, build_model, encoder
+from losses import matting_losses, teacher_losses
+from models import PretrainedWeightsError, build_model, build_teacher, encoder
 from models.checkpoint import MODEL_FILE, save_model
 from models.matting_network import saturating_sigmoid
+from models.octaves import climb, octave_sizes
 from models.refiner import Refiner, colour_alpha, gradient_map, uncertainty
 
 TINY = "swin_tiny_patch4_window7_224"
@@ -18,7 +19,7 @@ WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return build_model(backbone=TINY, image_size=64, use_teacher=True).eval()
+    return build_model(backbone=TINY, image_size=64).eval()
 
 
 def awake(refiner: Refiner) -> Refiner:
@@ -116,13 +117,12 @@ def test_a_batch_equals_its_singles(model):
 def test_every_parameter_gets_a_finite_gradient(model):
     model.zero_grad()
     awake(model.refiner)  # at exactly zero, the layers before the head have none in the first step
+    autoencoder = build_teacher(model, backbone=TINY)
     alpha = torch.rand(2, 1, 64, 64)
-    for teacher_learns in (True, False):
-        model.teacher.requires_grad_(teacher_learns)
-        matting_losses(model(torch.rand(2, 3, 64, 64), alpha), alpha, WEIGHTS)["loss"].backward()
-    model.teacher.requires_grad_(True)
+    teacher_losses(autoencoder(alpha), alpha, WEIGHTS)["loss"].backward()
+    matting_losses(model(torch.rand(2, 3, 64, 64)), alpha, WEIGHTS)["loss"].backward()
     torch.nn.init.zeros_(model.refiner.head.weight)
-    for name, parameter in model.named_parameters():
+    for name, parameter in (*model.named_parameters(), *autoencoder.named_parameters()):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0 or "relative_position" in name, name
 
@@ -143,45 +143,83 @@ def test_bfloat16_gradients_are_those_of_float32(model):
         assert (full - half).norm() < 0.1 * full.norm()
 
 
-def test_alignment_sends_no_gradient_into_the_teacher():
-    """Nor does a teacher in whose gradients somebody is interested."""
-    model = build_model(backbone=TINY, image_size=64, use_teacher=True)
-    model.teacher.requires_grad_(False)
-    image, alpha = torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
-    output = model(image, alpha)
-    assert output.teacher_features is not None
-    targets = [feature.requires_grad_() for feature in output.teacher_features]
+def test_alignment_sends_no_gradient_into_the_teacher(model):
+    """Nor into features in whose gradients somebody is interested."""
+    autoencoder = build_teacher(model, backbone=TINY)
+    alpha = torch.rand(1, 1, 64, 64)
+    targets = [feature.requires_grad_() for feature in autoencoder.targets(alpha)]
     only_alignment = dict.fromkeys(WEIGHTS, 0.0) | {"alignment": 1.0}
-    matting_losses(output._replace(teacher_features=targets), alpha, only_alignment)["loss"].backward()
+    model.zero_grad()
+    output = model(torch.rand(1, 3, 64, 64))
+    matting_losses(output, alpha, only_alignment, teacher_features=targets)["loss"].backward()
     assert all(feature.grad is None for feature in targets)
+    assert all(parameter.grad is None for parameter in autoencoder.parameters())
     assert any(parameter.grad.abs().sum() > 0 for parameter in model.student.parameters() if parameter.grad is not None)
 
 
-def test_a_teacher_that_learns_gives_the_alpha_back_and_the_student_rests():
-    model = build_model(backbone=TINY, image_size=32, use_teacher=True)
-    output = model(torch.rand(1, 3, 48, 48), torch.rand(1, 1, 48, 48), torch.rand(1, 3, 32, 32))
-    assert output.coarse_logits.shape[-2:] == (32, 32) and output.coarse_alpha.shape[-2:] == (48, 48)
-    assert output.refined_alpha is output.coarse_alpha and output.teacher_features is None
-    output.coarse_alpha.sum().backward()
-    moved = {name for name, part in model.named_children() if any(p.grad is not None for p in part.parameters())}
-    assert moved == {"teacher", "decoder"}
+@pytest.mark.parametrize("size", [(64, 64), (48, 50), (1, 1)])
+def test_the_teacher_gives_an_alpha_of_the_same_size_back(model, size):
+    output = build_teacher(model, backbone=TINY)(torch.rand(2, 1, *size))
+    assert output.coarse_logits.shape == output.coarse_alpha.shape == (2, 1, *size)
+    assert output.refined_alpha is None
 
 
 def test_a_student_that_starts_as_its_teacher_sees_a_grey_photo_as_the_teacher_sees_an_alpha():
-    model = build_model(backbone=TINY, image_size=64, use_teacher=True).eval()
-    model.start_student_as_teacher()
+    model = build_model(backbone=TINY, image_size=64).eval()
+    autoencoder = build_teacher(model, backbone=TINY).eval()
+    autoencoder.start_student(model)
     grey = torch.rand(1, 1, 64, 64)
     image = model.student.mean + (grey - 0.5) / 0.5 * model.student.std  # both normalize: equal after it
     with torch.no_grad():
-        for seen, truth in zip(model.student(image), model.teacher(grey), strict=True):
+        for seen, truth in zip(model.student(image), autoencoder.teacher(grey), strict=True):
             torch.testing.assert_close(seen, truth, atol=1e-4, rtol=0)
+        torch.testing.assert_close(model(image).coarse_alpha, autoencoder(grey).coarse_alpha, atol=1e-3, rtol=0)
 
 
-def test_student_may_see_a_smaller_view(model):
-    image, alpha = torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
-    output = model(image, alpha, torch.rand(1, 3, 32, 32))
-    assert output.coarse_logits.shape[-2:] == (32, 32)
-    assert output.refined_alpha.shape[-2:] == (64, 64)
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_from_a_smaller_view_the_refiner_climbs_every_octave(model, scale):
+    image = torch.rand(1, 3, 64, 64)
+    view = torch.rand(1, 3, 64 // scale, 64 // scale)
+    output = model(image, view)
+    assert output.coarse_logits.shape[-2:] == view.shape[-2:]
+    assert [octave.shape[-1] for octave in output.octaves] == [64 // 2**k for k in range(scale.bit_length())][::-1]
+    assert torch.equal(output.refined_alpha, output.coarse_alpha)  # smart initialization, through all octaves
+    assert output.coarse_alpha.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("native", "working", "expected"),
+    [
+        ((800, 600), (96, 72), [(100, 75), (200, 150), (400, 300), (800, 600)]),
+        ((64, 64), (64, 64), [(64, 64)]),
+        ((40, 30), (64, 48), [(40, 30)]),
+        ((127, 64), (64, 32), [(64, 32), (127, 64)]),
+        ((126, 64), (64, 32), [(126, 64)]),
+        ((3, 1), (1, 1), [(1, 1), (2, 1), (3, 1)]),
+    ],
+)
+def test_octaves_are_native_size_halved_down_to_the_working_size(native, working, expected):
+    assert octave_sizes(native, working) == expected
+
+
+def test_attention_holds_at_every_octave():
+    """A pixel that is 0 or 1 in the interpolated alpha stays so."""
+    seen = []
+
+    def refine(photo: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        refined = refiner(photo, alpha)
+        seen.append((alpha, refined))
+        return refined
+
+    refiner, alpha = awake(Refiner()), torch.zeros(1, 1, 16, 16)
+    alpha[..., 8:] = 1.0
+    alpha[..., 6:10] = torch.rand(1, 1, 16, 4)
+    with torch.no_grad():
+        climb(torch.rand(1, 3, 64, 64), alpha, refine)
+    assert len(seen) == 3
+    for before, after in seen:
+        sure = (before == 0) | (before == 1)
+        assert sure.any() and torch.equal(after[sure], before[sure]) and not torch.equal(after, before)
 
 
 def test_sure_can_mean_sure():
@@ -200,11 +238,11 @@ def test_gradient_map_is_zero_on_flat_and_one_at_a_full_step():
 def test_twinswin_has_no_refiner():
     model = build_model(backbone=TINY, image_size=32, use_refiner=False).eval()
     output = model(torch.rand(1, 3, 32, 32))
-    assert output.refined_alpha is output.coarse_alpha
+    assert output.refined_alpha is None
     assert not any("refiner" in name for name in model.state_dict())
 
 
-def test_weights_that_cannot_be_had_are_one_sentence(tmp_path):
+def test_weights_that_cannot_be_loaded_are_one_sentence(tmp_path):
     broken = tmp_path / "weights.pth"
     broken.write_bytes(b"not a weight file")
     for path, words in ((str(tmp_path / "none.pth"), "does not exist"), (str(broken), "not a readable weight file")):
@@ -212,7 +250,7 @@ def test_weights_that_cannot_be_had_are_one_sentence(tmp_path):
             build_model(backbone=TINY, image_size=32, backbone_weights=path)
 
 
-def test_without_a_network_one_sentence_names_the_three_ways_on(monkeypatch, tmp_path):
+def test_without_a_network_one_sentence_names_the_options(monkeypatch, tmp_path):
     asked = []
 
     class NoNetwork:
@@ -278,20 +316,24 @@ def test_local_backbone_weights_load_in_both_namings(tmp_path, naming):
             renamed[name.replace(prefix, moved[prefix]) if prefix else name.replace("head.fc.", "head.")] = value
         state = {"model": renamed}
     torch.save(state, tmp_path / "swin.pth")
-    model = build_model(backbone=TINY, image_size=32, use_teacher=True, backbone_weights=str(tmp_path / "swin.pth"))
+    weights = str(tmp_path / "swin.pth")
+    model = build_model(backbone=TINY, image_size=32, backbone_weights=weights)
+    autoencoder = build_teacher(model, backbone=TINY, backbone_weights=weights)
     expected = source.layers[2].downsample.reduction.weight
     assert torch.equal(dict(model.student.named_parameters())["swin.layers_2.downsample.reduction.weight"], expected)
-    assert model.teacher.swin.patch_embed.proj.weight.shape[1] == 1
+    assert autoencoder.teacher.swin.patch_embed.proj.weight.shape[1] == 1
 
 
 def test_an_encoder_of_ones_own_starts_both_twins(tmp_path):
     source = build_model(backbone=TINY, image_size=32, use_refiner=False)
     save_model(tmp_path / MODEL_FILE, source, model_options={}, config={}, scores={})
-    model = build_model(backbone=TINY, image_size=32, use_teacher=True, backbone_weights=str(tmp_path / MODEL_FILE))
+    weights = str(tmp_path / MODEL_FILE)
+    model = build_model(backbone=TINY, image_size=32, backbone_weights=weights)
+    autoencoder = build_teacher(model, backbone=TINY, backbone_weights=weights)
     for own, theirs in zip(source.student.swin.parameters(), model.student.swin.parameters(), strict=True):
         assert torch.equal(own, theirs)
     name = "swin.layers_2.blocks.0.mlp.fc1.weight"
-    assert torch.equal(model.teacher.state_dict()[name], source.student.state_dict()[name])
+    assert torch.equal(autoencoder.teacher.state_dict()[name], source.student.state_dict()[name])
     assert not torch.equal(model.decoder.head.weight, source.decoder.head.weight)
 
 

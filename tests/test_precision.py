@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import train
 from common.devices import DeviceError, choose_precision
 from losses import matting_losses
 from models import MattingOutput
 from models.matting_network import saturating_sigmoid
 from models.refiner import uncertainty
 from tests.kill_test import differences
-from tests.tiny import random_batch, tiny_trainer
-from training import trainer as training
-from training.trainer import NonFiniteError
+from tests.tiny import random_batch, tiny_run, train_on
+from training.meter import NonFiniteError
 
 WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment=0.1)
 
@@ -25,18 +25,20 @@ WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment
 def poison(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     """Make the loss of the batches to come `value` times what it is."""
     monkeypatch.setattr(
-        training,
+        train,
         "matting_losses",
-        lambda *arguments: {name: term * value for name, term in matting_losses(*arguments).items()},
+        lambda *arguments, **options: {
+            name: term * value for name, term in matting_losses(*arguments, **options).items()
+        },
     )
 
 
-def moving_parts(trainer) -> dict:
+def moving_parts(run) -> dict:
     return copy.deepcopy(
         {
-            "model": trainer.model.state_dict(),
-            "average": trainer.average.network.state_dict(),
-            "optimizer": trainer.optimizer.state_dict()["state"],
+            "model": run.network.state_dict(),
+            "average": run.average.network.state_dict(),
+            "optimizer": run.stage.optimizer.state_dict()["state"],
         }
     )
 
@@ -46,78 +48,79 @@ def moving_parts(trainer) -> dict:
 def test_step_that_is_not_finite_moves_nothing(
     precision: torch.dtype, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = tiny_trainer(precision=precision, ema_decay=0.0)
-    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # no overflow of its own in this test
+    run = tiny_run(precision=precision, ema_decay=0.0, use_teacher=False)
+    run.stage.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # no overflow of its own in this test
     for seed in (0, 1):
-        trainer.train_batch(random_batch(seed))
-    before = moving_parts(trainer)
+        train_on(run, random_batch(seed))
+    before = moving_parts(run)
     with monkeypatch.context() as patch:
         poison(patch, value)
-        trainer.train_batch(random_batch(2))
-    assert differences(before, moving_parts(trainer)) == []
-    trainer.read_device()
-    assert trainer.progress.bad_steps == trainer.progress.bad_in_a_row == 1
-    assert math.isfinite(trainer.progress.sums["loss"])  # the epoch's mean survives
-    trainer.train_batch(random_batch(3))
-    trainer.read_device()
-    assert (trainer.progress.bad_steps, trainer.progress.bad_in_a_row) == (1, 0)
-    assert differences(before["model"], trainer.model.state_dict())
+        train_on(run, random_batch(2))
+    assert differences(before, moving_parts(run)) == []
+    assert run.meter.read_bad_steps() == (1, 1)
+    assert math.isfinite(run.meter.means()["loss"])  # the epoch's mean survives
+    train_on(run, random_batch(3))
+    assert run.meter.read_bad_steps() == (1, 0)
+    assert differences(before["model"], run.network.state_dict())
 
 
 def test_gradient_that_is_not_finite_under_a_finite_loss() -> None:
-    trainer = tiny_trainer()
-    trainer.train_batch(random_batch(0))
-    before = moving_parts(trainer)
-    hook = trainer.model.decoder.head.bias.register_hook(lambda gradient: gradient * math.inf)
-    trainer.train_batch(random_batch(1))
+    run = tiny_run(use_teacher=False)
+    train_on(run, random_batch(0))
+    before = moving_parts(run)
+    hook = run.network.decoder.head.bias.register_hook(lambda gradient: gradient * math.inf)
+    train_on(run, random_batch(1))
     hook.remove()
-    after = moving_parts(trainer)
+    after = moving_parts(run)
     assert differences([before["model"], before["optimizer"]], [after["model"], after["optimizer"]]) == []
-    trainer.read_device()
-    assert trainer.progress.bad_steps == 1
+    assert run.meter.read_bad_steps() == (1, 1)
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_norm_that_overflows_leaves_finite_weights(clip: float) -> None:
-    trainer = tiny_trainer(gradient_clip=clip)
-    trainer.model.decoder.head.weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
-    trainer.train_batch(random_batch(0))
-    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+    run = tiny_run(gradient_clip=clip, use_teacher=False)
+    run.network.decoder.head.weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+    train_on(run, random_batch(0))
+    assert all(torch.isfinite(p).all() for p in run.network.parameters())
 
 
 def test_one_bad_batch_of_a_group_skips_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = tiny_trainer(accumulation_steps=2)
-    before = copy.deepcopy(trainer.model.state_dict())
-    with monkeypatch.context() as patch:
-        poison(patch, math.nan)
-        trainer.train_batch(random_batch(0))
-    trainer.train_batch(random_batch(1))
-    assert differences(before, trainer.model.state_dict()) == []
-    assert trainer.progress.step == 1
+    run = tiny_run(accumulation_steps=2, use_teacher=False)
+    before = copy.deepcopy(run.network.state_dict())
+    values = iter([math.nan, 1.0])
+
+    def losses(*arguments, **options) -> dict:
+        value = next(values)
+        return {name: term * value for name, term in matting_losses(*arguments, **options).items()}
+
+    monkeypatch.setattr(train, "matting_losses", losses)
+    train_on(run, random_batch(0), random_batch(1))
+    assert differences(before, run.network.state_dict()) == []
+    assert run.progress.step == 1
 
 
 def test_scale_stays_one_without_fp16_and_halves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, math.nan)
     scales = {}
     for precision in (torch.bfloat16, torch.float16):
-        trainer = tiny_trainer(precision=precision)
+        run = tiny_run(precision=precision, use_teacher=False)
         for seed in range(4):
-            trainer.train_batch(random_batch(seed))
-        scales[precision] = trainer.scaler.get_scale()
+            train_on(run, random_batch(seed))
+        scales[precision] = run.stage.scaler.get_scale()
     assert scales == {torch.bfloat16: 1.0, torch.float16: 2.0**12}
 
 
 def test_run_stops_and_names_the_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = tiny_trainer(batches_per_epoch=20, max_bad_steps=3)
-    batches = [random_batch(seed) for seed in range(20)]
+    run = tiny_run(batches_per_epoch=20, max_bad_steps=3, use_teacher=False)
+    run.loader[:] = [random_batch(seed) for seed in range(20)]
 
-    def losses(output, alpha, weights) -> dict:
-        terms = matting_losses(output, alpha, weights)
-        return {name: term * math.nan for name, term in terms.items()} if trainer.progress.batch > 4 else terms
+    def losses(*arguments, **options) -> dict:
+        terms = matting_losses(*arguments, **options)
+        return {name: term * math.nan for name, term in terms.items()} if run.progress.batch >= 4 else terms
 
-    monkeypatch.setattr(training, "matting_losses", losses)
+    monkeypatch.setattr(train, "matting_losses", losses)
     with pytest.raises(NonFiniteError) as stopped:
-        trainer.train_one_epoch(batches, lambda: False)
+        train.train_one_epoch(run)
     message = str(stopped.value)
     assert message.startswith("3 steps in a row had no finite loss")
     assert all(f"photo_{seed}_{i}" in message for seed in (4, 5, 6) for i in (0, 1)) and "photo_3_0" not in message
@@ -141,8 +144,9 @@ def test_losses_at_the_extremes_of_half_precision(dtype: torch.dtype, truth: flo
     ]
     coarse = saturating_sigmoid(logits)
     refined = (coarse + uncertainty(coarse) * delta).clamp(0.0, 1.0)
-    output = MattingOutput(logits, coarse.to(dtype), refined.to(dtype), features, [-f for f in features])
-    terms = matting_losses(output, torch.full((1, 1, 32, 32), truth), WEIGHTS)
+    output = MattingOutput(logits, coarse.to(dtype), [refined.to(dtype)], features)
+    targets = [-feature.detach() for feature in features]
+    terms = matting_losses(output, torch.full((1, 1, 32, 32), truth), WEIGHTS, teacher_features=targets)
     assert all(torch.isfinite(term) and term.dtype == torch.float32 for term in terms.values())
     terms["loss"].backward()
     assert all(torch.isfinite(leaf.grad).all() for leaf in (logits, delta, *features))

@@ -18,17 +18,17 @@ from safetensors import SafetensorError
 
 import matting
 import train
-from common.interrupt import StopRequest
+from common.interrupt import Interrupt
 from config import parse_config
 from data.synthetic.dataset import SyntheticDataset
 from models import checkpoint
-from models.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, load_training_state, save_training_state
 from tests.kill_test import compare_runs, differences, kill_test, read_log
-from tests.tiny import FLAGS, build_tiny
+from tests.tiny import FLAGS, build_tiny, use_tiny_networks
 from training import report as run_report
-from training import run as training_run
-from training.run_folder import CONFIG_FILE, find_run
-from training.trainer import Trainer
+from training import setup
+from training.checkpoint import load_training_state, save_training_state
+from training.run import Run
+from training.run_folder import CONFIG_FILE, PREVIOUS_STATE_FILE, STATE_FILE, find_run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Unix")
 
@@ -36,7 +36,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Un
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny network; and no pictures, which would take most of the time."""
-    monkeypatch.setattr(train, "build_model", build_tiny)
+    use_tiny_networks(monkeypatch)
     for name in ("curves", "preview"):
         monkeypatch.setattr(run_report.plots, name, lambda *_: None)
     monkeypatch.setattr(run_report, "preview_rows", lambda *_: [])
@@ -51,14 +51,14 @@ def fit(output: Path, *flags: str, code: int = 0) -> Path:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
     """Send this process a signal while it makes the step of this number (from 1)."""
-    make_step = Trainer._step
+    make_step = train.train_step
 
-    def make_step_and_signal(self: Trainer) -> None:
-        make_step(self)
-        if self.progress.step == step:
+    def make_step_and_signal(run: Run, batches: list[dict]) -> None:
+        make_step(run, batches)
+        if run.progress.step == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Trainer, "_step", make_step_and_signal)
+    monkeypatch.setattr(train, "train_step", make_step_and_signal)
 
 
 @posix
@@ -95,7 +95,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     assert f"python train.py --resume {stopped}" in capsys.readouterr().out
     state = load_training_state(stopped)
     assert state["progress"]["step"] == step
-    assert differences(load_training_state(quiet)["model"], state["model"])  # the comparison can fail
+    assert differences(load_training_state(quiet)["network"], state["network"])  # the comparison can fail
     fit(tmp_path / "stopped", "--resume")
     assert compare_runs(quiet, stopped) == []
     assert [row["epoch"] for row in read_log(stopped)] == ["1", "2"]
@@ -106,9 +106,12 @@ def test_saving_within_an_epoch_changes_nothing_and_is_exact(tmp_path: Path, mon
     quiet = fit(tmp_path / "quiet", *flags)
     saved = []
     monkeypatch.setattr(
-        training_run,
+        train,
         "save_training_state",
-        lambda folder, state: (saved.append(state["progress"]["sums"].get("loss")), save_training_state(folder, state)),
+        lambda folder, state: (
+            saved.append(state["ranks"][0]["meter"]["sums"].get("loss")),
+            save_training_state(folder, state),
+        ),
     )
     often = fit(tmp_path / "often", *flags, "--save-every-minutes", "1e-9")
     assert len(saved) == 5 and saved[:4] == sorted(saved[:4]) and len(set(saved[:4])) == 4  # fresh sums, not the log's
@@ -216,7 +219,7 @@ def test_flags_beside_resume_hold_and_are_kept(tmp_path: Path, capsys: pytest.Ca
     settings = json.loads((newest / CONFIG_FILE).read_text())
     assert (settings["epochs"], settings["seed"], settings["weight_decay"]) == (3, 5, 0.5)
     state = load_training_state(newest)
-    assert {g["weight_decay"] for g in state["optimizer"]["param_groups"]} == {0.0, 0.5}
+    assert {g["weight_decay"] for g in state["stage"]["optimizer"]["param_groups"]} == {0.0, 0.5}
     assert len(read_log(newest)) == 3 and float(read_log(newest)[-1]["learning_rate"]) < 1e-5
     assert train.main(["--resume", older.name, "--output", str(tmp_path)]) == 0
     assert str(older) in capsys.readouterr().out
@@ -248,7 +251,7 @@ def test_division_into_batches_may_change_between_epochs_only(
 def test_what_cannot_resume_says_why(
     flags: tuple, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    fit(tmp_path, "--epochs", "1", "--train-samples", "4")
+    fit(tmp_path, "--epochs", "2", "--train-samples", "4")
     fit(tmp_path, *flags, code=2)
     error = capsys.readouterr().err
     assert sentence in error and "Traceback" not in error and error.count("\n") == 1
@@ -283,11 +286,12 @@ def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(
     flags: tuple, pretrained: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr(train, "build_model", lambda **options: seen.append(options["pretrained"]) or build_tiny())
-    monkeypatch.setattr(train, "begin_from", lambda *_: None)
-    for fresh in (True, False):
-        train.build_network(parse_config(flags), fresh)
-    assert seen == [pretrained, False]
+    monkeypatch.setattr(setup, "build_model", lambda **options: seen.append(options["pretrained"]) or build_tiny())
+    monkeypatch.setattr(setup, "build_teacher", lambda network, **options: seen.append(options["pretrained"]))
+    monkeypatch.setattr(setup, "load_initial_weights", lambda *_: None)
+    for state in (None, {"teacher": None}):
+        setup.build_networks(parse_config(flags), state)
+    assert any(seen) == pretrained and seen[-1] is False
 
 
 def test_fine_tuning_is_measured_before_its_first_step(tmp_path: Path) -> None:
@@ -307,9 +311,8 @@ def test_fine_tuning_is_measured_before_its_first_step(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == ["0", "1"] and rows[0]["step"] == "0" and rows[0]["loss"] == ""
     name = "val_refined_image_sad"
     assert rows[0][name] == read_log(first)[-1][name]
-    groups = load_training_state(second)["optimizer"]["param_groups"]
+    groups = load_training_state(second)["stage"]["optimizer"]["param_groups"]
     assert {g["lr_scale"] for g in groups if g["name"].startswith("student")} == {0.25}
-    assert {g["lr_scale"] for g in groups if g["name"].startswith("teacher")} == {1.0}  # random: it has all to learn
 
 
 def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -326,9 +329,9 @@ def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, c
 def test_early_stop_and_time_limit(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, scores = training_run.validate, iter([3.0, 1.0, 2.0, math.nan, 0.5])
+    measure, scores = train.validate, iter([3.0, 1.0, 2.0, math.nan, 0.5])
     monkeypatch.setattr(
-        training_run,
+        train,
         "validate",
         lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_sad": next(scores)},
     )
@@ -362,7 +365,7 @@ def test_what_a_full_disk_or_a_broken_photo_costs(
     def broken(*_) -> list:
         raise ValueError("cat.png cannot be read.")
 
-    monkeypatch.setattr(training_run, "save_training_state", full)
+    monkeypatch.setattr(train, "save_training_state", full)
     monkeypatch.setattr(run_report, "preview_rows", broken)
     folder = fit(tmp_path, "--epochs", "2", "--train-samples", "4")
     printed = capsys.readouterr().out
@@ -373,7 +376,7 @@ def test_what_a_full_disk_or_a_broken_photo_costs(
 def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, scores, calls = training_run.validate, iter([1.0, 3.0, 2.0]), []
+    measure, scores, calls = train.validate, iter([1.0, 3.0, 2.0]), []
 
     def full_at_first(*arguments, **options) -> None:
         calls.append(1)
@@ -381,9 +384,9 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         checkpoint.save_model(*arguments, **options)
 
-    monkeypatch.setattr(training_run, "save_model", full_at_first)
+    monkeypatch.setattr(run_report, "save_model", full_at_first)
     monkeypatch.setattr(
-        training_run,
+        train,
         "validate",
         lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_sad": next(scores)},
     )
@@ -393,7 +396,7 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
     assert printed.count("  best\n") == 2 and len(read_log(folder)) == 3
     assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_sad"] == 2.0
     progress = load_training_state(folder)["progress"]
-    assert (progress["best_sad"], progress["best_epoch"]) == (2.0, 3)
+    assert (progress["best_score"], progress["best_epoch"]) == (2.0, 3)
 
 
 def test_validation_predicts_in_the_precision_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +413,7 @@ def test_validation_predicts_in_the_precision_of_the_training(tmp_path: Path, mo
 
 def test_second_interrupt_stops_at_once_but_not_the_same_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    stop = StopRequest()
+    stop = Interrupt()
     assert not stop.wanted()
     with stop.listening():
         signal.raise_signal(signal.SIGINT)

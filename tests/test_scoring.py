@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from common.photos import Photo, write_alpha
-from evaluation.scoring import Failure, Wanted, match_files, score_all, score_files, score_matte
+from common.pool import process_pool
+from evaluation.folders import match_files
+from evaluation.scoring import MetricOptions, Task, score_all, score_files, score_matte
 from inference.rendering import Style, render
 from metrics import composite_error
 
@@ -53,9 +55,9 @@ def test_files_without_exactly_one_partner_are_named(tmp_path: Path):
 
 def test_wanted_figures_and_no_others():
     image = np.zeros((32, 32, 3), dtype=np.uint8)
-    quick = score_matte(disc(1), disc(), None, Wanted(full=False))
+    quick = score_matte(disc(1), disc(), None, None, MetricOptions(full=False))
     assert "image_sad" in quick and not any("conn" in name or "aim" in name for name in quick)
-    everything = score_matte(disc(1), disc(), image, Wanted(dis=True, composite=True))
+    everything = score_matte(disc(1), disc(), None, image, MetricOptions(dis=True, composite=True))
     assert quick.items() <= everything.items()
     assert {"image_conn", "image_grad_aim", "dis_hce", "edge_composite_green"} <= everything.keys()
     assert 0 < everything["soft_share"] < 0.3
@@ -66,43 +68,59 @@ def test_the_halo_is_that_of_the_colours_that_predict_writes():
         return render(Photo(image, None, None, ()), alpha, Style("foreground"))
 
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    figures = score_matte(disc(1), disc(), image, Wanted(composite=True))
+    figures = score_matte(disc(1), disc(), None, image, MetricOptions(composite=True))
     expected = composite_error(image, disc(1), disc(), written)
     assert expected["edge_composite_green"] > 0 and expected.items() <= figures.items()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 1)])
 def test_the_halo_of_the_smallest_photos(size: tuple[int, int]):
-    image, true = np.full((*size, 3), 200, np.uint8), np.full(size, 0.5, np.float32)
-    figures, same = (score_matte(pred, true, image, Wanted(full=False, composite=True)) for pred in (true / 2, true))
+    image, truth = np.full((*size, 3), 200, np.uint8), np.full(size, 0.5, np.float32)
+    options = MetricOptions(full=False, composite=True)
+    figures, same = (score_matte(prediction, truth, None, image, options) for prediction in (truth / 2, truth))
     assert np.isfinite(list(figures.values())).all() and figures["image_composite_black"] > 0
     assert same["image_composite_black"] == 0
 
 
-def tasks_with_faults(folder: Path) -> list[tuple[str, tuple]]:
+def test_unknown_pixels_count_in_no_figure_and_are_counted_themselves():
+    known = np.ones((32, 32), dtype=bool)
+    known[:, 16:] = False
+    image = np.full((32, 32, 3), 200, np.uint8)
+    wrong_there = np.where(known, disc(1), 1 - disc())
+    options = MetricOptions(dis=True, composite=True)
+    figures = score_matte(wrong_there, disc(), known, image, options)
+    assert figures == score_matte(disc(1), disc(), known, image, options)
+    assert 0 < figures["image_sad"] < score_matte(disc(1), disc(), None, image, options)["image_sad"]
+    assert figures["unknown_pixels"] == 512
+    with pytest.raises(ValueError, match="marked as unknown"):
+        score_matte(disc(), disc(), ~known & known, None, options)
+
+
+def tasks_with_faults(folder: Path) -> list[Task]:
     """Six pairs of files: the second is truncated, the fourth has another size."""
     tasks = []
     for index in range(6):
-        pred, true = folder / f"pred{index}.png", folder / f"true{index}.png"
-        write_alpha(pred, disc(index, size=40 if index == 3 else 32))
-        write_alpha(true, disc())
-        tasks.append((f"file{index}", (pred, true, None, Wanted(full=False))))
-    (folder / "pred1.png").write_bytes((folder / "pred1.png").read_bytes()[:60])
+        prediction, truth = folder / f"prediction{index}.png", folder / f"truth{index}.png"
+        write_alpha(prediction, disc(index, size=40 if index == 3 else 32))
+        write_alpha(truth, disc())
+        arguments = (prediction, truth, None, None, MetricOptions(full=False))
+        tasks.append(Task({"name": f"file{index}", "index": index}, score_files, arguments))
+    (folder / "prediction1.png").write_bytes((folder / "prediction1.png").read_bytes()[:60])
     return tasks
 
 
 def test_bad_files_are_named_and_the_others_scored(tmp_path: Path):
-    outcomes = dict(score_all(score_files, tasks_with_faults(tmp_path), workers=0))
-    failed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Failure)}
-    assert list(outcomes) == [f"file{index}" for index in range(6)]
-    assert failed.keys() == {"file1", "file3"}
-    assert "pred1.png" in failed["file1"].reason and "sizes must agree" in failed["file3"].reason
-    assert outcomes["file0"]["image_sad"] == 0 < outcomes["file2"]["image_sad"]
+    rows, failures = score_all(tasks_with_faults(tmp_path), 6, None, 0)
+    assert [row["name"] for row in rows] == ["file0", "file2", "file4", "file5"]
+    assert [failure.name for failure in failures] == ["file1", "file3"]
+    assert "prediction1.png" in failures[0].reason and "sizes must agree" in failures[1].reason
+    assert rows[0]["image_sad"] == 0 < rows[1]["image_sad"]
 
 
-def test_worker_processes_give_the_same_figures_in_the_same_order(tmp_path: Path):
+def test_worker_processes_give_the_same_scores_in_the_same_order(tmp_path: Path):
     tasks = tasks_with_faults(tmp_path)
-    assert list(score_all(score_files, tasks, workers=2)) == list(score_all(score_files, tasks, workers=0))
+    with process_pool(2) as pool:
+        assert score_all(tasks, 6, pool, 4) == score_all(tasks, 6, None, 0)
 
 
 def test_an_error_in_the_code_is_not_taken_for_a_bad_file():
@@ -110,4 +128,4 @@ def test_an_error_in_the_code_is_not_taken_for_a_bad_file():
         raise TypeError("a bug")
 
     with pytest.raises(TypeError):
-        list(score_all(broken, [("x", ())], workers=0))
+        score_all([Task({"name": "x", "index": 0}, broken, ())], 1, None, 0)

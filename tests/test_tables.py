@@ -1,58 +1,65 @@
-"""score_tables.py: what the summary of known rows is, and what stands beside the figures."""
+"""tables.py: the summary of known rows, and the notes printed with the figures."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from evaluation.dis_metrics import DIS_UNITS, F_CURVE
-from evaluation.tables import by_matte, notes, side_by_side, summarize, table, write_csv, write_json
+from evaluation.tables import by_matte, notes, summarize, table, write_csv, write_json
 from metrics import EDGE_RULE
 
 
 def row(name: str, sad: float, edge_share: float = 0.1, soft_share: float = 0.0, matte: str = "m") -> dict:
     return {"matte": matte, "name": name, "image_sad": sad, "edge_sad": sad / 2, "edge_share": edge_share,
-            "soft_share": soft_share}  # fmt: skip
+            "soft_share": soft_share, "unknown_pixels": 0}  # fmt: skip
 
 
 ROWS = [row("a", 1.0), row("b", 5.0), row("c", 2.0), row("d", 4.0, edge_share=0.0)]
 
 
 def test_mean_median_and_worst_by_hand():
-    summaries = summarize(ROWS)
-    assert summaries["image_sad"] == (3.0, 3.0, [("b", 5.0), ("d", 4.0), ("c", 2.0)])
+    assert list(summarize(ROWS).loc["image_sad"]) == [3.0, 3.0, [("b", 5.0), ("d", 4.0), ("c", 2.0)]]
 
 
 def test_photos_without_an_edge_do_not_dilute_the_edge_figures():
-    assert summarize(ROWS)["edge_sad"] == (8 / 6, 1.0, [("b", 2.5), ("c", 1.0), ("a", 0.5)])
-    assert "edge_sad" not in summarize(ROWS[3:])
+    assert list(summarize(ROWS).loc["edge_sad"]) == [8 / 6, 1.0, [("b", 2.5), ("c", 1.0), ("a", 0.5)]]
+    assert math.isnan(summarize(ROWS[3:])["mean"]["edge_sad"])
     assert any("1 photos have no edge band" in line for line in notes(ROWS))
 
 
 def test_worst_is_lowest_where_high_is_good():
     rows = [row(name, 0.0) | dict.fromkeys(DIS_UNITS, value) | {F_CURVE: [value, 1 - value]}
             for name, value in (("good", 0.9), ("bad", 0.2))]  # fmt: skip
-    summaries = summarize(rows)
-    assert summaries["dis_s"].worst[0][0] == "bad"
-    assert summaries["dis_hce"].worst[0][0] == "good"
-    assert summaries["dis_max_f"].mean == pytest.approx(0.55)  # of the mean curve, not of each image's maximum
+    summary = summarize(rows)
+    assert summary["worst"]["dis_s"][0][0] == "bad"
+    assert summary["worst"]["dis_hce"][0][0] == "good"
+    assert summary["mean"]["dis_max_f"] == pytest.approx(0.55)  # of the mean curve, not of each image's maximum
 
 
 def test_tables_hold_every_figure():
-    one = table(summarize(ROWS))
-    assert "b 5, d 4, c 2" in one and one.count("\n") == 2
-    other = [row("a", 7.25, matte="other")]
-    both = side_by_side({label: summarize(rows) for label, rows in by_matte(ROWS + other).items()})
-    assert both.count("\n") == 3 and "7.25" in both and "other" in both.splitlines()[0]
+    one = table({"m": summarize(ROWS)})
+    assert "b 5, d 4, c 2" in one and one.count("\n") == 3
+    other = [row("a", 7.25, edge_share=0, matte="other")]
+    both = table({label: summarize(rows) for label, rows in by_matte(ROWS + other).items()})
+    assert both.count("\n") == 4 and "7.25" in both and "other" in both.splitlines()[0]
+    assert both.splitlines()[-1].split() == ["edge", "sad", "1.3333", "1", "-", "-"]  # no other photo has an edge
 
 
 def test_notes_name_units_regions_and_the_kind_of_truth():
     text = "\n".join(notes([row("a", 1.0), row("b", 1.0, soft_share=0.3)]))
     assert EDGE_RULE in text and "1 soft, 1 binary" in text and "sad: sum |p - g| / 1000" in text
     assert "binarised" not in text
+
+
+def test_notes_say_what_was_left_out():
+    rows = [row("a", 1.0) | {"unknown_pixels": 1200}, row("b", 1.0)]
+    assert any("1200 pixels in 1 photos" in line for line in notes(rows))
+    assert not any("unknown" in line for line in notes(ROWS))
 
 
 def test_dis_figures_say_that_soft_truths_were_binarised():

@@ -1,4 +1,4 @@
-"""training.py and optimization.py: what a step does, on a network of a few thousand weights."""
+"""train.py's step and epoch, stages, optimizer and average, on networks of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -9,196 +9,241 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
 from models import build_model
 from models.decoder import PRIOR_LOGIT
-from tests.tiny import random_batch, tiny_trainer
-from training import trainer as training
-from training.optimization import learning_rate_at
+from tests.tiny import random_batch, tiny_run, train_epoch, train_on, weights
+from training import stage as stages
+from training.optimization import build_optimizer, learning_rate_at
 from training.random_state import seed_everything
 
-
-def weights(model: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+STUDENT = dict(use_teacher=False)
 
 
-def train(trainer, batches: list[dict]) -> torch.Tensor:
-    for batch in batches:
-        trainer.train_batch(batch)
-    return weights(trainer.model)
+def batches(*seeds: int) -> list[dict]:
+    return [random_batch(seed) for seed in seeds]
 
 
 def test_accumulated_batches_are_one_larger_batch_and_the_tail_is_not_lost() -> None:
-    batches = [random_batch(seed) for seed in range(5)]  # groups of two, and a tail of one
+    small_batches = batches(*range(5))  # groups of two, and a tail of one
     joined = [
         {key: torch.cat([a[key], b[key]]) if key != "name" else a[key] + b[key] for key in a}
-        for a, b in zip(batches[0:4:2], batches[1:4:2], strict=True)
-    ] + batches[4:]
-    small = tiny_trainer(batches_per_epoch=5, accumulation_steps=2)
-    large = tiny_trainer(batches_per_epoch=3, batch_size=4)
-    start = weights(small.model)
-    ends = train(small, batches), train(large, joined)
-    assert small.progress.step == large.progress.step == small.course.steps_per_epoch == 3
-    assert (ends[0] - start).abs().max() > 1e-4
+        for a, b in zip(small_batches[0:4:2], small_batches[1:4:2], strict=True)
+    ] + small_batches[4:]
+    # Adam turns a gradient that is rounding alone into a whole step: at a small rate such steps stay below the limit
+    rate = dict(learning_rate=2e-5, **STUDENT)
+    small = tiny_run(batches_per_epoch=5, accumulation_steps=2, **rate)
+    large = tiny_run(batches_per_epoch=3, batch_size=4, **rate)
+    start = weights(small.network)
+    ends = train_on(small, *small_batches), train_on(large, *joined)
+    assert small.progress.step == large.progress.step == small.schedule.steps_per_epoch == 3
+    assert (ends[0] - start).abs().max() > 1e-5
     torch.testing.assert_close(*ends, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("clip", [0.0, 1e-3])
 def test_gradient_clip_bounds_the_norm(clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer, seen = tiny_trainer(gradient_clip=clip), []
+    run, seen = tiny_run(gradient_clip=clip, **STUDENT), []
     monkeypatch.setattr(
-        trainer.optimizer,
+        run.stage.optimizer,
         "zero_grad",
         lambda set_to_none=True: seen.append(
-            math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.model.parameters() if p.grad is not None))
+            math.sqrt(sum(float(p.grad.square().sum()) for p in run.network.parameters() if p.grad is not None))
         ),
     )
-    trainer.train_batch(random_batch(0))
+    train_on(run, random_batch(0))
     assert seen[0] <= clip * 1.001 if clip else seen[0] > 1e-2
 
 
-def test_average_follows_its_definition_and_lacks_the_teacher() -> None:
-    trainer = tiny_trainer(ema_decay=0.5)
-    expected = copy.deepcopy(trainer.model.decoder.state_dict())
+def test_average_follows_its_definition() -> None:
+    run = tiny_run(ema_decay=0.5, **STUDENT)
+    expected = copy.deepcopy(run.network.decoder.state_dict())
     for step in range(4):
-        trainer.train_batch(random_batch(step))
+        train_on(run, random_batch(step))
         decay = min(0.5, (1 + step) / (10 + step))
-        for name, value in trainer.model.decoder.state_dict().items():
+        for name, value in run.network.decoder.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * value
-    for name, value in trainer.average.network.decoder.state_dict().items():
+    for name, value in run.average.network.decoder.state_dict().items():
         torch.testing.assert_close(value, expected[name])
-    assert trainer.average.network.teacher is None and trainer.model.teacher is not None
+
+
+def test_average_counts_from_the_students_first_step() -> None:
+    """After teacher's epochs a decay that had grown there would hold the student's random start for long."""
+    run = tiny_run(batches_per_epoch=2, epochs=3, teacher_epochs=1)
+    train_epoch(run, *batches(0, 1))
+    assert run.average.updates == 0
+    train_epoch(run, *batches(2, 3))
+    assert run.average.updates == 2
 
 
 def test_average_of_decay_zero_is_the_network() -> None:
-    trainer = tiny_trainer(ema_decay=0.0)
-    trainer.train_batch(random_batch(0))
-    for name, value in trainer.average.network.state_dict().items():
-        assert torch.equal(value, trainer.model.state_dict()[name])
+    run = tiny_run(ema_decay=0.0, **STUDENT)
+    train_on(run, random_batch(0))
+    for name, value in run.average.network.state_dict().items():
+        assert torch.equal(value, run.network.state_dict()[name])
 
 
 def test_groups_by_part_and_decay() -> None:
-    groups = tiny_trainer(pretrained=True, encoder_lr_scale=0.25, weight_decay=0.1).optimizer.param_groups
-    assert {g["name"]: (g["lr_scale"], g["weight_decay"]) for g in groups} == {
-        f"{part}{ending}": (scale, decay)
-        for part, scale in (("student", 0.25), ("teacher", 0.25), ("decoder", 1.0), ("refiner", 5.0))
-        for ending, decay in (("", 0.1), (" without decay", 0.0))
-    }
-    assert all(p.ndim > 1 for g in groups if g["weight_decay"] for p in g["params"])
-    assert {g["lr_scale"] for g in tiny_trainer().optimizer.param_groups} == {1.0, 5.0}  # nothing pretrained
-    groups = tiny_trainer(init_from="best.safetensors").optimizer.param_groups  # which holds no teacher
-    assert {g["name"]: g["lr_scale"] for g in groups if "decay" not in g["name"]} == {
-        "student": 0.25,
-        "teacher": 1.0,
-        "decoder": 1.0,
-        "refiner": 5.0,
-    }
+    def scales(run) -> dict[str, tuple[float, float]]:
+        return {g["name"]: (g["lr_scale"], g["weight_decay"]) for g in run.stage.optimizer.param_groups}
+
+    def expected(**parts: float) -> dict[str, tuple[float, float]]:
+        return {
+            f"{part}{ending}": (scale, decay)
+            for part, scale in parts.items()
+            for ending, decay in (("", 0.1), (" without decay", 0.0))
+        }
+
+    settings = dict(encoder_lr_scale=0.25, weight_decay=0.1)
+    run = tiny_run(pretrained=True, **settings)
+    assert scales(run) == expected(teacher=0.25, decoder=1.0)
+    run.enter_stage(is_teacher_stage=False)
+    assert scales(run) == expected(student=0.25, decoder=1.0, refiner=5.0)
+    assert all(p.ndim > 1 for g in run.stage.optimizer.param_groups if g["weight_decay"] for p in g["params"])
+    assert scales(tiny_run(weight_decay=0.1)) == expected(teacher=1.0, decoder=1.0)  # nothing pretrained
+    run = tiny_run(init_from="best.safetensors", **settings)  # which holds no teacher
+    assert scales(run) == expected(teacher=1.0, decoder=1.0)
+    run.enter_stage(is_teacher_stage=False)
+    assert scales(run) == expected(student=0.25, decoder=1.0, refiner=5.0)
 
 
 def test_relative_position_tables_do_not_decay() -> None:
-    from training.optimization import build_optimizer
-
     model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=32)
     tables = {id(p) for name, p in model.named_parameters() if "relative_position" in name}
-    optimizer = build_optimizer(
-        model, learning_rate=1.0, student_lr_scale=1.0, teacher_lr_scale=1.0, refiner_lr_scale=1.0, weight_decay=0.1
-    )
+    optimizer = build_optimizer(model, learning_rate=1.0, lr_scales={}, weight_decay=0.1)
     undecayed = {id(p) for g in optimizer.param_groups if not g["weight_decay"] for p in g["params"]}
     assert tables and tables <= undecayed
 
 
-def test_schedules() -> None:
+def test_learning_rate_schedules() -> None:
     assert [learning_rate_at(s, 10, 2.0, "constant") for s in (0, 5, 10)] == [2.0] * 3
     cosine = [learning_rate_at(s, 10, 2.0, "cosine") for s in range(12)]
     assert cosine[0] == 2.0 and cosine[5] == pytest.approx(1.01) and cosine[10] == pytest.approx(0.02)
     assert cosine[11] == cosine[10] and cosine[:11] == sorted(cosine[:11], reverse=True)
 
 
-def test_schedule_keeps_its_course_with_another_number_of_batches() -> None:
-    first, second = tiny_trainer(batches_per_epoch=8, epochs=4), tiny_trainer(batches_per_epoch=4, epochs=4)
-    for trainer in (first, second):
-        trainer.progress.epoch, trainer.progress.step = 2, 16  # made with 8 batches an epoch
-    assert first.course.learning_rate == second.course.learning_rate == learning_rate_at(2, 4, 2e-4, "cosine")
+def test_schedule_ends_where_its_epochs_end_with_another_number_of_batches() -> None:
+    runs = [tiny_run(batches_per_epoch=count, epochs=4, **STUDENT) for count in (8, 4)]
+    for run in runs:
+        run.progress.epoch, run.progress.step = 2, 16  # made with 8 batches an epoch
+    assert runs[0].schedule.learning_rate == runs[1].schedule.learning_rate == learning_rate_at(2, 4, 2e-4, "cosine")
 
 
-def parts_that_move(trainer, *seeds: int) -> set[str]:
-    """Which parts of the network an epoch of these batches changes."""
-    before = {name: weights(part).clone() for name, part in trainer.model.named_children()}
-    trainer.train_one_epoch([random_batch(seed) for seed in seeds], after_step=lambda: False)
-    trainer.end_epoch()
-    return {name for name, part in trainer.model.named_children() if not torch.equal(weights(part), before[name])}
+def parts_that_move(run, *seeds: int) -> set[str]:
+    """Which parts of the two networks an epoch of these batches changes."""
+    parts = {"teacher": run.teacher.teacher, "teacher's decoder": run.teacher.decoder} | dict(
+        run.network.named_children()
+    )
+    before = {name: weights(part).clone() for name, part in parts.items()}
+    train_epoch(run, *batches(*seeds))
+    return {name for name, part in parts.items() if not torch.equal(weights(part), before[name])}
 
 
-def test_the_teacher_learns_first_and_the_student_starts_as_it() -> None:
-    trainer = tiny_trainer(batches_per_epoch=2, epochs=4, teacher_epochs=2, weight_decay=0.1)
+def test_the_teacher_learns_first_and_a_random_student_starts_as_it() -> None:
+    run = tiny_run(batches_per_epoch=2, epochs=4, teacher_epochs=2, weight_decay=0.1)
     rates = []
     for epoch in range(2):
-        rates.append(trainer.course.learning_rate)
-        assert parts_that_move(trainer, 2 * epoch, 2 * epoch + 1) == {"teacher", "decoder"}
-    assert trainer.progress.taught == 2 and not trainer.course.teaches
-    rates.append(trainer.course.learning_rate)
+        rates.append(run.schedule.learning_rate)
+        assert parts_that_move(run, 2 * epoch, 2 * epoch + 1) == {"teacher", "teacher's decoder"}
+    assert run.progress.teacher_epochs == 2 and not run.schedule.is_teacher_stage
+    rates.append(run.schedule.learning_rate)
     assert rates[2] == rates[0] > rates[1]  # each stage has its own schedule
-    trainer.enter_stage()
-    student, teacher = trainer.model.student.state_dict(), trainer.model.teacher.state_dict()
-    shared = [name for name in student if student[name].shape == teacher[name].shape]
-    assert len(shared) > len(student) // 2
-    for network in (trainer.model, trainer.average.network):
-        assert all(torch.equal(network.student.state_dict()[name], teacher[name]) for name in shared)
-    assert parts_that_move(trainer, 4, 5) == {"student", "decoder", "refiner"}
-    assert parts_that_move(trainer, 6, 7) == {"student", "decoder", "refiner"}
+    run.start_student_stage()
+    teacher = run.teacher.teacher.state_dict()
+    for network in (run.network, run.average.network):
+        student = network.student.state_dict()
+        shared = [name for name in student if student[name].shape == teacher[name].shape]
+        assert len(shared) > len(student) // 2 and all(torch.equal(student[name], teacher[name]) for name in shared)
+        assert torch.equal(weights(network.decoder), weights(run.teacher.decoder))
+    assert parts_that_move(run, 4, 5) == {"student", "decoder", "refiner"}
+    assert parts_that_move(run, 6, 7) == {"student", "decoder", "refiner"}
 
 
-def test_a_trained_student_stays_what_it_is_and_one_epoch_has_no_time_for_a_teacher() -> None:
-    trainer = tiny_trainer(batches_per_epoch=1, epochs=2, init_from="best.safetensors")
-    before = weights(trainer.model.student).clone()
-    assert parts_that_move(trainer, 0) == {"teacher"}  # the decoder reads the trained student: it stays as it is
-    trainer.enter_stage()
-    assert torch.equal(weights(trainer.model.student), before)
-    assert trainer.course.needs_teacher
-    quiet = tiny_trainer(batches_per_epoch=1, epochs=2, init_from="best.safetensors", weight_alignment=0.0)
-    parts_that_move(quiet, 0)
-    assert not quiet.course.needs_teacher  # no loss asks for its features: no work for it
-    single = tiny_trainer(batches_per_epoch=1, epochs=1)
-    single.train_one_epoch([random_batch(0)], after_step=lambda: False)
-    assert "coarse_bce" in single.mean_losses()  # the student's
-    assert "alignment" not in single.mean_losses()  # a teacher that has learned nothing has nothing to say
+def test_a_trained_student_keeps_its_weights_and_its_decoder_reads_the_teacher() -> None:
+    run = tiny_run(batches_per_epoch=1, epochs=2, init_from="best.safetensors")
+    before = weights(run.network).clone()
+    assert parts_that_move(run, 0) == {"teacher"}  # the decoder that reads the student is frozen
+    run.start_student_stage()
+    assert torch.equal(weights(run.network), before)
+    assert torch.equal(weights(run.teacher.decoder), weights(run.network.decoder))
 
 
-def test_a_student_that_knows_photos_gets_a_decoder_that_knows_nothing() -> None:
-    trainer = tiny_trainer(batches_per_epoch=1, epochs=2, backbone_weights="swin.pth")
-    student = weights(trainer.model.student).clone()
-    assert parts_that_move(trainer, 0) == {"teacher", "decoder"}
-    taught = weights(trainer.model.decoder).clone()
-    trainer.enter_stage()
-    fresh = weights(trainer.model.decoder)
-    assert torch.equal(weights(trainer.model.student), student)
-    assert not torch.equal(fresh, taught) and trainer.model.decoder.head.bias.item() == PRIOR_LOGIT
-    assert torch.equal(weights(trainer.average.network.decoder), fresh)
-    assert not any(parameter in trainer.optimizer.state for parameter in trainer.model.decoder.parameters())
-    assert parts_that_move(trainer, 1) == {"student", "decoder", "refiner"}
+def test_a_pretrained_student_starts_with_a_new_decoder() -> None:
+    run = tiny_run(batches_per_epoch=1, epochs=2, backbone_weights="swin.pth")
+    before = weights(run.network).clone()
+    assert parts_that_move(run, 0) == {"teacher", "teacher's decoder"}
+    run.start_student_stage()
+    assert torch.equal(weights(run.network), before) and run.network.decoder.head.bias.item() == PRIOR_LOGIT
+    assert torch.equal(weights(run.average.network), before)
+    assert not run.stage.optimizer.state
+    assert parts_that_move(run, 1) == {"student", "decoder", "refiner"}
+
+
+def test_only_a_trained_teacher_whose_features_a_loss_wants_is_asked() -> None:
+    run = tiny_run(batches_per_epoch=1, epochs=2)
+    train_epoch(run, *batches(0))
+    assert run.schedule.aligns
+    quiet = tiny_run(batches_per_epoch=1, epochs=2, weight_alignment=0.0)
+    train_epoch(quiet, *batches(0))
+    quiet.teacher.targets = lambda *_: pytest.fail("no loss wants them")
+    train_epoch(quiet, *batches(1))
+    single = tiny_run(batches_per_epoch=1, epochs=1)  # no time for a teacher
+    assert single.teacher is None
+    train_on(single, *batches(0))
+    assert "coarse_bce" in single.meter.means() and "alignment" not in single.meter.means()
+
+
+def test_terms_are_named_by_stage() -> None:
+    run = tiny_run(batches_per_epoch=1, epochs=2, max_student_downscale=4)
+    train_on(run, *batches(0))
+    assert set(run.meter.means()) == {"loss", *(f"teacher_{n}" for n in ("bce", "l1", "gradient", "laplacian"))}
+    run.progress.epoch = run.progress.teacher_epochs = 1
+    run.progress.batch = 0
+    run.start_student_stage()
+    run.reset_meter()
+    run.stage.start_epoch(run.schedule)
+    for seed in range(8):  # views of 1, 2 and 4 times smaller: with and without octaves below the last
+        train_on(run, random_batch(seed))
+    alpha_terms = ("l1", "gradient", "laplacian")
+    assert set(run.meter.means()) == {"loss", "coarse_bce", "alignment", "refined_edge", "octaves_edge"} | {
+        f"{matte}_{term}" for matte in ("coarse", "refined", "octaves") for term in alpha_terms
+    }
+    assert run.meter.counts["octaves_l1"] < run.meter.counts["refined_l1"] == 8
 
 
 def test_frozen_student_rests_while_the_rest_learns() -> None:
-    trainer = tiny_trainer(batches_per_epoch=2, freeze_encoder_epochs=1, teacher_epochs=0, weight_decay=0.1)
-    before = {part: weights(getattr(trainer.model, part)) for part in ("student", "teacher", "decoder", "refiner")}
-    trainer.train_one_epoch([random_batch(0), random_batch(1)], after_step=lambda: False)
-    assert all(parameter.grad is None for parameter in trainer.model.student.parameters())
-    moved = {part: not torch.equal(weights(getattr(trainer.model, part)), old) for part, old in before.items()}
-    assert moved == {"student": False, "teacher": False, "decoder": True, "refiner": True}
-    trainer.end_epoch()
-    trainer.train_one_epoch([random_batch(2)], after_step=lambda: False)
-    assert not torch.equal(weights(trainer.model.student), before["student"])
+    run = tiny_run(batches_per_epoch=2, freeze_encoder_epochs=1, weight_decay=0.1, **STUDENT)
+    before = {name: weights(part).clone() for name, part in run.network.named_children()}
+
+    def moved() -> dict[str, bool]:
+        return {name: not torch.equal(weights(getattr(run.network, name)), old) for name, old in before.items()}
+
+    train_epoch(run, *batches(0, 1))
+    assert all(parameter.grad is None for parameter in run.network.student.parameters())
+    assert moved() == {"student": False, "decoder": True, "refiner": True}
+    train_epoch(run, *batches(2))
+    assert moved()["student"]
 
 
 def test_a_frozen_encoder_has_no_drop_paths() -> None:
-    trainer = tiny_trainer(batches_per_epoch=1, epochs=2, drop_path=0.5, freeze_encoder_epochs=2)
+    run = tiny_run(batches_per_epoch=1, epochs=2, drop_path=0.5, freeze_encoder_epochs=2)
     alpha, features = torch.rand(1, 1, 32, 32), []
     for epoch in range(2):
-        trainer.train_one_epoch([random_batch(epoch)], after_step=lambda: False)
-        trainer.end_epoch()
-        features.append([trainer.model.teacher(alpha)[-1] for _ in range(2)])
+        train_epoch(run, *batches(epoch))
+        features.append([run.teacher.teacher(alpha)[-1] for _ in range(2)])
     assert not torch.equal(*features[0])  # it still learns
     assert torch.equal(*features[1])
-    assert trainer.model.training and not trainer.model.student.training
+    assert run.network.training and not run.network.student.training
+
+
+def test_a_part_that_no_loss_looks_at_is_frozen() -> None:
+    """DDP would wait for its gradients for ever."""
+    quiet = dict(weight_l1=0.0, weight_gradient=0.0, weight_laplacian=0.0, weight_edge=0.0)
+    run = tiny_run(**STUDENT, **quiet)
+    assert not any(parameter.requires_grad for parameter in run.network.refiner.parameters())
+    train_on(run, random_batch(0))
+    run = tiny_run(**STUDENT, **(quiet | dict(weight_edge=1.0)))
+    assert all(parameter.requires_grad for parameter in run.network.parameters())
 
 
 def test_only_deterministic_kernels_where_they_are_asked_for() -> None:
@@ -206,43 +251,39 @@ def test_only_deterministic_kernels_where_they_are_asked_for() -> None:
     try:
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.is_deterministic_algorithms_warn_only_enabled()  # a warning would let the kernel run
-        train(tiny_trainer(), [random_batch(0)])
+        train_on(tiny_run(**STUDENT), random_batch(0))
     finally:
         seed_everything(0, deterministic=False)
 
 
-def test_no_step_reads_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = tiny_trainer(accumulation_steps=2)
+@pytest.mark.parametrize("settings", [STUDENT, {}], ids=["student", "teacher"])
+def test_no_step_reads_the_device(settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_run(accumulation_steps=2, max_student_downscale=4, **settings)
     for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, lambda *_, name=name: pytest.fail(f"Tensor.{name} waits for it"))
-    for seed in range(4):
-        trainer.train_batch(random_batch(seed))
+    train_on(run, *batches(*range(8)))
 
 
 def test_epoch_reads_at_the_log_interval_and_stops_at_a_step_border(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer, reads, borders = tiny_trainer(batches_per_epoch=7, accumulation_steps=2, log_interval=2), [], []
-    read = trainer.read_device
-    monkeypatch.setattr(trainer, "read_device", lambda: (reads.append(trainer.progress.batch), read()))
-
-    def after_step() -> bool:
-        borders.append(trainer.progress.batch)
-        return len(borders) == 3
-
-    batches = [random_batch(seed) for seed in range(7)]
-    assert trainer.train_one_epoch(batches, after_step) is True
-    assert borders == [2, 4, 6] and reads == [4]
-    assert trainer.train_one_epoch(batches[6:], after_step) is False
-    assert borders[3:] == [7] and trainer.progress.step == 4
-    assert trainer.mean_losses()["loss"] == pytest.approx(trainer.progress.sums["loss"] / 7)
+    run, reads = tiny_run(batches_per_epoch=7, accumulation_steps=2, log_interval=2, **STUDENT), []
+    check = run.meter.check
+    monkeypatch.setattr(run.meter, "check", lambda limit: (reads.append(run.progress.batch), check(limit)))
+    monkeypatch.setattr(run.interrupt, "wanted", lambda: run.progress.batch == 6)
+    monkeypatch.setattr(train, "save_state", lambda run, required=False: None)
+    run.loader[:] = batches(*range(7))
+    assert train.train_one_epoch(run) is True
+    assert run.progress.batch == 6 and reads == [4]
+    run.loader[:] = run.loader[6:]
+    assert train.train_one_epoch(run) is False
+    assert run.progress.step == 4 and run.meter.counts["loss"] == 7
 
 
 def test_student_sees_smaller_views_of_some_batches() -> None:
-    trainer = tiny_trainer(max_student_downscale=2)
-    views = []
-    for trainer.progress.batch in range(20):
-        view = trainer._student_view(torch.rand(1, 3, 32, 32))
-        views.append(None if view is None else tuple(view.shape[-2:]))
-    assert set(views) == {None, (16, 16)}
+    for largest, expected in ((1, {1}), (2, {1, 2}), (3, {1, 2}), (4, {1, 2, 4})):
+        run, scales = tiny_run(max_student_downscale=largest), set()
+        for run.progress.batch in range(40):
+            scales.add(train.student_scale(run))
+        assert scales == expected
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:
@@ -260,11 +301,11 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 def test_processes_share_their_work_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(training.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(stages, "world_size", lambda: 2)
     torch.distributed.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
     try:
-        trainer = tiny_trainer()
-        assert trainer.network is not trainer.model and not getattr(trainer.network, training.BUFFER_SWITCH)
+        run = tiny_run(**STUDENT)
+        assert run.stage.module is not run.network and not getattr(run.stage.module, stages.BUFFER_SWITCH)
     finally:
         torch.distributed.destroy_process_group()
     assert not [str(warning.message) for warning in recwarn if "buffers" in str(warning.message)]
@@ -273,9 +314,9 @@ def test_processes_share_their_work_without_a_warning(
 def test_compiled_network_trains_alike_and_saves_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_network = torch.compile
     # "eager" traces as always but needs no C++ compiler
-    monkeypatch.setattr(training.torch, "compile", lambda model: compile_network(model, backend="eager"))
-    plain, compiled = tiny_trainer(), tiny_trainer(compile=True)
-    assert compiled.network is not compiled.model
-    ends = [train(trainer, [random_batch(0), random_batch(1)]) for trainer in (plain, compiled)]
+    monkeypatch.setattr(stages.torch, "compile", lambda model: compile_network(model, backend="eager"))
+    plain, compiled = tiny_run(**STUDENT), tiny_run(compile=True, **STUDENT)
+    assert compiled.stage.module is not compiled.network
+    ends = [train_on(run, *batches(0, 1)) for run in (plain, compiled)]
     torch.testing.assert_close(*ends, rtol=0, atol=1e-6)
-    assert compiled.state_dict()["model"].keys() == plain.state_dict()["model"].keys()
+    assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()

@@ -19,7 +19,7 @@ from common.photos import write_alpha
 from data.dataset import PhotoValidation
 from evaluation import validation
 from evaluation.scoring import score_matte
-from evaluation.validation import Column, score_dataset, validate
+from evaluation.validation import COARSE, REFINED, MatteSource, final_figures, score_dataset, validate
 from metrics import matting_metrics
 from tests.test_scoring import disc
 
@@ -49,10 +49,16 @@ def stub_mattes(model: object, image: torch.Tensor, precision: torch.dtype | Non
     return SimpleNamespace(coarse_alpha=alpha / 2, refined_alpha=alpha)
 
 
+def stub_model(refiner: torch.nn.Module | None) -> torch.nn.Module:
+    model = torch.nn.Identity()
+    model.refiner = refiner
+    return model
+
+
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
     monkeypatch.setattr(matting, "predict_mattes", stub_mattes)
-    return torch.nn.Identity()
+    return stub_model(torch.nn.Identity())
 
 
 def test_means_are_those_of_the_mattes(model):
@@ -65,6 +71,41 @@ def test_means_are_those_of_the_mattes(model):
     assert means["refined_image_sad"] < 0.1 * means["coarse_image_sad"]
     regions = [f"{matte}_{region}" for matte in ("coarse", "refined") for region in ("image", "edge")]
     assert means.keys() == {f"{region}_{metric}" for region in regions for metric in ("sad", "mse", "mad", "grad")}
+
+
+@pytest.mark.parametrize("refined_alpha", [None, "coarse"], ids=["None", "the coarse matte again"])
+def test_without_a_refiner_there_are_coarse_figures_alone(monkeypatch, refined_alpha):
+    def coarse_only(model: object, image: torch.Tensor, **_) -> SimpleNamespace:
+        coarse = image[:1].float() / 510
+        return SimpleNamespace(coarse_alpha=coarse, refined_alpha=refined_alpha and coarse)
+
+    monkeypatch.setattr(matting, "predict_mattes", coarse_only)
+    means = validate(stub_model(None), Discs())
+    assert means.keys() == {f"coarse_{r}_{m}" for r in ("image", "edge") for m in ("sad", "mse", "mad", "grad")}
+    assert final_figures(means)["image_mad"] == means["coarse_image_mad"]
+
+
+def test_the_final_figures_are_those_of_the_refined_matte(model):
+    means = validate(model, Discs())
+    final = final_figures(means)
+    assert final["image_mad"] == means["refined_image_mad"] != means["coarse_image_mad"]
+    assert len(final) == 8
+
+
+def test_unknown_pixels_of_an_item_are_left_out(model):
+    class HalfKnown(Discs):
+        def __getitem__(self, index: int) -> dict:
+            item = super().__getitem__(index)
+            unknown = torch.zeros_like(item["alpha"], dtype=torch.bool)
+            unknown[..., 16:] = index == 3
+            return item | ({"unknown": unknown} if index == 3 else {})
+
+    source = [MatteSource("a", model, COARSE)]
+    rows, whole = (score_dataset(source, dataset, validation.QUICK, 0).rows for dataset in (HalfKnown(), Discs()))
+    alpha = disc(3)
+    assert [row["unknown_pixels"] for row in rows] == [0, 0, 0, 512, 0, 0, 0]
+    assert rows[3]["image_sad"] == pytest.approx(alpha[:, :16].sum() / 2 / 1000, rel=0.01)
+    assert rows[:3] == whole[:3] and rows[4:] == whole[4:]
 
 
 def test_the_mode_of_the_model_is_put_back(model):
@@ -94,7 +135,7 @@ def test_a_photo_too_large_for_the_memory_is_named_and_left_out(model, monkeypat
         return stub_mattes(m, image)
 
     monkeypatch.setattr(matting, "predict_mattes", predict)
-    scores = score_dataset([Column("a", model, "refined_alpha")], Discs(), validation.QUICK, 0, progress=False)
+    scores = score_dataset([MatteSource("a", model, REFINED)], Discs(), validation.QUICK, 0)
     assert [row["name"] for row in scores.rows] == ["disc0", "disc1", "disc3", "disc4", "disc5", "disc6"]
     ((name, reason),) = scores.failures
     assert name == "disc2" and "32 x 32 pixels" in reason and reason.endswith(".")
@@ -115,8 +156,8 @@ def test_a_file_that_cannot_be_read_is_called_by_its_name(model, tmp_path):
             (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_alpha(tmp_path / folder / f"{name}.png", disc())
     (tmp_path / "gt" / "deep" / "dog.png").write_bytes(b"no picture")
-    columns = [Column("a", model, "refined_alpha")]
-    scores = score_dataset(columns, PhotoValidation(tmp_path), validation.QUICK, 0, progress=False)
+    columns = [MatteSource("a", model, REFINED)]
+    scores = score_dataset(columns, PhotoValidation(tmp_path), validation.QUICK, 0)
     assert [failure.name for failure in scores.failures] == ["deep/dog"] and len(scores.rows) == 1
 
 
@@ -146,9 +187,9 @@ def test_each_model_runs_once_a_photo(model, monkeypatch):
     calls = []
     monkeypatch.setattr(matting, "predict_mattes", lambda m, image, **_: calls.append(m) or stub_mattes(m, image))
     other = torch.nn.Identity()
-    columns = [Column("a", model, "coarse_alpha"), Column("b", model, "refined_alpha")]
-    columns.append(Column("c", other, "refined_alpha"))
-    scores = score_dataset(columns, Discs(), validation.QUICK, 0, progress=False)
+    columns = [MatteSource("a", model, COARSE), MatteSource("b", model, REFINED)]
+    columns.append(MatteSource("c", other, REFINED))
+    scores = score_dataset(columns, Discs(), validation.QUICK, 0)
     assert len(calls) == 14 and len(scores.rows) == 21
     assert [row["matte"] for row in scores.rows[:3]] == ["a", "b", "c"]
     assert scores.rows[0]["difference"] == pytest.approx(float(Discs()[0]["alpha"].mean()) / 2, rel=0.02)
@@ -158,12 +199,12 @@ RANK_SCRIPT = """
 import json, sys
 import torch, matting
 from common import distributed
-from tests.test_validation import Discs, stub_mattes
+from tests.test_validation import Discs, stub_mattes, stub_model
 from evaluation.validation import validate
 
 matting.predict_mattes = stub_mattes
 distributed.setup()
-means = validate(torch.nn.Identity(), Discs(broken=3))
+means = validate(stub_model(torch.nn.Identity()), Discs(broken=3))
 with open(f"{sys.argv[1]}/{distributed.rank()}.json", "w") as file:
     json.dump(means, file)
 distributed.shutdown()

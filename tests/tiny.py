@@ -5,17 +5,22 @@ python -m tests.tiny --dataset synthetic --no-pretrained --image-size 32 ...
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import train
 from config import Config
-from models import MattingNetwork, Refiner
+from models import MattingNetwork, Refiner, TeacherAutoencoder
 from models.decoder import Decoder
-from training.trainer import Trainer
+from training import setup
+from training.run import Run
+from training.schedule import Progress, Schedule
 
 CHANNELS = (8, 8, 16, 16)
 FLAGS = (
@@ -59,25 +64,77 @@ class TinyEncoder(nn.Module):
 
 
 def build_tiny(
-    *, image_size: int = 32, use_refiner: bool = True, use_teacher: bool = False, drop_path: float = 0.0, **_
+    *, image_size: int = 32, use_refiner: bool = True, drop_path: float = 0.0, smart_init: bool = True, **_
 ) -> MattingNetwork:
     """Takes what models.build_model takes."""
     return MattingNetwork(
         student=TinyEncoder(3, drop_path),
-        teacher=TinyEncoder(1, drop_path) if use_teacher else None,
         decoder=Decoder(CHANNELS, channels=(8, 8, 8)),
-        refiner=Refiner(16, 16, blocks=1) if use_refiner else None,
+        refiner=Refiner(16, 16, blocks=1, smart_init=smart_init) if use_refiner else None,
         image_size=image_size,
     )
 
 
-def tiny_trainer(batches_per_epoch: int = 4, precision: torch.dtype = torch.float32, **settings) -> Trainer:
-    """A Trainer of the tiny network on the CPU; settings are fields of Config."""
+def build_tiny_teacher(network: MattingNetwork, *, drop_path: float = 0.0, **_) -> TeacherAutoencoder:
+    """Takes what models.build_teacher takes."""
+    return TeacherAutoencoder(teacher=TinyEncoder(1, drop_path), decoder=copy.deepcopy(network.decoder))
+
+
+def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let training/setup.py build these in place of Swins."""
+    monkeypatch.setattr(setup, "build_model", build_tiny)
+    monkeypatch.setattr(setup, "build_teacher", build_tiny_teacher)
+
+
+def tiny_run(batches_per_epoch: int = 4, precision: torch.dtype = torch.float32, **settings) -> Run:
+    """A Run of the tiny networks on the CPU; settings are fields of Config. Batches come from the test."""
     settings = dict(pretrained=False, image_size=32, batch_size=2, max_student_downscale=1, log_interval=1) | settings
+    config = Config(**settings)
     torch.manual_seed(0)
-    model = build_tiny(use_teacher=settings.get("use_teacher", True), drop_path=settings.get("drop_path", 0.0))
-    nn.init.normal_(model.refiner.head.weight, std=0.1)  # past the start, where every part has a gradient
-    return Trainer(model, Config(**settings), torch.device("cpu"), precision, batches_per_epoch)
+    network = build_tiny(drop_path=config.drop_path, use_refiner=config.use_refiner)
+    if network.refiner:
+        nn.init.normal_(network.refiner.head.weight, std=0.1)  # past the start, where every part has a gradient
+    has_teacher = Schedule(config, Progress(), 1).teacher_epochs > 0
+    teacher = build_tiny_teacher(network, drop_path=config.drop_path) if has_teacher else None
+    loader = Batches(batches_per_epoch)
+    run = Run(config, torch.device("cpu"), precision, network, teacher, loader, validation=[])
+    run.folder = Path("nowhere")
+    run.stage.start_epoch(run.schedule)
+    return run
+
+
+class Batches(list):
+    """A list of batches with what train.py asks of a loader's sampler."""
+
+    def __init__(self, batches_per_epoch: int) -> None:
+        super().__init__()
+        self.batches_per_epoch = batches_per_epoch
+        self.sampler = self
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """The test fills in the batches that are to come."""
+
+
+def train_on(run: Run, *batches: dict) -> Tensor:
+    """Steps on these batches; the weights of what was trained."""
+    for group in train.groups(batches, run.config.accumulation_steps):
+        train.train_step(run, group)
+    return weights(run.stage.model)
+
+
+def train_epoch(run: Run, *batches: dict) -> bool:
+    """An epoch of these batches through train.py's own loop; it ends as finish_epoch ends it, but without a file."""
+    if run.is_teacher_stage and not run.schedule.is_teacher_stage:
+        run.start_student_stage()
+    run.loader[:] = batches
+    interrupted = train.train_one_epoch(run)
+    if not interrupted:
+        train.close_epoch(run)
+    return interrupted
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def random_batch(seed: int, size: int = 2) -> dict:
@@ -91,7 +148,7 @@ def random_batch(seed: int, size: int = 2) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    train.build_model = build_tiny
+    setup.build_model, setup.build_teacher = build_tiny, build_tiny_teacher
     return train.main(argv)
 
 

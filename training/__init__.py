@@ -1,1 +1,3 @@
-"""A training run: the trainer, its optimizer, its folder, its report."""
+"""What train.py calls by name: set-up, stages, schedule, optimizer, state, run folder, report."""
+
+from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Parameter groups, learning-rate schedule and weight averaging."""
+"""Parameter groups, learning-rate schedule, gradient clipping and weight averaging."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +16,20 @@ FINAL_LR_SHARE = 0.01
 
 
 def build_optimizer(
-    model: MattingNetwork,
-    *,
-    learning_rate: float,
-    student_lr_scale: float,
-    teacher_lr_scale: float,
-    refiner_lr_scale: float,
-    weight_decay: float,
+    model: nn.Module, *, learning_rate: float, lr_scales: Mapping[str, float], weight_decay: float
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) with groups by part and by decay; each group has its name and lr_scale.
 
-    Vectors (biases, norms) and relative position tables are not decayed, as in Swin's own training.
+    lr_scales: by the name of a part (a direct child of the model); 1 where there is none. Vectors (biases, norms) and
+    relative position tables are not decayed, as in Swin's own training.
     """
-    scales = {"student": student_lr_scale, "teacher": teacher_lr_scale, "refiner": refiner_lr_scale}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 and "relative_position" not in name
         groups.setdefault((name.split(".")[0], decays), []).append(parameter)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (part, decays), parameters in groups.items():
-        scale = scales.get(part, 1.0)
+        scale = lr_scales.get(part, 1.0)
         rows.append(
             dict(
                 params=parameters,
@@ -46,6 +41,18 @@ def build_optimizer(
         )
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
     return torch.optim.AdamW(rows, lr=learning_rate, fused=fused)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore the moments; this run's own settings hold where they differ from the saved ones.
+
+    `fused` and `foreach` too: they belong to the device, and a run saved on one kind resumes on another.
+    """
+    restored = ("params", "lr")  # the rate of the last step; the next step sets its own
+    own = [{name: value for name, value in group.items() if name not in restored} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group |= settings
 
 
 def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) -> float:
@@ -63,7 +70,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor
     A norm that is not finite must not touch finite gradients: without clipping they stay as they are.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in with_gradient])
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in with_gradient if parameter.grad is not None])
     if largest:
         nn.utils.clip_grads_with_norm_(with_gradient, largest, norm)
     return norm
@@ -76,28 +83,29 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 class AveragedNetwork:
-    """Exponential moving average of what ships: student, decoder, refiner. This is validated and saved.
+    """Exponential moving average of the network's weights. This is validated and saved.
 
-    torch's AveragedModel would also copy the teacher, and its fixed decay would still hold the random start of a
-    short run; here the decay grows as (1 + step) / (10 + step) up to its setting. decay 0 tracks the weights.
+    The decay grows as (1 + k) / (10 + k) up to its setting, k the updates since the start of the student's stage:
+    the fixed decay of torch's AveragedModel would still hold the random start of a short run. decay 0 tracks the
+    weights.
     """
 
-    def __init__(self, model: MattingNetwork, decay: float) -> None:
+    def __init__(self, network: MattingNetwork, decay: float) -> None:
         self.decay = decay
-        teacher, model.teacher = model.teacher, None
-        self.network = copy.deepcopy(model).requires_grad_(False).eval()
-        model.teacher = teacher
-        names = dict(self.network.named_parameters())
-        self._averages = list(names.values())
-        self._sources = [parameter for name, parameter in model.named_parameters() if name in names]
+        self.updates = 0
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self._averages: list[Tensor] = list(self.network.parameters())
+        self._sources: list[Tensor] = list(network.parameters())
 
     @torch.no_grad()
     def restart(self) -> None:
         """Forget the past: the average is the current weights."""
+        self.updates = 0
         torch._foreach_copy_(self._averages, self._sources)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move toward the current weights after optimizer step number `step`, in one fused call."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+    def update(self) -> None:
+        """Move toward the current weights after an optimizer step, in one fused call."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self._averages, self._sources, 1.0 - decay)
+        self.updates += 1

@@ -26,13 +26,13 @@ def seed_everything(seed: int, deterministic: bool) -> None:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """State of every generator that this process uses, in types that weights_only loads."""
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
     # this process's GPU only: what it knows of the others' generators is not what their processes made of them
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {
         "python": [version, list(words), gauss],
-        "numpy": [kind, keys.tolist(), *rest],
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
         "torch": torch.get_rng_state(),
         "cuda": cuda,
     }

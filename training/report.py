@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
-from common import plots
+from safetensors import SafetensorError
+
+from common import distributed, plots
+from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
 from models import MattingNetwork
-from training.run_folder import RunError, write_log
+from models.checkpoint import MODEL_FILE, save_model
+from training.errors import RunError, resume_hint
+from training.run import Run
+from training.run_folder import write_log
 
 PREVIEW_PHOTOS = 4
 
 
-def summary(row: dict, epochs: int, better: bool) -> str:
+def summary(row: dict[str, Any], epochs: int, is_best: bool) -> str:
     """One line an epoch."""
     skipped = f"  {row['skipped_steps']} steps skipped, not finite" if row["skipped_steps"] else ""
     loss = f"loss {row['loss']:.4f}  {row['images_per_second']:.1f} images/s  " if "loss" in row else ""
-    if "val_refined_image_sad" not in row:
-        return f"epoch {row['epoch']}/{epochs}  {loss}the teacher learns{skipped}"
+    start = f"epoch {row['epoch']}/{epochs}  {loss}"
+    if "val_coarse_image_sad" not in row:
+        return f"{start}teacher's stage{skipped}"
+    refined = "val_refined_image_sad" in row
+    prefix = "val_refined" if refined else "val_coarse"
+
+    def figure(name: str) -> str:
+        coarse = f" (coarse {row['val_coarse_' + name]:.3f})" if refined else ""
+        return f"{row[f'{prefix}_{name}']:.3f}{coarse}"
+
     return (
-        f"epoch {row['epoch']}/{epochs}  {loss}val SAD {row['val_refined_image_sad']:.3f} "
-        f"(coarse {row['val_coarse_image_sad']:.3f})  edge SAD {row['val_refined_edge_sad']:.3f} "
-        f"(coarse {row['val_coarse_edge_sad']:.3f})  MSE {row['val_refined_image_mse']:.5f}  "
-        f"Grad {row['val_refined_image_grad']:.3f}{skipped}{'  best' if better else ''}"
+        f"{start}val SAD {figure('image_sad')}  edge SAD {figure('edge_sad')}  "
+        f"MSE {row[f'{prefix}_image_mse']:.5f}  Grad {row[f'{prefix}_image_grad']:.3f}"
+        f"{skipped}{'  best' if is_best else ''}"
     )
 
 
-def preview_rows(network: MattingNetwork, validation) -> list[dict]:
+def preview_rows(network: MattingNetwork, validation: Any) -> list[dict[str, Any]]:
     """The first photos of the validation set with their true, coarse and refined alphas, as plots.preview takes them.
 
     Raises ValueError for a photo that cannot be read.
@@ -37,50 +50,105 @@ def preview_rows(network: MattingNetwork, validation) -> list[dict]:
     for index in range(min(PREVIEW_PHOTOS, len(validation))):
         item = validation[index]
         mattes = predict_mattes(network, item["image"])
+        alphas = {"coarse": mattes.coarse_alpha, "refined": mattes.refined_alpha}
         rows.append(
             {
                 "name": item["name"],
                 "image": item["image"].permute(1, 2, 0).numpy(),
-                "true": item["alpha"][0].numpy(),
-                "mattes": {
-                    "coarse": mattes.coarse_alpha[0].float().cpu().numpy(),
-                    "refined": mattes.refined_alpha[0].float().cpu().numpy(),
-                },
+                "truth": item["alpha"][0].numpy(),
+                "mattes": {name: alpha[0].float().cpu().numpy() for name, alpha in alphas.items() if alpha is not None},
             }
         )
     return rows
 
 
 class Report:
-    """Writes a run's files for people; what it cannot write it names in a sentence, and the run goes on."""
+    """Writes a run's files for people; what it cannot write it names in a sentence, and the run continues."""
 
-    def __init__(self, folder: Path, epochs: int, tensorboard: bool, tell: Callable[[str], None]) -> None:
-        self.folder, self.epochs, self.tell = folder, epochs, tell
-        self.events = None
-        if tensorboard:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.events: Any = None
+        if run.config.tensorboard and is_main():
             from torch.utils.tensorboard import SummaryWriter
 
-            self.events = SummaryWriter(str(folder))
+            self.events = SummaryWriter(str(run.folder))
+        if run.progress.rows:
+            self._write_log()  # a kill may have come between the saving and the log
+        if run.progress.epoch >= run.config.epochs:
+            print_once(f"All {run.progress.epoch} epochs of this run are done: give a larger --epochs to train longer.")
 
-    def write(self, rows: Sequence[dict], better: bool, network: MattingNetwork, validation) -> None:
-        self.tell(summary(rows[-1], self.epochs, better))
+    def row(self) -> dict[str, Any]:
+        """What training_log.csv says of the epoch that ends, before its validation; every rank must come here."""
+        run, progress = self.run, self.run.progress
+        images = progress.batch * run.config.batch_size * world_size()
+        return {
+            "epoch": progress.epoch + bool(progress.batch),
+            "step": progress.step,
+            "learning_rate": run.stage.optimizer.param_groups[0]["lr"] if progress.batch else 0.0,
+            "seconds": progress.epoch_seconds,
+            "images_per_second": images / max(progress.epoch_seconds, 1e-9),
+            "skipped_steps": run.meter.read_bad_steps()[0],
+            **run.meter.means(),
+        }
+
+    def write(self, is_best: bool) -> None:
+        """The line of the epoch that ended, the log, the curves and a preview; rank 0 alone does this."""
+        if not is_main():
+            return
+        run, rows = self.run, self.run.progress.rows
+        print_once(summary(rows[-1], run.config.epochs, is_best))
         if self.events:
             for name, value in rows[-1].items():
                 self.events.add_scalar(name, value, rows[-1]["epoch"])
             self.events.flush()
-        self.write_log(rows)
-        self._try("curves", lambda: plots.curves(self.folder / "curves.png", rows))
-        if "val_refined_image_sad" in rows[-1]:
-            self._try("preview", lambda: plots.preview(self.folder / "preview.png", preview_rows(network, validation)))
+        self._write_log()
+        self._try("curves", lambda: plots.curves(run.folder / "curves.png", rows))
+        if "val_coarse_image_sad" in rows[-1]:
+            self._try(
+                "preview",
+                lambda: plots.preview(run.folder / "preview.png", preview_rows(run.average.network, run.validation)),
+            )
 
-    def write_log(self, rows: Sequence[dict]) -> None:
-        self._try("log", lambda: write_log(self.folder, rows))
+    def interrupted(self) -> None:
+        run = self.run
+        print_once(
+            f"Stopped after {run.progress.epoch} epochs and {run.progress.batch} of {run.schedule.batches_per_epoch} "
+            f"batches, all saved. Resume with: {resume_hint(run.folder)}"
+        )
 
-    def _try(self, what: str, write: Callable[[], None]) -> None:
+    def _write_log(self) -> None:
+        if is_main():
+            self._try("log", lambda: write_log(self.run.folder, self.run.progress.rows))
+
+    @staticmethod
+    def _try(what: str, write: Callable[[], None]) -> None:
         try:
             write()
         except (OSError, ValueError) as error:  # a full disk, a broken photo: no reason to lose a run
-            self.tell(f"The {what} could not be made: {error}")
+            print_once(f"The {what} could not be made: {error}")
+
+
+def save_best(run: Run, scores: dict[str, float]) -> bool:
+    """Write best.safetensors; every rank must come here. A best that is not written does not count as one, or no
+    later epoch would be kept that is worse than it."""
+    written = True
+    if is_main():
+        path = run.folder / MODEL_FILE
+        try:
+            save_model(
+                path,
+                run.average.network,
+                scores=scores,
+                model_options=run.config.model_options,
+                config=run.config.as_dict(),
+            )
+        except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
+            print_once(
+                f"This epoch's weights are the best, but {path} could not be written "
+                f"({str(error).splitlines()[0]}): make room in {run.folder}."
+            )
+            written = False
+    return distributed.broadcast_object(written)
 
 
 def require_tensorboard() -> None:

@@ -1,195 +1,76 @@
-"""A training run between its steps: when to save, validate, report and stop. The steps themselves are trainer.py's."""
+"""The parts of a run, built by training/setup.py and moved by train.py."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+import torch
+from torch.utils.data import DataLoader
 
-from common import distributed
-from common.distributed import tell
-from common.interrupt import StopRequest
-from evaluation.validation import validate
-from models.checkpoint import MODEL_FILE, save_model, save_training_state
-from training.report import Report
-from training.run_folder import RunError
-from training.trainer import Trainer
-
-SCORE = "refined_image_sad"  # decides which epoch is the best
-SCORING_THREADS = 4  # beside a network on a GPU
-UNSAVED_SECONDS = 60  # training that a kill during validation may cost
+from common.interrupt import Interrupt
+from config import Config
+from models import MattingNetwork, TeacherAutoencoder
+from training.meter import Meter
+from training.optimization import AveragedNetwork
+from training.schedule import Progress, Schedule
+from training.stage import Stage
 
 
 class Run:
-    """Takes a trainer from where it is to the last epoch. `config` is any object with config.Config's fields."""
+    """Networks, stage, schedule and data of one run, on one rank. The folder is set once everything else is there."""
 
-    def __init__(self, config: Any, folder: Path, trainer: Trainer, loader: DataLoader, validation: Dataset) -> None:
-        self.config, self.folder, self.trainer = config, folder, trainer
+    folder: Path
+
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        precision: torch.dtype,
+        network: MattingNetwork,
+        teacher: TeacherAutoencoder | None,
+        loader: DataLoader,
+        validation: Any,
+    ) -> None:
+        """validation: a data set as evaluation.validation.validate takes it."""
+        self.config, self.device, self.precision = config, device, precision
+        self.network, self.teacher = network, teacher
         self.loader, self.validation = loader, validation
-        self.report = Report(folder, config.epochs, config.tensorboard and distributed.is_main(), tell)
-        self.stop = StopRequest(config.max_hours)
-        self.saved = self.marked = time.monotonic()
-        self.bar: tqdm | None = None
+        self.average = AveragedNetwork(network, config.ema_decay)
+        self.progress = Progress()
+        self.schedule = Schedule(config, self.progress, loader.sampler.batches_per_epoch)  # type: ignore[attr-defined]
+        self.interrupt = Interrupt(config.max_hours)
+        self.stage: Stage
+        self.enter_stage(is_teacher_stage=teacher is not None)
+        self.reset_meter()
 
-    def fit(self) -> None:
-        """Epochs until the last, a request to stop, the time limit or the early stop.
+    @property
+    def is_teacher_stage(self) -> bool:
+        return self.stage.model is self.teacher
 
-        Raises NonFiniteError, and RunError where photos or files end it.
+    def enter_stage(self, *, is_teacher_stage: bool) -> None:
+        """A stage with a new optimizer. In the student's the teacher is frozen."""
+        model = self.teacher if is_teacher_stage else self.network
+        if model is None:
+            raise ValueError("the saved stage is the teacher's, and there is none")
+        if self.teacher and not is_teacher_stage:
+            self.teacher.requires_grad_(False).eval()
+        self.stage = Stage(model, self.config, self.device, self.precision)
+
+    def start_student_stage(self) -> None:
+        """What the student's first step starts from.
+
+        A student with random weights starts as its teacher, with the decoder that reads it. A pretrained one keeps
+        its weights and a new decoder, since one that reads alphas reads photos worse; and with --init-from student
+        and decoder belong together already.
         """
-        progress = self.trainer.progress
-        if progress.rows and distributed.is_main():
-            self.report.write_log(progress.rows)  # a kill may have come between the saving and the log
-        if progress.epoch >= self.config.epochs:
-            tell(f"All {progress.epoch} epochs of this run are done: give a larger --epochs to go on.")
-        with self.stop.listening():
-            if self.config.init_from and not progress.step and not progress.rows:
-                self._finish_epoch()  # what the checkpoint can do before anything changes it
-            while progress.epoch < self.config.epochs and not self._stops_early():
-                stopped = self._train_epoch()
-                if not stopped:
-                    self._finish_epoch()
-                    stopped = progress.epoch < self.config.epochs and distributed.any_rank([self.stop.wanted()])[0]
-                if stopped:
-                    tell(
-                        f"Stopped after {progress.epoch} epochs and {progress.batch} of "
-                        f"{self.trainer.batches_per_epoch} batches, all saved. "
-                        f"Go on with: python train.py --resume {self.folder}"
-                    )
-                    return
+        config = self.config
+        if self.teacher and not (config.pretrained or config.backbone_weights or config.init_from):
+            self.teacher.start_student(self.network)
+        self.average.restart()
+        self.enter_stage(is_teacher_stage=False)
 
-    def _train_epoch(self) -> bool:
-        """The rest of the current epoch; True where it was stopped, with the state saved."""
-        progress, total = self.trainer.progress, self.trainer.batches_per_epoch
-        self.loader.sampler.set_epoch(progress.epoch, start_batch=progress.batch)
-        self.marked = time.monotonic()
-        with tqdm(
-            total=total,
-            initial=progress.batch,
-            desc=f"epoch {progress.epoch + 1}/{self.config.epochs}",
-            unit="batch",
-            leave=False,
-            dynamic_ncols=True,
-            disable=None if distributed.is_main() else True,
-        ) as self.bar:  # None: only where a person looks
-            stopped = self.trainer.train_one_epoch(self._batches(), self._after_step)
-        if stopped and not self._save_state():
-            raise RunError("The run was stopped, but its last steps are not saved (see above).")
-        return stopped
-
-    def _batches(self) -> Iterator[dict]:
-        """The loader's batches; an error of its own (a killed worker, broken files only) becomes one sentence."""
-        try:
-            yield from self.loader
-        except (RuntimeError, ValueError, OSError) as error:
-            if "DataLoader worker (pid" in str(error):  # killed: train.py says why that happens
-                raise
-            reason = str(error).strip().splitlines()[-1]  # a worker sends its whole traceback
-            raise RunError(
-                f"The photos could not be loaded ({reason}): mend this, then go on with: "
-                f"python train.py --resume {self.folder}"
-            ) from error
-
-    def _after_step(self) -> bool:
-        """At each step's border: show, save when it is time, and say whether to stop. No reading of the device."""
-        progress, now = self.trainer.progress, time.monotonic()
-        progress.epoch_seconds += now - self.marked
-        progress.total_seconds += now - self.marked
-        self.marked = now
-        self.bar.update(progress.batch - self.bar.n)
-        if progress.sums and progress.step % self.config.log_interval == 0:
-            self.bar.set_postfix(loss=f"{progress.sums['loss'] / progress.batch:.4f}", skipped=progress.bad_steps)
-        due = self.config.save_every_minutes and now - self.saved > 60 * self.config.save_every_minutes
-        stop, save = distributed.any_rank([self.stop.wanted(), bool(due)])
-        if save and not stop:
-            self._save_state()
-        return stop
-
-    def _finish_epoch(self) -> None:
-        """Validate the averaged weights, add the row, keep the best, write every file of the run."""
-        trainer, progress, course = self.trainer, self.trainer.progress, self.trainer.course
-        if progress.batch and distributed.any_rank([time.monotonic() - self.saved > UNSAVED_SECONDS])[0]:
-            self._save_state()
-        images = progress.batch * self.config.batch_size * distributed.world_size()
-        row = {
-            "epoch": progress.epoch + bool(progress.batch),
-            "step": progress.step,
-            "learning_rate": course.learning_rate if progress.batch else 0.0,
-            "seconds": progress.epoch_seconds,
-            "images_per_second": images / max(progress.epoch_seconds, 1e-9),
-            "skipped_steps": progress.bad_steps,
-            **trainer.mean_losses(),
-        }
-        scores = {} if progress.batch and course.teaches else self._validate()  # the student has not begun yet
-        row |= {f"val_{name}": value for name, value in scores.items()}
-        progress.rows.append(row)
-        better = bool(scores) and scores[SCORE] < progress.best_sad and self._save_best(scores)
-        if better:
-            progress.best_sad, progress.best_epoch = scores[SCORE], row["epoch"]
-        if progress.batch:
-            trainer.end_epoch()
-        self._save_state()
-        if distributed.is_main():
-            self.report.write(progress.rows, better, trainer.average.network, self.validation)
-
-    def _validate(self) -> dict[str, float]:
-        """Figures of the averaged weights, the same on every rank. Raises RunError where no photo can be scored."""
-        device = self.trainer.device
-        workers = 0 if device.type == "cpu" else min(SCORING_THREADS, os.cpu_count() or 1)  # a CPU has no "beside"
-        try:
-            scores = validate(
-                self.trainer.average.network, self.validation, workers=workers, precision=self.trainer.precision
-            )
-        except ValueError as error:
-            raise RunError(
-                f"The validation failed: {error} Then go on with: python train.py --resume {self.folder}"
-            ) from error
-        return {name: float(value) for name, value in scores.items()}
-
-    def _save_best(self, scores: dict[str, float]) -> bool:
-        """Write best.safetensors; every rank must come here. A best that is not written does not count as one, or no
-        later epoch would be kept that is worse than it."""
-        written = True
-        if distributed.is_main():
-            try:
-                save_model(
-                    self.folder / MODEL_FILE,
-                    self.trainer.average.network,
-                    scores=scores,
-                    model_options=self.config.model_options,
-                    config=self.config.as_dict(),
-                )
-            except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
-                tell(
-                    f"This epoch's weights are the best, but {self.folder / MODEL_FILE} could not be written "
-                    f"({str(error).splitlines()[0]}): make room in {self.folder}."
-                )
-                written = False
-        return distributed.broadcast_object(written)
-
-    def _save_state(self) -> bool:
-        """Write last.pt; every rank must come here. A disk that is full costs the saving, not the run."""
-        state, written = self.trainer.state_dict(), True
-        if distributed.is_main():
-            try:
-                save_training_state(self.folder, state)
-            except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError for a full disk
-                tell(
-                    f"The state could not be saved, the one before it stays ({str(error).splitlines()[0]}): "
-                    f"make room in {self.folder}."
-                )
-                written = False
-        self.saved = time.monotonic()
-        return distributed.broadcast_object(written)
-
-    def _stops_early(self) -> bool:
-        patience, progress = self.config.early_stop_epochs, self.trainer.progress
-        if patience and progress.rows and progress.epoch - max(progress.best_epoch, progress.taught) >= patience:
-            tell(f"No better validation SAD for {patience} epochs: stopped early.")
-            return True
-        return False
+    def reset_meter(self, state: dict[str, Any] | None = None) -> None:
+        """A new meter for a new epoch, or the saved one of an epoch that was interrupted."""
+        history = self.config.max_bad_steps * self.config.accumulation_steps
+        self.meter = Meter(self.device, history, state)

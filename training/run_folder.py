@@ -10,14 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from models.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, whole_file, write_json
+from models.checkpoint import whole_file, write_json
+from training.errors import RunError
 
 LOG_FILE = "training_log.csv"
 CONFIG_FILE = "config.json"
-
-
-class RunError(ValueError):
-    """A run folder that cannot be made or resumed; the message says what to do."""
+STATE_FILE = "last.pt"
+PREVIOUS_STATE_FILE = "last.previous.pt"
 
 
 def create_run(output: str, name: str) -> Path:
@@ -39,7 +38,7 @@ def find_run(output: str, run: str) -> Path:
     """The named run (a path, or its name under `output`), or the newest one for an empty name.
 
     The newest is the one whose state or settings were written last: a run that was killed before its first saving
-    counts, as going on with an older one in its place would be a surprise.
+    counts: resuming an older one in its place would be a surprise.
     """
     if not run:
         runs = [file.parent for file in Path(output).glob(f"*/{CONFIG_FILE}")]
@@ -60,11 +59,6 @@ def _written(folder: Path) -> float:
     return max(file.stat().st_mtime for file in files if file.is_file())
 
 
-def has_state(folder: Path) -> bool:
-    """Whether there is anything to resume; a run that was killed before its first saving begins again."""
-    return any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
-
-
 def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
     """The settings in a run's config.json, and the file's name for messages. Raises RunError."""
     path = folder / CONFIG_FILE
@@ -80,7 +74,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """config.json, written only where it says something else: a run that goes on does not become newer by that."""
+    """config.json, written only where it says something else: resuming must not make a run newer."""
     path = folder / CONFIG_FILE
     if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != settings:
         write_json(path, settings)

@@ -1,0 +1,48 @@
+"""Which process this is under torchrun, and its share of the machine. No torch: scoring files has no use for it."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")  # where Linux says how much of the machine a container may use
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process writes the files."""
+    return rank() == 0
+
+
+def print_once(sentence: str) -> None:
+    """Print in one of all processes."""
+    if is_main():
+        print(sentence, flush=True)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, at least 1: its affinity, limited by a container's quota.
+
+    Under torchrun all processes of a host share them: divide by LOCAL_WORLD_SIZE.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.floor(min(cores, _cgroup_quota())))
+
+
+def _cgroup_quota() -> float:
+    """Cores' worth of time that a container's cgroup (version 2 or 1) allows; infinite without a limit."""
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((CGROUP / name).read_text(encoding="ascii") for name in names).split()
+            return int(quota) / int(period) if int(quota) > 0 else math.inf  # version 1 says -1, version 2 "max"
+        except (OSError, ValueError):
+            continue
+    return math.inf

@@ -1,0 +1,107 @@
+"""What evaluate.py measures of checkpoints: their mattes on a data set, and the picture that compares them.
+
+Raises StartError where nothing can be measured.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import plots
+from common.processes import print_once
+from data.build import SYNTHETIC, build_validation_set
+from data.dataset import PhotoValidation
+from evaluation.folders import match_files
+from evaluation.scoring import Failure, Row, StartError
+from evaluation.validation import COARSE, REFINED, MatteSource, predict_sources
+from inference.loading import load, read_metadata
+from models.checkpoint import CheckpointError, find_model
+
+
+def find_files(paths: Sequence[Path | None], output: Path) -> list[Path]:
+    """The model files of these checkpoints or run folders; None stands for the newest run in `output`."""
+    try:
+        return [find_model(path, output) for path in paths]
+    except CheckpointError as error:
+        raise StartError(str(error)) from error
+
+
+def load_sources(files: Sequence[Path], device: torch.device, coarse_too: bool) -> list[MatteSource]:
+    """The matte of each checkpoint; with coarse_too, before it the coarse matte of each that has a refiner."""
+    sources = []
+    for letter, file in zip(string.ascii_uppercase, files, strict=False):
+        try:
+            model = load(file, device)
+        except CheckpointError as error:
+            raise StartError(str(error)) from error
+        prefix = f"{letter} " if len(files) > 1 else ""
+        if model.refiner is None or coarse_too:
+            sources.append(MatteSource(f"{prefix}TwinSwin-Matte", model, COARSE))
+        if model.refiner is not None:
+            sources.append(MatteSource(f"{prefix}TSR-Matte", model, REFINED))
+        print_once(f"{prefix}{file}")
+    return sources
+
+
+def open_dataset(name: str, model_file: Path) -> tuple[Any, list[Failure]]:
+    """The photos to measure on, and those without a partner.
+
+    name: a folder with im and gt, or with val inside; or synthetic, for the set that this checkpoint was validated on.
+    """
+    if name == SYNTHETIC:
+        return synthetic_set(model_file), []
+    root = Path(name)
+    root = root / "val" if (root / "val" / "im").is_dir() else root
+    try:
+        return PhotoValidation(root), match_files(root / "im", root / "gt")[1]
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+
+def synthetic_set(model_file: Path) -> Any:
+    """The embedded photos that a checkpoint was validated on, from the settings in its file."""
+    trained = read_metadata(model_file)
+    samples, seed = (trained["config"].get(name) for name in ("val_samples", "seed"))
+    if not (isinstance(samples, int) and isinstance(seed, int) and samples > 0 <= seed):
+        raise StartError(
+            f"{model_file} does not say which synthetic photos it was validated on (its config has "
+            f"val_samples {samples}, seed {seed}): name a folder with --dataset."
+        )
+    return build_validation_set(SYNTHETIC, image_size=trained["model"]["image_size"], samples=samples, seed=seed)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Predict with one thread on a CPU, as torchrun's processes do: the last bits depend on the number.
+
+    To use more cores, start it with torchrun: the totals are the same.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:
+    """The photos in which the first two mattes differ most, as much as half of the photos do, and least.
+
+    Raises PhotoError where the figure cannot be drawn or written.
+    """
+    differences = {row["index"]: row["difference"] for row in rows}
+    order = sorted(differences, key=lambda index: -differences[index])
+    shown = []
+    for index in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
+        item = dataset[index]  # predicted again: keeping the mattes of a whole set takes too much memory
+        image, truth = item["image"].permute(1, 2, 0).numpy(), item["alpha"][0].numpy()
+        mattes = predict_sources(sources, item["image"])
+        shown.append({"name": item["name"], "image": image, "truth": truth, "mattes": mattes})
+    plots.comparison(path, shown)
+    print(f"{path}: largest, median and smallest difference between {sources[0].label} and {sources[1].label}")

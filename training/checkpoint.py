@@ -1,0 +1,128 @@
+"""last.pt: all that a bit-exact resume needs, as plain types and tensors. Loading it runs no code."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import distributed
+from common.processes import rank, world_size
+from models.checkpoint import CheckpointError, whole_file
+from training.errors import RunError
+from training.random_state import random_state, restore_random_state
+from training.run import Run
+from training.run_folder import PREVIOUS_STATE_FILE, STATE_FILE
+
+
+def capture(run: Run) -> dict[str, Any]:
+    """The state of a run at a step's border. Every rank must call it: each has sums and random generators of its own.
+
+    Raises NonFiniteError.
+    """
+    run.meter.check(run.config.max_bad_steps)
+    own = {"meter": run.meter.state_dict(), "random": random_state(run.device)}
+    return {
+        "network": run.network.state_dict(),
+        "teacher": run.teacher.state_dict() if run.teacher else None,
+        "average": run.average.network.state_dict(),
+        "average_updates": run.average.updates,
+        "stage": run.stage.state_dict(),
+        "is_teacher_stage": run.is_teacher_stage,
+        "progress": asdict(run.progress),
+        "layout": layout(run),
+        "ranks": distributed.all_gather_objects([own]),
+    }
+
+
+def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
+    """Undo what happened since capture; this run's settings hold where they differ from the saved ones.
+
+    Another division into batches is possible only at an epoch's border. Raises RunError.
+    """
+    try:
+        changed = [
+            f"{name} {state['layout'][name]}, now {value}"
+            for name, value in layout(run).items()
+            if state["layout"][name] != value
+        ]
+        if state["progress"]["batch"] and changed:
+            raise RunError(
+                f"{folder} stopped within an epoch with {'; '.join(changed)}: resume it with what it had until "
+                "the epoch ends; after that it may change."
+            )
+        _load(run, state)
+    except RunError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"The state in {folder} does not fit these settings: resume it without the flags that change the network, "
+            f"or fine-tune with --init-from ({reason})."
+        ) from error
+
+
+def _load(run: Run, state: dict[str, Any]) -> None:
+    run.network.load_state_dict(state["network"])
+    if run.teacher:
+        run.teacher.load_state_dict(state["teacher"])
+    elif state["teacher"]:
+        raise ValueError("it has a teacher")
+    run.average.network.load_state_dict(state["average"])
+    run.average.updates = state["average_updates"]
+    vars(run.progress).update(vars(type(run.progress)(**state["progress"])))
+    run.enter_stage(is_teacher_stage=state["is_teacher_stage"])
+    run.stage.load_state_dict(state["stage"])
+    if rank() < len(state["ranks"]):  # a rank that is new starts from its own seed
+        own = state["ranks"][rank()]
+        run.reset_meter(own["meter"])
+        restore_random_state(own["random"], run.device)
+
+
+def layout(run: Run) -> dict[str, int]:
+    """What must not change within an epoch, or the batches of its rest would be others."""
+    return {
+        "processes": world_size(),
+        "batches_per_epoch": run.schedule.batches_per_epoch,
+        "batch_size": run.config.batch_size,
+        "accumulation_steps": run.config.accumulation_steps,
+    }
+
+
+def save_training_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write last.pt; the one before it stays as last.previous.pt."""
+    path = folder / STATE_FILE
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
+        if path.exists():
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())  # before the old state leaves its place
+            os.replace(path, folder / PREVIOUS_STATE_FILE)
+
+
+def load_training_state(folder: Path) -> dict[str, Any]:
+    """last.pt, or the one before it where a kill hit the moment between two renames. Raises CheckpointError."""
+    reasons = []
+    for name in (STATE_FILE, PREVIOUS_STATE_FILE):
+        path = folder / name
+        if path.exists():
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # zip, pickle and torch raise their own classes for a broken file
+                reasons.append(f"{name}: {type(error).__name__}")
+                continue
+            if isinstance(state, dict):
+                return state
+            reasons.append(f"{name}: not a training state")
+    raise CheckpointError(
+        f"{folder} has no training state to resume ({'; '.join(reasons) or 'no last.pt'}): start a new run, or "
+        "fine-tune its best.safetensors with --init-from."
+    )
+
+
+def has_state(folder: Path) -> bool:
+    """Whether there is anything to resume; a run that was killed before its first saving starts over."""
+    return any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE))

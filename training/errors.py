@@ -1,0 +1,97 @@
+"""What can end a run, and what train.py says then."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import distributed
+from common.devices import DeviceError, is_out_of_memory
+from common.processes import rank
+from config import ConfigError
+from data.build import DataError
+from models import PretrainedWeightsError
+from models.checkpoint import CheckpointError
+from training.meter import NonFiniteError
+
+LOST_WORKER = "DataLoader worker (pid"  # how torch's message starts; it is raised wherever the process happens to be
+INTERRUPTED = 130
+
+
+class RunError(ValueError):
+    """A run that cannot start, continue or resume; the message says what to do."""
+
+
+SENTENCES = (
+    RunError, ConfigError, DataError, DeviceError, CheckpointError, PretrainedWeightsError, NonFiniteError, OSError,
+)  # fmt: skip
+
+
+def resume_hint(folder: Path) -> str:
+    return f"python train.py --resume {shlex.quote(str(folder))}"
+
+
+def exit_code_of(error: BaseException, folder: Path | None) -> int:
+    """Print what happened and what to do, on stderr; the exit code. Raises what is a fault of the program again.
+
+    folder: the run's, or None where it has not started yet.
+    """
+    sentence = sentence_of(error)
+    if sentence is None:
+        if isinstance(error, Exception) and distributed.is_lost_peer(error):
+            leave_without_peer(error)
+        raise error
+    # what is wrong with the settings is the same for every process of a host
+    if folder or isinstance(error, DeviceError) or os.environ.get("LOCAL_RANK", "0") == "0":
+        print(sentence, file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return 1 if folder or is_out_of_memory(error) else 2
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What to tell a person of an error that is not the program's fault; None for any other."""
+    first_line = (str(error).splitlines() or [""])[0]
+    if isinstance(error, SENTENCES):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped at once; --resume resumes what was saved last."
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"The device has too little memory ({first_line}): lower --batch-size and raise --accumulation-steps by "
+            "the same factor, or add --gradient-checkpointing."
+        )
+    if isinstance(error, RuntimeError) and LOST_WORKER in str(error):
+        return f"{first_line} Too little memory is the usual reason: lower --num-workers, then resume with --resume."
+    return None
+
+
+def loaded(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
+    """The loader's batches; an error of its own (broken files only) becomes a RunError with the way to resume."""
+    try:
+        yield from batches
+    except (RuntimeError, ValueError, OSError) as error:
+        if LOST_WORKER in str(error):
+            raise
+        reason = str(error).strip().splitlines()[-1]  # a worker sends its whole traceback
+        raise RunError(
+            f"The photos could not be loaded ({reason}): mend this, then resume with: {resume_hint(folder)}"
+        ) from error
+
+
+def leave_without_peer(error: BaseException) -> None:
+    """Leave at once when another process is gone: to close the group in order would be to wait for it."""
+    print(
+        f"Process {rank()} stops, since another process of this run is gone or silent "
+        f"({str(error).splitlines()[0]}): look for that one's message, then resume with --resume.",
+        file=sys.stderr,
+        flush=True,
+    )
+    sys.stdout.flush()
+    os._exit(1)

@@ -1,0 +1,205 @@
+"""Everything before the first step: flags, device, data, networks, a saved state, the run folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from common import distributed
+from common.devices import choose_device, choose_precision, describe
+from common.processes import is_main, print_once, rank, usable_cores, world_size
+from config import Config, add_config_flags, config_from_dict, config_from_flags
+from data.build import SYNTHETIC, DataError, build_training_set, build_validation_set
+from data.check import quick_check
+from data.loader import build_training_loader
+from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
+from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_weights, read_metadata
+from training.checkpoint import has_state, load_training_state, restore
+from training.errors import RunError
+from training.random_state import seed_everything
+from training.report import require_tensorboard
+from training.run import Run
+from training.run_folder import create_run, find_run, read_settings, remove_leftovers, write_settings
+from training.schedule import Progress, Schedule
+
+REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_colours", "use_attention")
+
+
+def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="resume the newest run, or the named run folder, with its own settings; flags given with it still hold",
+    )
+    add_config_flags(parser)
+    return parser.parse_args(argv)
+
+
+def prepare(flags: argparse.Namespace) -> Run:
+    """The run that the flags ask for, ready for its next step; raises one of training.errors.SENTENCES."""
+    resumed, base = None, None
+    if flags.resume is not None:
+        resumed = find_run(getattr(flags, "output", Config().output), flags.resume)
+        base = config_from_dict(*read_settings(resumed))
+    config = config_from_flags(flags, base)
+    device = choose_device(config.device)
+    distributed.setup(device)
+    if distributed.broadcast_object(str(resumed)) != str(resumed):  # another run wrote while the processes started
+        raise RunError(f"The processes found different newest runs, one of them {resumed}: name the run to resume.")
+    state = load_training_state(resumed) if resumed and has_state(resumed) else None
+    run = build_run(config, device, state)
+    if resumed and state:
+        restore(run, state, resumed)
+    run.folder = open_folder(config, resumed)
+    announce(run)
+    return run
+
+
+def build_run(config: Config, device: torch.device, state: dict[str, Any] | None) -> Run:
+    """Data, networks and all that trains them. With a saved state no weights need to be loaded or downloaded."""
+    precision = choose_precision(config.amp, device)
+    if config.tensorboard:
+        require_tensorboard()
+    seed_everything(config.seed, config.deterministic)
+    if state is None:
+        check_dataset(config)
+    training_set, validation_set = build_sets(config)
+    loader = build_training_loader(
+        training_set,
+        config.batch_size,
+        loader_workers(config, device),
+        config.seed,
+        rank(),
+        world_size(),
+        pin_memory=device.type == "cuda",
+    )
+    network, teacher = build_networks(config, state)
+    torch.manual_seed(config.seed + rank())  # equal weights, but each rank draws its own drop paths
+    for part in filter(None, (network, teacher)):
+        part.to(device).to(memory_format=torch.channels_last)  # in place
+    return Run(config, device, precision, network, teacher, loader, validation_set)
+
+
+def check_dataset(config: Config) -> None:
+    """The cheap part of data.check, before a day is spent on a broken set. Raises DataError."""
+    if config.dataset == SYNTHETIC or not Path(config.dataset).is_dir():  # build_sets has the sentence for the latter
+        return
+    sentences = distributed.broadcast_object(quick_check(config.dataset) if is_main() else None)
+    if sentences:
+        raise DataError("\n".join(sentences))
+
+
+def build_sets(config: Config) -> tuple[Dataset, Dataset]:
+    common: dict[str, Any] = dict(image_size=config.working_size, seed=config.seed)
+    training_set = build_training_set(
+        config.dataset,
+        samples=config.train_samples,
+        foregrounds=config.foregrounds,
+        backgrounds=config.backgrounds,
+        **common,
+    )
+    return training_set, build_validation_set(config.dataset, samples=config.val_samples, **common)
+
+
+def build_networks(
+    config: Config, state: dict[str, Any] | None = None
+) -> tuple[MattingNetwork, TeacherAutoencoder | None]:
+    """The network and, where the run has a first stage, its teacher, with their first weights."""
+    fresh = state is None
+    start: dict[str, Any] = dict(
+        drop_path=config.drop_path, backbone_weights=config.backbone_weights if fresh else None
+    )
+    network = build_model(
+        **config.model_options,
+        **start,
+        smart_init=config.smart_init,
+        pretrained=config.pretrained and fresh and not config.init_from,
+    )
+    if config.init_from and fresh:
+        load_initial_weights(network, find_model(Path(config.init_from), config.output), config.model_options)
+    has_teacher = bool(state["teacher"]) if state else Schedule(config, Progress(), 1).teacher_epochs > 0
+    teacher = None
+    if has_teacher and config.use_teacher:
+        # no checkpoint holds a teacher: it needs ImageNet weights even where --init-from gives the student's
+        teacher = build_teacher(
+            network, backbone=config.variant.backbone, pretrained=config.pretrained and fresh, **start
+        )
+    if config.gradient_checkpointing:
+        network.student.set_gradient_checkpointing()
+        if teacher:
+            teacher.teacher.set_gradient_checkpointing()
+    return network, teacher
+
+
+def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dict[str, Any]) -> None:
+    """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises CheckpointError
+    where they do not fit."""
+    if not os.path.isfile(checkpoint):
+        raise CheckpointError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
+    trained = read_metadata(checkpoint)["model"]
+    adds_refiner = options["use_refiner"] and not trained.get("use_refiner", True)
+    free = ("image_size", *(REFINER_OPTIONS if adds_refiner else ()))
+    other = [
+        f"{name} {trained[name]}, here {value}"
+        for name, value in options.items()
+        if name in trained and name not in free and trained[name] != value
+    ]
+    if other:
+        raise CheckpointError(
+            f"{checkpoint} was trained with {'; '.join(other)}: give the flags that it was trained "
+            "with (its run folder's config.json has them)."
+        )
+    try:
+        load_weights(network, checkpoint, fresh=("refiner.",) if adds_refiner else ())
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{checkpoint} does not fit this network ({str(error).splitlines()[0]}): use the file as train.py wrote it."
+        ) from error
+
+
+def open_folder(config: Config, resumed: Path | None) -> Path:
+    """The run's folder, made or tidied by rank 0; its config.json holds the settings that the run has from now on."""
+    folder = resumed
+    if is_main():
+        if folder is None:
+            folder = create_run(config.output, f"{config.method}_{config.variant.name}")
+        remove_leftovers(folder)
+        write_settings(folder, config.as_dict())
+    return Path(distributed.broadcast_object(str(folder)))
+
+
+def announce(run: Run) -> None:
+    config, progress, schedule, processes = run.config, run.progress, run.schedule, world_size()
+    teacher = f", the first {schedule.teacher_epochs} epochs the teacher's" if schedule.teacher_epochs else ""
+    print_once(
+        f"{run.folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
+        f"{describe(run.device)}, {str(run.precision).removeprefix('torch.')}\n"
+        f"{len(run.loader.dataset)} training and {len(run.validation)} validation photos; effective batch "  # type: ignore[arg-type]
+        f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} a process x "
+        f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
+        f"({config.lr_schedule}), {schedule.total_steps} steps{teacher}"
+    )
+    if progress.step or progress.rows:
+        print_once(
+            f"Resumes after {progress.epoch} epochs and {progress.batch} of {schedule.batches_per_epoch} batches."
+        )
+
+
+def loader_workers(config: Config, device: torch.device) -> int:
+    """As many loader processes as this process's share of the cores allows, one core left for the step.
+
+    Where the step itself runs on one or two cores a worker would only take turns with it: then none.
+    """
+    if config.num_workers >= 0:
+        return config.num_workers
+    spare = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    return 0 if device.type == "cpu" and spare < 2 else max(1, min(12, spare))
