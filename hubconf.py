@@ -1,36 +1,29 @@
-"""TSR-Matte through torch.hub, without a clone of your own.
+"""Entry point of torch.hub: a trained model without an installation.
 
-    import torch
-    predict = torch.hub.load("OWNER/REPO", "tsr_matte_predict", checkpoint="best.safetensors")
-    alpha = predict(image)      # uint8 (3, H, W) RGB -> float32 (1, H, W) in [0, 1]
+    model = torch.hub.load(REPOSITORY, "tsr_matte", checkpoint="best.safetensors")
+    from matting import predict_alpha
+    alpha = predict_alpha(model, image)  # image: uint8 (3, H, W); alpha: float32 (1, H, W) in [0, 1]
 
-With source="local" the first argument is the path of a clone. The general module names of this repository (data,
-models, config) forbid a pip install; torch.hub loads it from a folder of its own.
+REPOSITORY is OWNER/NAME on GitHub, or the folder of a clone with source="local".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from matting import MattingModel, predict_alpha
-from models.checkpoint import load_model
+from matting import predict_alpha  # noqa: F401  # the hub's path is gone after the load: import it while it is there
+from models import MattingNetwork
+from models.checkpoint import find_model, load_model
 
-dependencies = ["torch", "torchvision", "timm", "safetensors", "huggingface_hub"]
-
-
-def tsr_matte(checkpoint: str | Path, device: torch.device | str = "cpu") -> MattingModel:
-    """The model of a best.safetensors on `device`, ready for matting.predict_alpha. Raises CheckpointError."""
-    return load_model(checkpoint, device)
+dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors", "numpy", "PIL"]
 
 
-def tsr_matte_predict(checkpoint: str | Path, device: torch.device | str = "cpu") -> Callable[..., Tensor]:
-    """A function from a photo, uint8 (3, H, W), to its matte, float32 (1, H, W) in [0, 1]. Raises CheckpointError.
+def tsr_matte(checkpoint: str | Path, device: torch.device | str = "cpu") -> MattingNetwork:
+    """A trained model in evaluation mode, ready for matting.predict_alpha.
 
-    Options of the function are those of matting.predict_mattes.
+    checkpoint: a best.safetensors that train.py wrote, or its run folder. Raises models.checkpoint.CheckpointError
+    where it cannot be used.
     """
-    return partial(predict_alpha, load_model(checkpoint, device))
+    return load_model(find_model(Path(checkpoint), Path()), device)
