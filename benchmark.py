@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 
 from common.devices import DeviceError, choose_device, choose_precision, describe
+from common.files import write_json
 from config import VARIANTS
 from data.build import DataError
 from experiments.benchmark_loader import benchmark_loader
 from experiments.benchmark_prediction import measure_prediction
 from experiments.benchmark_training import measure_training
-from models.checkpoint import write_json
 
 VARIANT_NAMES = {variant.name.removeprefix("Swin").lower(): variant for variant in VARIANTS}
 

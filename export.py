@@ -33,9 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
+from common.files import atomic_write
 from config import OUTPUT
 from models import MattingNetwork
-from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata, whole_file
+from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata
 
 try:
     import onnx
@@ -114,7 +115,7 @@ def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, hal
     """
     files = [output] if model.refiner is None else [output, output.with_suffix(".refiner.onnx")]
     with contextlib.ExitStack() as stack:
-        temporary = [stack.enter_context(whole_file(file)) for file in files]
+        temporary = [stack.enter_context(atomic_write(file)) for file in files]
         trace(model, temporary[0], half=half)
         network = onnx.load(temporary[0])
         # cut from the network's own graph, so the two files cannot differ

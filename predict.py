@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from common import distributed, photos
 from common.devices import DeviceError, choose_device, choose_precision
+from common.files import FileError
 from common.photos import PhotoError
 from config import OUTPUT as RUNS
 from inference import loading
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             manifest = Manifest(options.output, distributed.rank())
             jobs, skipped = share_jobs(options, manifest)
             return matte_all(jobs, skipped, stages, manifest, options)
-    except (StartError, JobError, PhotoError, CheckpointError, DeviceError) as error:
+    except (StartError, JobError, PhotoError, FileError, CheckpointError, DeviceError) as error:
         if distributed.is_main():
             print(error, file=sys.stderr)
         return 2
@@ -282,7 +283,7 @@ def matte_all(
         rows += [unknown_row(job) for job in skipped if job.output.as_posix() not in manifest.earlier]
         try:
             print(manifest.write(rows, header, others_are_done=not stopped))
-        except PhotoError as error:
+        except FileError as error:
             failures.append({"error": str(error)})
         for row in failures:
             print(f"failed: {row['error']}", file=sys.stderr)

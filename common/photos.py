@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +24,8 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from common.files import FileError, atomic_write, list_files
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 200_000_000  # three bytes each: 600 MB for the photo alone
@@ -60,24 +61,11 @@ class Photo:
 
 
 def list_images(root: str | Path) -> list[Path]:
-    """Photos under a folder: recursive, sorted, by SUFFIXES in any case, hidden files and folders skipped.
-
-    Linked folders are followed, each once. Raises PhotoError where a folder cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise PhotoError(f"{error.filename} cannot be listed ({error.strerror}): name a folder to read.")
-
-    found, seen = [], set()
-    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back up: without this the walk would go round in it
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder, name) for name in names if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
-    return sorted(found, key=lambda path: path.as_posix())
+    """Photos under a folder, by SUFFIXES; see files.walk. Raises PhotoError where a folder cannot be listed."""
+    try:
+        return list_files(root, SUFFIXES)
+    except FileError as error:
+        raise PhotoError(str(error)) from error
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
@@ -158,31 +146,13 @@ def write_image(path: str | Path, image: np.ndarray, icc_profile: bytes | None =
         raise PhotoError(f"{path} has a suffix that is not written here: use .png, .webp or .jpg.")
     if suffix in (".jpg", ".jpeg") and image.shape[2:] == (4,):
         raise PhotoError(f"{path} cannot hold transparency: use .png or .webp.")
-    with atomic_write(path) as temporary:
-        try:
-            temporary.write_bytes(_encode(image, suffix, icc_profile))
-        except (ValueError, cv2.error) as error:
-            raise PhotoError(f"{path} cannot be encoded ({_first_line(error)}): try .png.") from error
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a hidden temporary path beside `path` to write to, then rename it: a whole file or none.
-
-    The temporary keeps the suffix. It is removed on any exception, Ctrl-C included; an OSError in the
-    block (disk full, no permission) becomes a PhotoError.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".part-{secrets.token_hex(6)}{path.suffix}")  # short, however long the name
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or _first_line(error)
-        raise PhotoError(f"{path} cannot be written ({reason}): make room or use another folder.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(_encode(image, suffix, icc_profile))
+    except FileError as error:
+        raise PhotoError(str(error)) from error
+    except (ValueError, cv2.error) as error:
+        raise PhotoError(f"{path} cannot be encoded ({_first_line(error)}): try .png.") from error
 
 
 def _encode(image: np.ndarray, suffix: str, icc_profile: bytes | None) -> bytes:

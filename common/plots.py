@@ -1,6 +1,6 @@
 """Pictures for people: training curves, previews, comparisons. Arrays in, a PNG out.
 
-Every function writes a complete file or none, and raises PhotoError where it cannot be written.
+Every function writes a complete file or none, and raises FileError where it cannot be written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from common.photos import atomic_write
+from common.files import atomic_write
 
 CELL = 320  # pixels of a picture's long side in a grid
 CROP_SHARE = 5  # an enlarged crop shows 1 / CROP_SHARE of the long side

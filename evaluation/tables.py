@@ -5,14 +5,13 @@ A row is what scoring.score_matte returns, plus "name" (of the photo) and "matte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from common.photos import atomic_write
+from common import files
 from evaluation.dis_metrics import DIS_NOTE, DIS_UNITS, F_CURVE, dis_means
 from metrics import COMPOSITE_COLOURS, EDGE_RULE, UNITS
 
@@ -94,13 +93,13 @@ def notes(rows: Sequence[dict]) -> list[str]:
 
 
 def write_csv(path: Path, rows: Sequence[dict]) -> None:
-    """One line per matte. Raises PhotoError where it cannot be written."""
-    with atomic_write(path) as temporary:
+    """One line per matte. Raises FileError where it cannot be written."""
+    with files.atomic_write(path) as temporary:
         pd.DataFrame(rows).drop(columns=F_CURVE, errors="ignore").to_csv(temporary, index=False)
 
 
 def write_json(path: Path, rows: Sequence[dict], failures: Iterable[tuple[str, str]]) -> None:
-    """Summaries by matte, with units, edge rule and failures. Raises PhotoError where it cannot be written."""
+    """Summaries by matte, with units, edge rule and failures. Raises FileError where it cannot be written."""
     photos = {row["name"]: row for row in rows}.values()
     report: dict[str, Any] = {
         "notes": notes(rows),
@@ -112,8 +111,7 @@ def write_json(path: Path, rows: Sequence[dict], failures: Iterable[tuple[str, s
         "failed": [{"name": name, "reason": reason} for name, reason in failures],
         "mattes": {label: _as_json(summarize(part)) for label, part in by_matte(rows).items()},
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    files.write_json(path, report)
 
 
 def _as_json(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:

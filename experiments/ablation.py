@@ -27,7 +27,8 @@ import safetensors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from models.checkpoint import MODEL_FILE, whole_file
+from common.files import atomic_write
+from models.checkpoint import MODEL_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
@@ -320,7 +321,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
         axis.set(title=f"validation {title}, thousands", xlabel="steps")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
 

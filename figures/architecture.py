@@ -19,10 +19,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 
+from common.files import atomic_write
 from config import VARIANTS, Config, Variant
 from figures.shapes import DASHED, GREY, INK, arrow, box, lateral, panel, tensor
 from models import MattingNetwork, build_model
-from models.checkpoint import whole_file
 from models.encoder import STRIDES
 from models.refiner import DILATIONS
 
@@ -131,7 +131,7 @@ def draw(path: Path, model_idx: int = 0) -> None:
     draw_refiner(axes, parts)
     draw_teacher(axes, parts)
     draw_table(axes)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         # without the version of matplotlib, so that the same network gives the same bytes
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None, "Description": described()})
 

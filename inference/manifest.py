@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from common.devices import is_out_of_memory
-from common.photos import PhotoError, atomic_write
+from common.files import FileError, atomic_write
+from common.photos import PhotoError
 from inference.jobs import Job, is_same_file
 
 NAME = "manifest.json"
@@ -151,7 +152,7 @@ def _source(row: dict[str, Any]) -> str:
 
 def failure_row(job: Job, error: Exception) -> dict[str, Any]:
     """The row of an input that could not be done."""
-    if isinstance(error, PhotoError):
+    if isinstance(error, (PhotoError, FileError)):
         reason = str(error)
     elif is_out_of_memory(error):
         reason = f"{job.source} does not fit in memory: scale it down, or lower --max-memory."

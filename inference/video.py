@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from common.photos import PhotoError, atomic_write
+from common.files import atomic_write
+from common.photos import PhotoError
 
 # A matte is mostly edges between flat parts, which mp4v, made for photos, draws up to 33 of 255 levels wrong; FFV1
 # keeps every level, of colours too. For pictures to look at, mp4v is what every player plays.
@@ -64,8 +65,8 @@ class VideoReader:
 def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Give a function that appends a frame, uint8 grey (H, W) or RGB (H, W, 3); the file appears at the end, whole.
 
-    A frame of odd size gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError where
-    the file cannot be written.
+    A frame of odd size gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError or
+    FileError where the file cannot be written.
     """
     with atomic_write(path) as temporary:
         writer = cv2.VideoWriter()

@@ -517,7 +517,7 @@ def test_list_images(tmp_path):
         (tmp_path / name).touch()
     names = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
     assert names == ["a.Tiff", "a.jpg", "a.png", "b/x.JPG"]
-    with pytest.raises(PhotoError):
+    with pytest.raises(ValueError, match="missing cannot be listed"):
         list_images(tmp_path / "missing")
 
 

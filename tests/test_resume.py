@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 import matting
 import train
+from common.files import TEMPORARY_FILES
 from common.interrupt import Interrupt
 from config import parse_config
 from data.synthetic.dataset import SyntheticDataset
@@ -174,11 +175,11 @@ def test_kill_within_a_saving_costs_only_that_saving(moment: str, tmp_path: Path
     child = multiprocessing.get_context("fork").Process(target=die_while_writing, args=(folder, {"new": 1}, moment))
     child.start()
     child.join()
-    assert child.exitcode == -signal.SIGKILL and len(list(folder.glob(".*.tmp"))) == 1
+    assert child.exitcode == -signal.SIGKILL and len(list(folder.glob(TEMPORARY_FILES))) == 1
     assert (folder / STATE_FILE).exists() == (moment == "writing")
     assert load_training_state(folder).keys() == state.keys()
     assert fit(tmp_path, "--resume", "--epochs", "2") == folder
-    assert list(folder.glob(".*.tmp")) == [] and len(read_log(folder)) == 2
+    assert list(folder.glob(TEMPORARY_FILES)) == [] and len(read_log(folder)) == 2
 
 
 def test_broken_state_falls_back_to_the_one_before(tmp_path: Path) -> None:

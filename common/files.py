@@ -1,0 +1,109 @@
+"""Files and folders: complete outputs or none, one folder walk, one matching of folders by name.
+
+with atomic_write("cat.png") as temporary:
+    temporary.write_bytes(data)
+list_files("photos", (".jpg", ".png"))                # [Path("photos/a.jpg"), Path("photos/b/c.png")]
+match_by_name([Path("im"), Path("gt")], SUFFIXES)     # {"cat": [[Path("im/cat.jpg")], [Path("gt/cat.png")]]}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+TEMPORARY_FILES = ".part-*"  # as a pattern; a kill can leave one, as large as the file itself
+MADE_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+
+
+class FileError(OSError):
+    """A file that cannot be written or a folder that cannot be listed; str() is one sentence with what to do."""
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a hidden temporary path in the folder of `path`, with its suffix; at the end it is renamed to `path`.
+
+    It reaches the disk (fsync) before the rename, so not even a power cut leaves half a file. Any exception, Ctrl-C
+    included, removes it and leaves the old file. An OSError in the block (disk full, no permission) becomes a
+    FileError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".part-{secrets.token_hex(6)}{path.suffix}")  # short, however long the name
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except FileError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise FileError(f"{path} cannot be written ({reason}): make room or use another folder.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write plain values as indented JSON. Raises FileError, and ValueError for NaN and infinity."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def walk(
+    root: str | Path, *, skip: str | Path | None = None, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield (folder, names of folders in it, names of files in it) for root and all below it, names sorted.
+
+    Hidden files and folders, and those that systems make, are skipped, and so is the folder `skip` unless it is root
+    itself. Linked folders are followed, each once. A folder that cannot be listed is given to on_error; without it,
+    FileError names it.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise FileError(f"{error.filename} cannot be listed ({error.strerror}): name a folder to read.") from error
+
+    seen = set() if skip is None or os.path.realpath(skip) == os.path.realpath(root) else {os.path.realpath(skip)}
+    for folder, folders, names in os.walk(root, onerror=on_error or refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up would lead round and round
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield Path(folder), list(folders), sorted(name for name in names if not is_hidden(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that people do not see: .git, ._cat.jpg, __MACOSX."""
+    return name.startswith(".") or name in MADE_BY_SYSTEMS
+
+
+def list_files(root: str | Path, suffixes: Sequence[str], **options: Any) -> list[Path]:
+    """Files under a folder with one of these suffixes (lower case, with their dot), sorted; options as in walk."""
+    ends = tuple(suffixes)
+    files = [
+        folder / name for folder, _, names in walk(root, **options) for name in names if name.lower().endswith(ends)
+    ]
+    return sorted(files, key=lambda path: path.as_posix())
+
+
+def match_by_name(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str, list[list[Path]]]:
+    """By name, sorted: the files of that name in each folder, which may be none, one or, a fault, several.
+
+    A name is the path below the folder without its last suffix, with / on every system (cat.v2.jpg is cat.v2). Names
+    are composed (NFC), since macOS writes an accented e as two characters. Raises FileError as list_files.
+    """
+    found: dict[str, list[list[Path]]] = {}
+    for position, folder in enumerate(folders):
+        for path in list_files(folder, suffixes):
+            name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+            found.setdefault(name, [[] for _ in folders])[position].append(path)
+    return dict(sorted(found.items()))

@@ -1,0 +1,78 @@
+"""common.files: complete files or none, the walk, names matched between folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from common.files import FileError, atomic_write, list_files, match_by_name, walk, write_json
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with pytest.raises(error), atomic_write(path) as temporary:
+        assert temporary.parent == path.parent and temporary.name.startswith(".") and temporary.suffix == ".png"
+        temporary.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.png"]
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, calls = tmp_path / "a.bin", []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: calls.append(path.exists()) or fsync(handle))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(b"new")
+    assert calls == [False] and path.read_bytes() == b"new"
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"a\.json cannot be written \(No such file or directory\): make room"):
+        write_json(tmp_path / "missing" / "a.json", {})
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", float("nan"))
+    with pytest.raises(FileError, match="No space left"), atomic_write(tmp_path / "a.json") as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert os.listdir(tmp_path) == []
+    write_json(tmp_path / "a.json", {"größe": [1]})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"größe": [1]}
+
+
+def test_walk_skips_the_hidden_and_one_named_folder(tmp_path: Path) -> None:
+    for name in ("b/.hidden/x.png", "b/y.PNG", "out/z.png", "a.png", ".part-1.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path, (".png",), skip=tmp_path / "out")]
+    assert found == ["a.png", "b/y.PNG"]
+    assert list_files(tmp_path / "out", (".png",), skip=tmp_path / "out") == [tmp_path / "out" / "z.png"]
+    assert list(walk(tmp_path / "b")) == [(tmp_path / "b", [], ["y.PNG"])]
+    errors: list[OSError] = []
+    assert list_files(tmp_path / "missing", (".png",), on_error=errors.append) == [] and len(errors) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    for name in ("root", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere" / "a.png").touch()
+    (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "loop").symlink_to(tmp_path / "root")
+    assert [path.name for path in list_files(tmp_path / "root", (".png",))] == ["a.png"]
+
+
+def test_three_folders_match_by_name(tmp_path: Path) -> None:
+    for name in ("im/x/cat.v2.jpg", "gt/x/cat.v2.png", "im/dog.jpg", "im/dog.png", "unknown/dog.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "gt").mkdir(exist_ok=True)
+    matches = match_by_name([tmp_path / name for name in ("im", "gt", "unknown")], (".jpg", ".png"))
+    assert {name: [len(paths) for paths in found] for name, found in matches.items()} == {
+        "dog": [2, 0, 1],
+        "x/cat.v2": [1, 1, 0],
+    }
