@@ -197,4 +197,4 @@ def test_pip_install_says_what_to_do_instead():
     ]
     result = subprocess.run(install, capture_output=True, text=True, timeout=60)
     assert result.returncode != 0
-    assert "Clone the repository" in result.stdout + result.stderr
+    assert "pip install -r requirements.txt" in result.stdout + result.stderr
