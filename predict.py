@@ -37,7 +37,7 @@ from common.files import FileError
 from common.interrupt import EXIT_CODE, Interrupt, Stopped
 from common.photos import PhotoError, read_photo
 from common.pool import bounded_map
-from config import OUTPUT as RUNS
+from config import Config
 from inference import loading, video
 from inference.jobs import Job, JobError, Naming, is_up_to_date, plan_jobs
 from inference.manifest import Row, failure_row, job_row, photo_row, read_manifest, write_manifest
@@ -45,6 +45,7 @@ from inference.rendering import KINDS, Predictor, Style, predict_matte, read_bac
 from matting import predict_alpha
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model
 
+RUNS = Config.output  # folder of the run folders
 VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "png": video.FRAMES_SUFFIX}
 USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite": "mp4"}
 
