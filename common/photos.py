@@ -25,8 +25,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from common import files
-from common.files import FileError, list_files
+from common.files import FileError, atomic_write, list_files
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 200_000_000  # three bytes each: 600 MB for the photo alone
@@ -62,8 +61,11 @@ class Photo:
 
 
 def list_images(root: str | Path) -> list[Path]:
-    """Photos under a folder by SUFFIXES in any case, sorted; see files.walk. Raises ValueError as it does."""
-    return list_files(root, SUFFIXES)
+    """Photos under a folder, by SUFFIXES; see files.walk. Raises PhotoError where a folder cannot be listed."""
+    try:
+        return list_files(root, SUFFIXES)
+    except FileError as error:
+        raise PhotoError(str(error)) from error
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
@@ -144,21 +146,13 @@ def write_image(path: str | Path, image: np.ndarray, icc_profile: bytes | None =
         raise PhotoError(f"{path} has a suffix that is not written here: use .png, .webp or .jpg.")
     if suffix in (".jpg", ".jpeg") and image.shape[2:] == (4,):
         raise PhotoError(f"{path} cannot hold transparency: use .png or .webp.")
-    with atomic_write(path) as temporary:
-        try:
-            temporary.write_bytes(_encode(image, suffix, icc_profile))
-        except (ValueError, cv2.error) as error:
-            raise PhotoError(f"{path} cannot be encoded ({_first_line(error)}): try .png.") from error
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """files.atomic_write, whose FileError becomes a PhotoError."""
     try:
-        with files.atomic_write(path) as temporary:
-            yield temporary
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(_encode(image, suffix, icc_profile))
     except FileError as error:
         raise PhotoError(str(error)) from error
+    except (ValueError, cv2.error) as error:
+        raise PhotoError(f"{path} cannot be encoded ({_first_line(error)}): try .png.") from error
 
 
 def _encode(image: np.ndarray, suffix: str, icc_profile: bytes | None) -> bytes:

@@ -20,10 +20,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 
+from common.files import atomic_write
 from config import VARIANTS, Config, Variant
 from figures.shapes import GREY, INK, arrow, box, note, panel, tensor
 from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
-from models.checkpoint import whole_file
 from models.encoder import STRIDES
 from models.octaves import octave_sizes
 from models.refiner import DILATIONS
@@ -132,7 +132,7 @@ def draw(path: Path, model_idx: int = 0) -> None:
     draw_refiner(axes, parts)
     draw_teacher(axes, parts)
     draw_table(axes)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         # no Software: it would name the version of matplotlib
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None, "Description": described()})
 

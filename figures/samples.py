@@ -15,50 +15,47 @@ import numpy as np
 
 from common import photos, plots
 from inference.rendering import Style, read_background, render
+from inference.web_files import on_checkerboard
 
 FIGURES = Path(__file__).parent
 ROOT = FIGURES.parent
 PHOTOS = ROOT / "test_data"
 EXACT = ROOT / "tests" / "data"  # mattes of the drawn photos
-SQUARE = 32  # pixels of the checkerboard
-GREYS = (255, 222)
+RESULTS = ROOT / "test_results"
 
 
-def kinds(path: Path, mattes: Path = EXACT) -> None:
+def kinds(path: Path) -> None:
     """A row for each photo that has an exact matte: the photo, its alpha and what is rendered from both."""
     styles = {
-        "cutout": Style("composite", background=lambda image, _: checkerboard(*image.shape[:2])),
+        "alpha": Style("alpha"),
+        "cutout": Style("cutout"),
         "foreground": Style("foreground"),
         "composite, #2a9d8f": Style("composite", background=read_background("#2a9d8f")),
         "composite, blur": Style("composite", background=read_background("blur")),
     }
     lines = []
-    for file in sorted(mattes.glob("*.png")):
+    for file in sorted(EXACT.glob("*.png")):
         photo, alpha = photos.read_photo(PHOTOS / f"{file.stem}.jpg"), photos.read_alpha(file)
-        lines.append([photo.image, grey(alpha), *(render(photo, alpha, style) for style in styles.values())])
-    plots.pictures(path, ["photo", "alpha", *styles], lines)
+        lines.append([photo.image, *(rgb(render(photo, alpha, style)) for style in styles.values())])
+    plots.pictures(path, ["photo", *styles], lines)
 
 
-def mattes(path: Path, folder: Path = ROOT / "test_results") -> None:
+def mattes(path: Path) -> None:
     """Every photo of test_data above its matte."""
     files = photos.list_images(PHOTOS)
-    missing = [file.stem for file in files if not (folder / f"{file.stem}.png").exists()]
+    missing = [file.stem for file in files if not (RESULTS / f"{file.stem}.png").exists()]
     if missing:
-        sys.exit(f"{folder} holds no {missing[0]}.png: run python predict.py first.")
+        sys.exit(f"{RESULTS} holds no {missing[0]}.png: run python predict.py first.")
     above = [photos.to_uint8(photos.read_photo(file).image) for file in files]
-    below = [grey(photos.read_alpha(folder / f"{file.stem}.png")) for file in files]
+    below = [rgb(photos.read_alpha(RESULTS / f"{file.stem}.png")) for file in files]
     plots.pictures(path, [file.stem for file in files], [above, below])
 
 
-def grey(alpha: np.ndarray) -> np.ndarray:
-    """Float (H, W) in [0, 1] -> uint8 (H, W, 3)."""
-    return np.repeat(np.rint(alpha * 255).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def checkerboard(height: int, width: int) -> np.ndarray:
-    """The usual picture of transparency, uint8 (H, W, 3)."""
-    squares = (np.arange(height)[:, None] // SQUARE + np.arange(width) // SQUARE) % 2  # (H, W)
-    return np.repeat(np.array(GREYS, np.uint8)[squares][..., None], 3, axis=2)
+def rgb(picture: np.ndarray) -> np.ndarray:
+    """A matte float (H, W) in [0, 1] or a picture uint8 (H, W, 3 or 4), as uint8 (H, W, 3)."""
+    if picture.ndim == 2:
+        return np.repeat(np.rint(picture * 255).astype(np.uint8)[..., None], 3, axis=2)
+    return on_checkerboard(picture) if picture.shape[2] == 4 else picture
 
 
 def main(argv: Sequence[str] | None = None) -> int:

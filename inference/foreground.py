@@ -96,10 +96,11 @@ def covering(picture: np.ndarray, image: np.ndarray) -> np.ndarray:
     """A picture, uint8 (h, w, 3), scaled to cover the photo, its middle cut out, in the photo's type."""
     height, width = image.shape[:2]
     scale = max(height / picture.shape[0], width / picture.shape[1])
-    part = (min(picture.shape[0], max(1, round(height / scale))), min(picture.shape[1], max(1, round(width / scale))))
-    top, left = ((whole - cut) // 2 for whole, cut in zip(picture.shape[:2], part, strict=True))
-    part = picture[top : top + part[0], left : left + part[1]]
-    scaled = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    rows = min(picture.shape[0], max(1, round(height / scale)))
+    columns = min(picture.shape[1], max(1, round(width / scale)))
+    top, left = (picture.shape[0] - rows) // 2, (picture.shape[1] - columns) // 2
+    middle = picture[top : top + rows, left : left + columns]
+    scaled = cv2.resize(middle, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     return scaled if image.dtype == np.uint8 else scaled.astype(np.uint16) * np.uint16(257)
 
 

@@ -1,151 +1,200 @@
-"""Every command in the documents is one that the scripts take, and every link leads somewhere."""
+"""Every documented command is one that the code accepts, and every link leads somewhere."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import ast
 import importlib
-import io
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
-
-from config import config_from_flags
-from training import setup
+from torch.distributed.run import get_args_parser
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [
-    ROOT / "README.md",
-    *sorted(ROOT.glob("docs/*.md")),
-    ROOT / ".github/CONTRIBUTING.md",
-    ROOT / "test_data/README.md",
-]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", flags=re.MULTILINE)
-INLINE = re.compile(r"`((?:python|make|torchrun) [^`\n]+)`")
-LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-OTHER_PROGRAMS = {"pip", "conda", "sudo", "mkdir", "mv", "source"}  # of the system: not looked at
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/*.md", ".github/*.md", "test_data/*.md", "figures/*.md")
+    for page in ROOT.glob(pattern)
+)
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = {"bash", "mkdir", "mv", "cd"}  # the first word of lines that are not ours to check
+
+
+class ParsedError(Exception):
+    """The command line was accepted; nothing else is to happen."""
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, text) of each fenced block in that language."""
+    return [
+        (page.relative_to(ROOT).as_posix(), text)
+        for page in PAGES
+        for found, text in FENCE.findall(page.read_text(encoding="utf-8"))
+        if found == language
+    ]
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(page, command) of the shell blocks, indented blocks and inline code of all pages."""
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        blocks = [body for language, body in FENCE.findall(text) if language in ("bash", "powershell")]
-        prose = FENCE.sub("", text)
-        lines = [line for block in [*blocks, *INDENTED.findall(prose)] for line in block.splitlines()]
-        for line in [*lines, *INLINE.findall(prose)]:
-            if line.strip():
-                yield page.relative_to(ROOT).as_posix(), line.strip()
+    """(page, command) of each line of the bash blocks, continued lines joined."""
+    for page, text in blocks("bash"):
+        for line in text.replace("\\\n", " ").splitlines():
+            if line.strip() and not line.startswith("#"):
+                yield page, line
 
 
-def start(words: list[str]) -> list[str]:
-    """The words from the program that is checked on: what torchrun starts is a script as any other."""
-    if "torchrun" in words:
-        script = next(i for i, word in enumerate(words) if word.endswith(".py"))
-        return ["python", *words[script:]]
+def words_of(command: str) -> list[str]:
+    """Without comments and without assignments in front of the command."""
+    words = shlex.split(command, comments=True)
+    while words and re.match(r"[A-Z0-9_]+=", words[0]):
+        words = words[1:]
     return words
 
 
-def parse(module: str, arguments: list[str]) -> None:
-    """Let the module's own parser read the arguments; raises SystemExit or ConfigError where it refuses them."""
-    if "--" in arguments:  # what follows is for train.py
-        end = arguments.index("--")
-        parse("train", arguments[end + 1 :])
-        arguments = arguments[:end]
-    if module == "train":
-        config_from_flags(setup.parse_flags(None, arguments))
-        return
-    script = importlib.import_module(module)
-    parser = getattr(script, "parse_options", None) or getattr(script, "parse", None)
-    if parser:
-        parser(arguments)
-        return
-    with pytest.MonkeyPatch.context() as patch:  # one that parses in main: stop it when it has
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-        with pytest.raises(Parsed):
-            script.main(arguments)
-
-
-class Parsed(Exception):
-    """The parser took the arguments."""
-
-
-def parse_and_stop(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
-    _, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        parser.error(f"unrecognized arguments: {unknown}")
-    raise Parsed
-
-
-def make_targets() -> set[str]:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-
-
-@pytest.mark.parametrize(("page", "command"), dict.fromkeys(commands()), ids=lambda text: text[:60])
-def test_the_command_is_one_that_exists(page, command):
-    program, *arguments = start(shlex.split(command, comments=True)) or [""]
-    if program in ("python", "py") and arguments[:1] == ["-c"]:
-        compile(arguments[1], page, "exec")
-    elif program in ("python", "py") and arguments[:2] in (["-m", "venv"], ["-m", "pytest"]):
-        return
-    elif program == "python":
-        module = arguments.pop(0) if arguments[0] != "-m" else (arguments.pop(0), arguments.pop(0))[1]
-        if "--help" in arguments:
-            arguments.remove("--help")
-        parse(module.removesuffix(".py"), arguments)
+def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a command line would not be accepted by what it calls."""
+    program, rest = words[0], words[1:]
+    if program == "srun":
+        check(words[words.index("torchrun") :], monkeypatch)
+    elif program == "torchrun":
+        options = get_args_parser().parse_args(rest)
+        check(["python", options.training_script, *options.training_script_args], monkeypatch)
     elif program == "make":
-        assert {word for word in arguments if "=" not in word} <= make_targets()
+        check_make(rest)
+    elif program == "pip":
+        for flag, file in zip(rest, rest[1:], strict=False):
+            assert flag not in ("-r", "-c") or (ROOT / file).is_file(), f"{file} does not exist"
+    elif program == "python" and rest[0] == "-c":
+        ast.parse(rest[1])
+    elif program == "python" and rest[:2] != ["-m", "pytest"]:
+        name, flags = (rest[1], rest[2:]) if rest[0] == "-m" else (rest[0].removesuffix(".py"), rest[1:])
+        check_flags(name, flags, monkeypatch)
     else:
-        assert program in OTHER_PROGRAMS or re.match(r"HOST1=|\.venv", program), f"{page}: {command}"
+        assert program in SHELL | {"python"}, f"{program}: what is this?"
 
 
-def test_commands_are_found_and_a_wrong_one_is_refused():
-    found = [command for _, command in commands()]
-    assert "make demo" in found and any(command.startswith("torchrun") for command in found) and len(found) > 50
-    with pytest.raises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
-        parse("data.check", ["mine", "--no-such-flag"])
+def check_make(words: list[str]) -> None:
+    """Targets and variables exist; the flags in a variable are checked by the script's own tests."""
+    for word in words:
+        variable, given, _ = word.partition("=")
+        if given:
+            assert f"$({variable})" in MAKEFILE, f"the Makefile does not use {variable}"
+        else:
+            assert re.search(rf"^{word}:", MAKEFILE, re.MULTILINE), f"the Makefile has no target {word}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_examples_are_python(page):
-    for language, body in FENCE.findall(page.read_text(encoding="utf-8")):
-        if language == "python":
-            compile(body, str(page), "exec")
+def check_flags(name: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script's own parser takes the flags; the script does not run."""
+    module = importlib.import_module(name)
+    if hasattr(module, "parse_options"):
+        module.parse_options(flags)
+        return
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(parser: argparse.ArgumentParser, *arguments: object) -> None:
+        parse(parser, *arguments)
+        raise ParsedError
+
+    with monkeypatch.context() as patch, pytest.raises(ParsedError):
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        module.main(flags)
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_command_is_accepted(page, command, monkeypatch, capsys):
+    words = words_of(command)
+    try:
+        if words:
+            check(words, monkeypatch)
+    except SystemExit as end:
+        assert end.code == 0, f"{page}: {command}\n{capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python train.py --no-such-flag",
+        "python train.py --epochs many",
+        "python predict.py --kind sticker",
+        "python predict.py --background red",
+        "python -m data.check",
+        "torchrun --no-such-flag 2 train.py",
+        "make sandwich",
+        "make demo NO_FLAGS=1",
+        "pip install -r requirements/none.txt",
+        "pyton train.py",
+    ],
+)
+def test_a_wrong_command_is_noticed(command, monkeypatch):
+    with pytest.raises((SystemExit, AssertionError)) as caught:
+        check(words_of(command), monkeypatch)
+    assert not isinstance(caught.value, SystemExit) or caught.value.code == 2
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("python"))
+def test_python_block_imports_what_exists(page, text):
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                assert hasattr(importlib.import_module(node.module), name.name), f"{page}: {ast.unparse(node)}"
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives a page's headings."""
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    """Of the headings, as GitHub names them: lower case, spaces to hyphens, other signs gone."""
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
-    for link in LINK.findall(page.read_text(encoding="utf-8")):
-        if re.match(r"[a-z]+:", link):
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if link.startswith(("https://", "http://", "mailto:")):
             continue
-        path, _, anchor = link.partition("#")
-        target = page.parent / path if path else page
-        assert target.exists(), f"{page.name} links to {link}"
-        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+        file, _, anchor = link.partition("#")
+        target = (page.parent / unquote(file)).resolve() if file else page
+        assert target.exists(), f"{link} does not exist"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_of_the_repository_that_are_named_exist(page):
-    names = re.findall(
-        r"`((?:docs|figures|requirements|tests|\.github|common|models|data)/[\w./-]+\.\w+)`",
-        page.read_text(encoding="utf-8"),
-    )
-    assert [name for name in names if not (ROOT / name).exists()] == []
+def test_every_page_and_picture_is_reachable():
+    """From the README, over any number of links."""
+    seen, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        seen.add(page)
+        if page.suffix == ".md":
+            links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+            todo += [
+                target for link in links if (target := (page.parent / link).resolve()).is_file() and target not in seen
+            ]
+    assert set(PAGES) - seen == set()
+    assert set((ROOT / "figures").glob("*.png")) - seen == set()
 
 
-def test_the_portable_tests_of_the_workflow_exist():
-    workflow = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
-    names = re.findall(r"\btests/\w+\.py", workflow)
-    assert len(names) > 5 and [name for name in names if not (ROOT / name).exists()] == []
+def test_the_workflow_names_test_files_that_exist():
+    named = re.findall(r"tests/test_\w+\.py", (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    assert len(named) > 10
+    assert [file for file in named if not (ROOT / file).is_file()] == []
+
+
+def test_pip_install_says_what_to_do_instead():
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-index",
+        "--no-deps",
+        "--disable-pip-version-check",
+        str(ROOT),
+    ]
+    result = subprocess.run(install, capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0
+    assert "pip install -r requirements.txt" in result.stdout + result.stderr
