@@ -1,44 +1,48 @@
-"""Read and write photos faithfully: orientation, 16 bits, transparency, profiles, whole files or none.
+"""Read and write photos: orientation, 16 bits, transparency, profiles; complete files or none.
 
     photo = read_photo("cat.jpg")        # photo.image (H, W, 3), upright; photo.alpha is the file's own
     write_alpha("cat.png", alpha)        # 8 bit grey PNG; bits=16 for more
 
-Pillow reads the headers and most formats. OpenCV decodes two kinds: plain JPEGs, because it is faster
-(12 megapixels on one core: 94 ms against 165 ms, the same pixels), and 16 bits a channel, which Pillow
-cuts to 8. Everything goes through open files and bytes, so any file name works on any system.
+Pillow reads all that has 8 bits a channel, pillow-heif among it. OpenCV reads 16 bits, which Pillow cuts to 8, and
+writes PNG. Everything goes through open files and bytes, so any file name works on any system.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL.ExifTags import Base as ExifTag
+from PIL.TiffImagePlugin import TiffImageFile
 
 from common.files import FileError, atomic_write, list_files
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".heic", ".heif", ".hif", ".avif"),
+)
 MAX_PIXELS = 200_000_000  # three bytes each: 600 MB for the photo alone
 
 # What a file holds counts, not its suffix. The list also keeps Pillow from starting Ghostscript and the like.
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-_ORIENTATION_TAG = 0x0112
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_REDUCED = {
-    2: (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
-    4: (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
-    8: (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8),
-}
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+_PNG_FACTS = (b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT")
+_NEARLY_OPAQUE = 0.98  # editors leave 254 in a few pixels: such an alpha channel says nothing
 
 
 class PhotoError(ValueError):
@@ -69,10 +73,10 @@ def list_images(root: str | Path) -> list[Path]:
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of the upright photo, from its headers only. Raises PhotoError."""
-    with _opened(path) as (stream, header):
-        width, height = _stored_size(header)
-        return (height, width) if _orientation(header, stream, []) >= 5 else (width, height)
+    """(width, height) of the upright photo, without decoding it. Raises PhotoError."""
+    with _opened(path) as (picture, _):
+        width, height = picture.size
+        return (height, width) if _orientation(picture, []) >= 5 else (width, height)
 
 
 def read_photo(path: str | Path, shrink_to: int | None = None, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -96,7 +100,7 @@ def read_photo(path: str | Path, shrink_to: int | None = None, max_pixels: int =
 def read_alpha(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a matte: float32 (H, W) in [0, 1], upright.
 
-    From the alpha channel where there is one that is not opaque everywhere, else from the grey, which
+    From the alpha channel where there is one that is not (nearly) opaque everywhere, else from the grey, which
     may be stored as RGB. 8 and 16 bits. Raises PhotoError as read_photo, and for a picture in colours.
     """
     color, alpha, _, _ = _decode(path, None, max_pixels)
@@ -106,7 +110,7 @@ def read_alpha(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return _to_unit(color)
     red, green, blue = cv2.split(color)
     # JPEG rounds the channels of a grey picture a little apart: judged by the mean, not by the worst pixel.
-    tint = max(float(np.mean(cv2.absdiff(red, green))), float(np.mean(cv2.absdiff(blue, green))))
+    tint = max(cv2.mean(cv2.absdiff(red, green))[0], cv2.mean(cv2.absdiff(blue, green))[0])
     if tint > 0.01 * np.iinfo(color.dtype).max:
         raise PhotoError(f"{path} is a picture in colours, not a matte: give a grey one or an alpha channel.")
     return _to_unit(green)
@@ -171,7 +175,7 @@ def _encode(image: np.ndarray, suffix: str, icc_profile: bytes | None) -> bytes:
 
 
 def _encode_png(image: np.ndarray, icc_profile: bytes | None) -> bytes:
-    """A PNG by OpenCV, which keeps 16 bits; the profile is put in by hand, as it cannot write one.
+    """A PNG by OpenCV, which keeps 16 bits; the profile is put in by hand, as before 4.13 it cannot write one.
 
     OpenCV's defaults (level 1, run lengths, one filter) on 12 megapixels of leaves, fur and nothing, one
     core, ms and MB: 8 bit matte 55, 0.96; 16 bit matte 85, 3.15; RGBA cut-out 300, 8.3. Pillow at level 1:
@@ -183,8 +187,7 @@ def _encode_png(image: np.ndarray, icc_profile: bytes | None) -> bytes:
     data = cv2.imencode(".png", image)[1].tobytes()
     if icc_profile is None:
         return data
-    body = b"iCCPicc\0\0" + zlib.compress(icc_profile)
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    chunk = _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(icc_profile))
     return data[:33] + chunk + data[33:]  # 8 bytes of signature and 25 of IHDR come first
 
 
@@ -193,52 +196,57 @@ def _decode(
 ) -> tuple[np.ndarray, np.ndarray | None, bytes | None, list[str]]:
     """(color (H, W) or (H, W, 3), alpha (H, W) or None, profile or None, notes), upright, 8 or 16 bit."""
     notes: list[str] = []
-    with _opened(path) as (stream, header):
-        is_tiff = header.format == "TIFF"
-        width, height = _stored_size(header)
+    with _opened(path) as (picture, stream):
+        if isinstance(picture, TiffImageFile):
+            _skip_thumbnails(picture, notes)
+        elif picture.format != "MPO" and getattr(picture, "is_animated", False):
+            notes.append("animated: first frame used")
+        width, height = picture.size
         if width * height > max_pixels:
             raise PhotoError(
                 f"{path} has {width} x {height} pixels, more than the limit of {max_pixels}: "
                 "scale it down, or raise max_pixels if you trust it."
             )
-        if header.format != "MPO" and getattr(header, "is_animated", False):
-            notes.append("several pages: first used" if is_tiff else "animated: first frame used")
-        # Both decoders turn a TIFF themselves (OpenCV whatever its flags say), so it is not turned again.
-        orientation = 1 if is_tiff else _orientation(header, stream, notes)
-        icc_profile = header.info.get("icc_profile")
-        if _is_16_bit(header, stream):
-            color, alpha = _decode_16_bit(path, header, stream)
-        elif header.format in ("JPEG", "MPO") and header.mode in ("L", "RGB"):
-            color, alpha = _decode_jpeg(header, stream, shrink_to), None
-        elif header.mode not in _MODES:
-            raise PhotoError(f"{path} has pixels of mode {header.mode}: save it as RGB or grey, 8 or 16 bit.")
+        orientation = _orientation(picture, notes)
+        icc_profile = picture.info.get("icc_profile")
+        if _is_16_bit(picture):
+            color, alpha = _decode_16_bit(path, picture, stream)
+        elif picture.mode in _MODES:
+            color, alpha = _decode_8_bit(picture, shrink_to, notes)
         else:
-            color, alpha = _decode_by_pillow(header, notes)
-        if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
+            raise PhotoError(f"{path} has pixels of mode {picture.mode}: save it as RGB or grey, 8 or 16 bit.")
+        if alpha is not None and alpha.min() >= _NEARLY_OPAQUE * np.iinfo(alpha.dtype).max:
             alpha = None
         color = _turn(color, orientation)
         return color, None if alpha is None else _turn(alpha, orientation), icc_profile, notes
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, Image.Image]]:
-    """The open file and Pillow's view of its headers; whatever fails inside becomes one PhotoError."""
-    # Pillow would print it into the progress bar; Photo.notes says it
+def _opened(path: str | Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """Pillow's view of a file's headers, and its bytes; whatever fails inside becomes one PhotoError."""
+    # Pillow would print it into the progress bar
     warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse 179 megapixels, whatever max_pixels says
-    if os.path.isdir(path):
-        raise PhotoError(f"{path} is a folder, not a photo: name the files in it, or rename it.")
+    PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # of a profile: printers' have more than Pillow's 1 MB
     try:
-        with open(path, "rb") as stream:
-            if os.fstat(stream.fileno()).st_size == 0:
-                raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
-            with Image.open(stream, formats=_FORMATS) as header:
-                yield stream, header
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise PhotoError(f"{path} is a folder, not a photo: name the files in it, or rename it.")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait forever
+            raise PhotoError(f"{path} is a pipe or a device, not a file: save the photo to a file.")
+        if status.st_size == 0:
+            raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
+        with open(path, "rb") as file:
+            is_png = file.read(8) == _PNG_SIGNATURE
+            stream = io.BytesIO(_tidy_png(_PNG_SIGNATURE + file.read(), _PNG_PIXELS + _PNG_FACTS)) if is_png else file
+            with Image.open(stream, formats=_formats()) as picture:
+                yield picture, stream
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
         raise PhotoError(
-            f"{path} is no photo that can be read: give a JPEG, PNG, WebP, BMP, GIF or TIFF of 8 or 16 bits."
+            f"{path} is no photo that can be read: give a JPEG, PNG, WebP, BMP, GIF, HEIC, AVIF, or a TIFF of 8 or "
+            "16 bits."
         ) from error
     except MemoryError as error:
         raise PhotoError(f"{path} does not fit in memory: scale it down.") from error
@@ -250,55 +258,70 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, Image.Image]]:
         raise PhotoError(f"{path} cannot be read ({reason}): {cure}.") from error
 
 
-def _stored_size(header: Image.Image) -> tuple[int, int]:
-    """(width, height) before orientation. Newer Pillows turn a TIFF's .size in advance, so ask its tags."""
-    return (header.tag_v2[256], header.tag_v2[257]) if header.format == "TIFF" else header.size
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of _FORMATS that this installation reads: pillow-heif and AVIF have no wheel for every system."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _orientation(header: Image.Image, stream: BinaryIO, notes: list[str]) -> int:
-    """EXIF orientation, 1 to 8; 1 with a note where the EXIF block is broken."""
-    if header.format == "TIFF":
-        value = header.tag_v2.get(_ORIENTATION_TAG, 1)
-    else:
-        exif = header.info.get("exif")
-        if exif is None and header.format == "PNG":
-            exif = _png_exif(stream)
-        try:
-            value = _exif_orientation(exif) if exif else 1
-        except (KeyError, struct.error):
-            notes.append("broken EXIF ignored")
-            value = 1
-    return value if value in range(1, 9) else 1
+def _tidy_png(data: bytes, kept: Collection[bytes]) -> bytes:
+    """A PNG of the chunks named in `kept`, EXIF first. Raises ValueError where one of its pixels' is damaged.
 
-
-def _exif_orientation(exif: bytes) -> int:
-    """Look the tag up in the first directory of an EXIF block; KeyError or struct.error where it is broken.
-
-    Pillow's getexif() is silent about some broken blocks, warns about others, and decodes a whole PNG.
+    By hand, as Pillow refuses a file for one wrong bit in a comment or a long one, does not know the EXIF block behind
+    the pixels until it has decoded them, and OpenCV's libpng prints about all these without naming the file.
     """
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}[exif[:2]]
-    (start,) = struct.unpack_from(order + "I", exif, 4)
-    (count,) = struct.unpack_from(order + "H", exif, start)
-    for at in range(start + 2, start + 2 + 12 * count, 12):
-        tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at)  # tag, type, count, value
-        if tag == _ORIENTATION_TAG:
-            return value
-    return 1
+    chunks, at = [], 8
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        chunk = data[at : at + 12 + length]
+        at += len(chunk)
+        if kind not in kept:
+            continue
+        if len(chunk) < 12 + length:
+            raise ValueError("image file is truncated")
+        if zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
+            chunks.append((kind not in (b"IHDR", b"eXIf"), chunk))
+        elif kind in _PNG_PIXELS:
+            raise ValueError(f"wrong checksum of its {kind.decode()}")
+    chunks.sort(key=lambda entry: entry[0])
+    return _PNG_SIGNATURE + b"".join(chunk for _, chunk in chunks) + _png_chunk(b"IEND", b"")
 
 
-def _png_exif(stream: BinaryIO) -> bytes | None:
-    """The EXIF block of a PNG, which may stand behind the pixels; leaves the stream where it was."""
-    start = stream.tell()
-    exif = None
-    stream.seek(8)
-    while exif is None and len(head := stream.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"eXIf":
-            exif = stream.read(length)
-        stream.seek(length + 4, os.SEEK_CUR)
-    stream.seek(start)
-    return exif
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _skip_thumbnails(picture: TiffImageFile, notes: list[str]) -> None:
+    """Go to the first page that is not marked as a reduced copy of another."""
+    try:
+        while picture.tag_v2.get(254, 0) & 1:  # NewSubfileType
+            picture.seek(picture.tell() + 1)
+    except EOFError:
+        picture.seek(0)
+    if picture.tell():
+        notes.append(f"the first page is a thumbnail: page {picture.tell() + 1} used")
+    elif picture.is_animated:
+        notes.append("several pages: first used")
+
+
+def _orientation(picture: Image.Image, notes: list[str]) -> int:
+    """EXIF orientation, 1 to 8; 1 with a note where the EXIF block is broken."""
+    block = picture.info.get("exif")
+    if isinstance(picture, TiffImageFile) or not block:  # both decoders turn a TIFF themselves
+        return 1
+    exif = Image.Exif()  # not picture.getexif(): for some formats it hides a broken block, and it decodes a PNG
+    try:
+        exif.load(block)
+        value = exif.get(ExifTag.Orientation, 1)
+    except (SyntaxError, ValueError, struct.error):
+        notes.append("broken EXIF ignored")
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -309,85 +332,59 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels if flip is None else cv2.flip(pixels, flip)
 
 
-def _decode_jpeg(header: Image.Image, stream: BinaryIO, shrink_to: int | None) -> np.ndarray:
-    """A grey (H, W) or RGB (H, W, 3) JPEG at full size or at 1/2, 1/4, 1/8."""
-    stream.seek(0)
-    data = stream.read()
-    if not _is_whole_jpeg(data):
-        raise ValueError("image file is truncated")
-    flag = cv2.IMREAD_GRAYSCALE if header.mode == "L" else cv2.IMREAD_COLOR
-    scale = 1
-    for k in (2, 4, 8):
-        if shrink_to is not None and min(header.size) // k >= shrink_to:
-            scale, flag = k, _REDUCED[k][header.mode == "RGB"]
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise ValueError("the JPEG data makes no sense")
-    if header.mode == "RGB":
-        cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-    width, height = (max(1, round(side / scale)) for side in header.size)
-    return np.ascontiguousarray(pixels[:height, :width])
-
-
-def _is_whole_jpeg(data: bytes) -> bool:
-    """Whether the end marker follows the picture. Where it is missing some OpenCVs (4.10) paint it grey.
-
-    The segments before the scan are stepped over, as the thumbnail in one of them has an end marker too;
-    inside the scan FF is always followed by 00 or a restart marker.
-    """
-    at = 2
-    while at + 4 <= len(data) and data[at + 1] != 0xDA:
-        # FF may be repeated as filling; a length counts its own two bytes, not the marker's.
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data.find(b"\xff\xd9", at) >= 0
-
-
-def _is_16_bit(header: Image.Image, stream: BinaryIO) -> bool:
-    """Whether a PNG or TIFF has 16 unsigned bits a channel; Pillow's mode does not tell."""
-    if header.format == "TIFF":
-        signs = header.tag_v2.get(339, (1,))
-        return set(header.tag_v2.get(258, (1,))) == {16} and set(signs) == {1}
-    if header.format != "PNG":
-        return False
-    start = stream.tell()
-    stream.seek(24)
-    depth = stream.read(1)
-    stream.seek(start)
-    return depth == b"\x10"
-
-
-def _decode_16_bit(path: str | Path, header: Image.Image, stream: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
-    """(color, alpha) in uint16; a TIFF comes upright, a PNG as stored."""
-    stream.seek(0)
-    data = stream.read()
-    if header.format == "PNG" and b"IEND" not in data[-64:]:
-        raise ValueError("image file is truncated")  # OpenCV finds that too, but prints three lines about it
-    tags = header.tag_v2 if header.format == "TIFF" else {}
-    pixels = None
-    if tags.get(284) != 2:  # channels in separate planes: OpenCV reads them in a wrong order
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16:
-        raise PhotoError(f"{path} is damaged or a rare kind of 16 bit file: save it again as 16 bit RGB.")
-    if pixels.ndim == 2:
-        return (~pixels if tags.get(262) == 0 else pixels), None  # tag 262 at 0: white is stored as 0
-    if pixels.shape[2] == 3:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), None
-    alpha = None  # a fourth channel may have no stated meaning
-    if "A" in header.mode or "transparency" in header.info:
-        alpha = np.ascontiguousarray(pixels[..., 3])
-    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), alpha
-
-
-def _decode_by_pillow(header: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """(color, alpha) in uint8; a TIFF comes upright (newer Pillows turn it unasked), the others as stored."""
-    if header.mode == "CMYK":
+def _decode_8_bit(
+    picture: Image.Image, shrink_to: int | None, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(color, alpha) in uint8; a TIFF comes upright, the others as stored, a JPEG at 1/1, 1/2, 1/4 or 1/8."""
+    box = (0, 0, *picture.size)
+    if shrink_to is not None and (draft := picture.draft(None, (shrink_to, shrink_to))):
+        box = (0, 0, *(max(1, round(side)) for side in draft[1][2:]))
+    if picture.mode == "CMYK":
         notes.append("CMYK converted without its profile")
-    picture = ImageOps.exif_transpose(header) if header.format == "TIFF" else header
-    if "A" in picture.mode or picture.mode == "RGBa" or "transparency" in picture.info:
+    if picture.mode.endswith(("A", "a")) or "transparency" in picture.info:
         pixels = np.array(picture.convert("RGBA"))
         return cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), np.ascontiguousarray(pixels[..., 3])
     mode = "L" if picture.mode in ("1", "L") else "RGB"
-    return np.array(picture if picture.mode == mode else picture.convert(mode)), None
+    picture.load()  # turns a TIFF
+    pixels = np.array(picture if picture.mode == mode else picture.convert(mode))
+    return (pixels if shrink_to is None else np.ascontiguousarray(pixels[: box[3], : box[2]])), None
+
+
+def _is_16_bit(picture: Image.Image) -> bool:
+    """Whether a PNG or TIFF has 16 unsigned bits a channel; Pillow's mode does not tell."""
+    if isinstance(picture, TiffImageFile):
+        return set(picture.tag_v2.get(258, (1,))) == {16} and set(picture.tag_v2.get(339, (1,))) == {1}
+    return picture.format == "PNG" and any("16" in str(tile.args) for tile in picture.tile)
+
+
+def _decode_16_bit(path: str | Path, picture: Image.Image, stream: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
+    """(color, alpha) in uint16; a TIFF comes upright, a PNG as stored."""
+    stream.seek(0)
+    data = stream.read()
+    tags, page = {}, 0
+    if isinstance(picture, TiffImageFile):
+        tags, page = picture.tag_v2, picture.tell()
+    else:
+        data = _tidy_png(data, _PNG_PIXELS)
+    pages: Sequence[np.ndarray] = ()
+    if tags.get(284) != 2:  # channels in separate planes: OpenCV reads them in a wrong order
+        _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(page, page + 1))
+    if not pages or pages[0].dtype != np.uint16:
+        raise PhotoError(f"{path} is damaged or a rare kind of 16 bit file: save it again as 16 bit RGB.")
+    color, alpha = pages[0], None
+    if color.ndim == 2 and tags.get(262) == 0:  # white is stored as 0
+        color = cv2.bitwise_not(color)
+    elif color.ndim == 3:
+        if color.shape[2] == 4 and ("A" in picture.mode or "transparency" in picture.info):  # else it means nothing
+            alpha = np.ascontiguousarray(color[..., 3])
+        color = cv2.cvtColor(color, cv2.COLOR_BGR2RGB if color.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+    if alpha is None and "transparency" in picture.info:  # the level, or the colour, that stands for nothing
+        hidden = color == np.asarray(picture.info["transparency"], np.uint16)
+        alpha = np.where(hidden if color.ndim == 2 else hidden.all(axis=2), 0, 65535).astype(np.uint16)
+    if alpha is not None and 1 in tags.get(338, ()):  # the colours are stored times alpha
+        divisor = np.maximum(alpha, 1)[..., None].astype(np.uint32)
+        color = np.minimum((color * np.uint32(65535) + divisor // 2) // divisor, 65535).astype(np.uint16)
+    return color, alpha
 
 
 def _to_unit(levels: np.ndarray) -> np.ndarray:
