@@ -14,14 +14,14 @@ from PIL import ImageColor
 
 from common import photos
 from common.photos import Photo, PhotoError
-from inference.foreground import Colors, blurred, composite, covering, estimate_colors, native_foreground
+from inference.foreground import Colours, blurred, composite, covering, estimate_colours, native_foreground
 
 KINDS = ("alpha", "cutout", "foreground", "composite")
 SUBJECT = 0.5  # alpha; a matte that nowhere reaches it shows no subject
 NO_SUBJECT = "no subject found"  # a note in manifest.json
 
 Predictor = Callable[[torch.Tensor], torch.Tensor]  # uint8 (3, H, W) -> alpha, float (1, H, W); matting.predict_alpha
-Background = Callable[[np.ndarray, Colors], np.ndarray]  # (photo, its colours) -> (H, W, 3) of the photo's type
+Background = Callable[[np.ndarray, Colours], np.ndarray]  # (photo, its colours) -> (H, W, 3) of the photo's type
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ def render(photo: Photo, matte: np.ndarray, style: Style) -> np.ndarray:
     if style.kind == "alpha":
         return alpha
     image = photos.to_uint8(photo.image) if style.bits == 8 else to_uint16(photo.image)
-    colors = estimate_colors(image, matte)
-    foreground = native_foreground(image, matte, colors)
+    colours = estimate_colours(image, matte)
+    foreground = native_foreground(image, matte, colours)
     if style.kind == "foreground":
         return foreground
     if style.background is not None:
-        return composite(foreground, alpha, style.background(image, colors))
+        return composite(foreground, alpha, style.background(image, colours))
     levels = alpha * np.float32(np.iinfo(image.dtype).max) + np.float32(0.5)
     return cv2.merge((*cv2.split(foreground), levels.astype(image.dtype)))  # (H, W, 4)
 
@@ -89,7 +89,7 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
 def read_background(text: str) -> Background:
     """What stands behind a composite: "blur", a colour ("red", "#00ff00") or a photo's path. Raises PhotoError."""
     if text == "blur":
-        return lambda image, colors: blurred(colors, image)
+        return lambda image, colours: blurred(colours, image)
     try:
         colour = np.array(ImageColor.getrgb(text)[:3], np.uint8).reshape(1, 1, 3)
     except ValueError:
@@ -98,4 +98,4 @@ def read_background(text: str) -> Background:
                 f"{text} is no background: give a colour (red, #00ff00), a photo's path or the word blur."
             ) from None
         colour = photos.to_uint8(photos.read_photo(text).image)
-    return lambda image, colors: covering(colour, image)
+    return lambda image, colours: covering(colour, image)

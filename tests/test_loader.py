@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from data.augmentation import Augmentation
 from data.dataset import PhotoDataset
 from data.loader import EpochSampler, build_training_loader, single_thread
-from data.transforms import Augmentation
 from experiments.benchmark_loader import PLAIN, loader_cases, write_large_photos
 from tests.test_dataset import write_pair
 from tests.test_transforms import disc
