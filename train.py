@@ -113,7 +113,7 @@ def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
     for number, batch in enumerate(batches, start=1):
         with contextlib.nullcontext() if number == len(batches) else stage.without_sync():
             with autocast(run.device, run.precision):
-                terms = stage_losses(run, batch, weights)
+                terms = stage_losses(run, batch, weights, student_scale(run))
             stage.scaler.scale(terms["loss"] / len(batches)).backward()
         run.meter.add(terms, batch["name"])
         run.progress.batch += 1
@@ -129,12 +129,11 @@ def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
     run.progress.step += 1
 
 
-def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Forward pass and named losses of the stage that the run is in."""
+def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float], scale: int) -> dict[str, Tensor]:
+    """Forward pass and named losses of the stage that the run is in; scale: see student_scale."""
     image = batch["image"].to(run.device, non_blocking=True, memory_format=torch.channels_last).float() / 255
     alpha = batch["alpha"].to(run.device, non_blocking=True).float() / 255  # (N, 1, S, S)
     known = 1.0 - batch["unknown"].to(run.device, non_blocking=True).float()  # (N, 1, S, S)
-    scale = student_scale(run)
     size = (max(1, image.shape[-2] // scale), max(1, image.shape[-1] // scale))
     truth = resize_alpha(alpha, size)  # what the student should see, (N, 1, S / scale, S / scale)
     if run.is_teacher_stage:
