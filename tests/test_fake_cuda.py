@@ -1,24 +1,26 @@
 """Forward pass and losses on fake CUDA tensors: real autocast, no kernels, no GPU. Nothing may wait for the device.
 
-FakeTensorMode follows shapes, types and devices, so a tensor left on the CPU is an error here as it is on a GPU, and
+Fake tensors follow shapes, types and devices, so a tensor left on the CPU is an error here as it is on a GPU, and
 every copy to the device and every read of it passes a dispatch mode that knows which of them wait.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import train
 from config import Config
+from experiments.benchmark_memory import CudaTypes, FakeTensors, LiveBytes, estimate_peak, fake_batch, make_fake
 from tests.tiny import Batches
 from training import setup
 from training.run import Run
@@ -67,27 +69,11 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch._subclasses.fake_tensor.init_gpu_context", lambda *_: None)
 
 
-def fake_copy(value: Tensor) -> Tensor:
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=CUDA)
-
-
-def to_fake_cuda(module: nn.Module) -> None:
-    """module.to("cuda"), in FakeTensorMode."""
-    for part in module.modules():
-        for name, value in part._parameters.items():
-            if value is not None:
-                part._parameters[name] = nn.Parameter(fake_copy(value), value.requires_grad)
-        for name, value in part._buffers.items():
-            if value is not None:
-                part._buffers[name] = fake_copy(value)
-
-
-def fake_run(is_teacher_stage: bool, precision: torch.dtype, networks: Any) -> Run:
+def fake_run(is_teacher_stage: bool, precision: torch.dtype, networks: Any, device: torch.device = CUDA) -> Run:
     """A run of Tiny on fake CUDA tensors, in one of its stages."""
-    network, teacher = networks
-    for part in (network, teacher):
-        to_fake_cuda(part)
-    run = Run(CONFIG, CUDA, precision, network, teacher, Batches(4), validation={})
+    for part in networks:
+        make_fake(part, device)
+    run = Run(CONFIG, device, precision, *networks, Batches(4), validation={})
     if not is_teacher_stage:
         run.progress.epoch = run.progress.teacher_epochs = 1
         run.enter_stage(is_teacher_stage=False)
@@ -99,15 +85,9 @@ def fake_run(is_teacher_stage: bool, precision: torch.dtype, networks: Any) -> R
 @pytest.mark.parametrize("is_teacher_stage", [TEACHER_STAGE, STUDENT_STAGE], ids=["teacher", "student"])
 def test_forward_and_losses_wait_for_nothing(fake_cuda, is_teacher_stage: bool, precision: torch.dtype) -> None:
     networks = setup.build_networks(CONFIG)  # reads numbers from tensors, which fake ones do not have
-    with FakeTensorMode():
+    with FakeTensors():
         run = fake_run(is_teacher_stage, precision, networks)
-        shape = (2, 1, 64, 64)
-        batch = {
-            "image": torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
-            "alpha": torch.zeros(shape, dtype=torch.uint8),
-            "unknown": torch.zeros(shape, dtype=torch.uint8),
-            "name": ["a", "b"],
-        }
+        batch = fake_batch(CONFIG)
         for scale in (1, 2):  # of the student's view
             with Waits() as waits, torch.autocast("cuda", precision, enabled=precision != torch.float32):
                 terms = train.stage_losses(run, batch, run.schedule.loss_weights, scale)
@@ -118,7 +98,7 @@ def test_forward_and_losses_wait_for_nothing(fake_cuda, is_teacher_stage: bool, 
 
 
 def test_a_wait_is_noticed(fake_cuda) -> None:
-    with FakeTensorMode():
+    with FakeTensors():
         x = torch.zeros(3, device=CUDA)
         with Waits() as waits:
             torch.ones(3).to(CUDA, non_blocking=True)
@@ -130,3 +110,30 @@ def test_a_wait_is_noticed(fake_cuda) -> None:
             with pytest.raises(DynamicOutputShapeException):
                 x[x > 0]
     assert [wait.split(" ")[0] for wait in waits.found] == ["_to_copy"] * 3 + ["_local_scalar_dense", "index"]
+
+
+@pytest.mark.parametrize("is_teacher_stage", [TEACHER_STAGE, STUDENT_STAGE], ids=["teacher", "student"])
+def test_the_estimate_on_a_cpu_keeps_what_cuda_keeps(fake_cuda, is_teacher_stage: bool) -> None:
+    """The backward pass needs a driver, so the memory of a step is estimated on the CPU, in the types of CUDA."""
+    kept = []
+    for device in (torch.device("cpu"), CUDA):
+        networks = setup.build_networks(CONFIG)
+        with FakeTensors(), LiveBytes() as memory, CudaTypes():
+            run = fake_run(is_teacher_stage, torch.bfloat16, networks, device)
+            before, batch = memory.live, fake_batch(CONFIG)
+            with torch.autocast(device.type, torch.bfloat16):
+                terms = train.stage_losses(run, batch, run.schedule.loss_weights, scale=1)
+            kept.append(memory.live - before)
+    assert terms and kept[1] > 30 * 2**20
+    assert kept[0] == pytest.approx(kept[1], rel=0.01)
+
+
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+def test_the_estimate_counts_all_that_stays(stage: str) -> None:
+    """A peak is at least weights, gradients, both moments, average, and the frozen teacher where there is one."""
+    network, teacher = (sum(p.numel() * 4 for p in part.parameters()) for part in setup.build_networks(CONFIG))
+    static = 2 * network + 4 * teacher if stage == "teacher" else 5 * network + teacher
+    peak, larger = (
+        estimate_peak(dataclasses.replace(CONFIG, batch_size=batch), stage, torch.float32) for batch in (2, 4)
+    )
+    assert static < peak < larger < 3 * static
