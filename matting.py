@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from common.devices import autocast, choose_precision
+from common.devices import autocast, choose_precision, free_memory
 from common.resize import Size, resize_to_working_size
 from models.octaves import climb, interpolate
 from models.refiner import uncertainty
@@ -168,6 +168,7 @@ def _tiles_per_batch(
     refiner: RefinerLike, window: tuple[int, int], device: torch.device, max_memory: int | None
 ) -> int:
     if max_memory is None:
-        max_memory = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else CPU_TILE_MEMORY
+        free = free_memory(device)
+        max_memory = CPU_TILE_MEMORY if free is None else free // 4
     a_tile = window[0] * window[1] * refiner.channels * BYTES_PER_CHANNEL
     return max(1, min(max_memory // a_tile, 64))

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = setup.parse_flags(__doc__, argv)
     run = None
     try:
-        run = setup.prepare(flags)
+        run = setup.prepare(flags, stage_losses)
         fit(run)
     except BaseException as error:
         return exit_code_of(error, run.folder if run else None)

@@ -12,17 +12,18 @@ CUDA's autocast differs from a CPU's follow CUDA's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,18 +34,25 @@ from training.run import Run
 
 BLOCK = 512  # bytes; what CUDA's allocator rounds up to
 # CUDA's autocast runs these in float32, the CPU's in whatever type comes in
-IN_FLOAT32 = (F.softmax, F.layer_norm, F.group_norm, Tensor.softmax)
+IN_FLOAT32 = ("softmax", "layer_norm", "group_norm")
 STAGES = ("teacher", "student")
 CPU = torch.device("cpu")
 
 
-class CudaTypes(TorchFunctionMode):
-    """Lets an autocast of the CPU choose the types that CUDA's would."""
+@contextlib.contextmanager
+def cuda_types() -> Iterator[None]:
+    """Lets an autocast of the CPU choose the types that CUDA's would, also where checkpointing computes again."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func in IN_FLOAT32 and torch.is_autocast_enabled("cpu"):
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
+    def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+            return function(x.float() if torch.is_autocast_enabled("cpu") else x, *arguments, **options)
+
+        return call
+
+    with contextlib.ExitStack() as patches:
+        for name in IN_FLOAT32:
+            patches.enter_context(mock.patch.object(F, name, in_float32(getattr(F, name))))
+        yield
 
 
 class LiveBytes(TorchDispatchMode):
@@ -119,11 +127,12 @@ def estimate_row(config: Config, precision: torch.dtype) -> dict[str, float]:
 def estimate_peak(config: Config, stage: str, precision: torch.dtype) -> int:
     """Bytes at the peak of the second step, when the optimizer has its moments; stage: of STAGES."""
     torch.manual_seed(0)
-    networks = [part.to(memory_format=torch.channels_last) if part else None for part in setup.build_networks(config)]
-    with FakeTensors(), LiveBytes() as memory, CudaTypes():
-        for part in filter(None, networks):
+    network, teacher = setup.build_networks(config)
+    with FakeTensors(), LiveBytes() as memory, cuda_types():
+        for part in filter(None, (network, teacher)):
             make_fake(part)
-        run = Run(config, CPU, precision, *networks, NoLoader(), validation={})
+        loader: Any = NoLoader()
+        run = Run(config, CPU, precision, network, teacher, loader, validation={})
         if stage == "student" and run.teacher:
             run.progress.epoch = run.progress.teacher_epochs = run.schedule.teacher_epochs
             run.start_student_stage()
@@ -135,7 +144,7 @@ def estimate_peak(config: Config, stage: str, precision: torch.dtype) -> int:
 
 
 def make_fake(module: nn.Module, device: torch.device = CPU) -> None:
-    """Replace weights and buffers by fake ones of the same shape, in place, within FakeTensors."""
+    """Replace weights and buffers by fake ones, in place, in channels_last as training has them."""
     for part in module.modules():
         for name, weight in part._parameters.items():
             if weight is not None:
@@ -146,7 +155,8 @@ def make_fake(module: nn.Module, device: torch.device = CPU) -> None:
 
 
 def _fake(value: Tensor, device: torch.device) -> Tensor:
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
+    layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+    return torch.empty(value.shape, dtype=value.dtype, device=device, memory_format=layout)
 
 
 def fake_batch(config: Config) -> dict[str, Any]:

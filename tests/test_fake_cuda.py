@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 import train
 from config import Config
-from experiments.benchmark_memory import CudaTypes, FakeTensors, LiveBytes, estimate_peak, fake_batch, make_fake
+from experiments.benchmark_memory import FakeTensors, LiveBytes, cuda_types, estimate_peak, fake_batch, make_fake
 from tests.tiny import Batches
 from training import setup
 from training.run import Run
@@ -118,7 +118,7 @@ def test_the_estimate_on_a_cpu_keeps_what_cuda_keeps(fake_cuda, is_teacher_stage
     kept = []
     for device in (torch.device("cpu"), CUDA):
         networks = setup.build_networks(CONFIG)
-        with FakeTensors(), LiveBytes() as memory, CudaTypes():
+        with FakeTensors(), LiveBytes() as memory, cuda_types():
             run = fake_run(is_teacher_stage, torch.bfloat16, networks, device)
             before, batch = memory.live, fake_batch(CONFIG)
             with torch.autocast(device.type, torch.bfloat16):
