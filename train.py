@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from common import distributed
 from common.devices import autocast
-from common.processes import is_main, print_once, usable_cores
+from common.processes import is_main, own_cores, print_once
 from common.resize import resize, resize_alpha
 from evaluation.validation import final_figures, validate
 from losses import matting_losses, teacher_losses
@@ -38,7 +38,7 @@ from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, save_best
 from training.run import Run
 
-SCORING_THREADS = 4  # alongside a network on a GPU
+SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 
@@ -181,8 +181,7 @@ def finish_epoch(run: Run, report: Report) -> None:
     """Validate the averaged weights, add the row of the log, keep the best weights, save the state."""
     progress = run.progress
     row = report.row()
-    # the student has not started yet in the teacher's epochs
-    scores = {} if run.is_teacher_stage and progress.batch else validation_scores(run)
+    scores = validation_scores(run) if is_validated(run) else {}
     progress.rows.append(row | {f"val_{name}": value for name, value in scores.items()})
     score = final_figures(scores).get("image_mad", math.inf)
     is_best = score < progress.best_score and save_best(run, scores)
@@ -192,6 +191,14 @@ def finish_epoch(run: Run, report: Report) -> None:
         close_epoch(run)
     save_state(run)
     report.write(is_best)
+
+
+def is_validated(run: Run) -> bool:
+    """Whether the epoch that ends is: not the teacher's, in which the student has not started; the last one always."""
+    progress, epoch = run.progress, run.progress.epoch + 1
+    if not progress.batch:
+        return True  # --init-from, before the first step
+    return not run.is_teacher_stage and (epoch % run.config.validate_every == 0 or epoch >= run.config.epochs)
 
 
 def close_epoch(run: Run) -> None:
@@ -207,7 +214,7 @@ def validation_scores(run: Run) -> dict[str, float]:
 
     Raises RunError where no photo can be scored.
     """
-    workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, usable_cores())
+    workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, own_cores())
     try:
         sets = {
             name: validate(run.average.network, dataset, workers=workers, precision=run.precision)

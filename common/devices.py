@@ -11,8 +11,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from common.processes import is_main
-from common.processes import usable_cores as usable_cores  # defined there, where torch is not imported
+from common.processes import is_main, own_cores
 
 PCI = Path("/sys/bus/pci/devices")
 
@@ -63,7 +62,7 @@ def _set_up_allocator() -> None:
 
 def limit_threads() -> None:
     """No more threads than cores that this process may use: a container's quota is not seen by OpenMP or OpenCV."""
-    threads = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads = own_cores()
     if torch.get_num_threads() > threads:
         torch.set_num_threads(threads)
     if cv2.getNumThreads() > threads:
@@ -142,9 +141,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that this process can still get: the driver's free ones, and what torch's allocator holds unused.
 
-    None on a CPU, where asking the system says little.
+    None where torch cannot tell: on a CPU, or on a GPU that it cannot use.
     """
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_available():  # else it is onnxruntime's alone
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     if device.type == "mps":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.photos import write_image
+from common.processes import usable_cores
 from data.contact_sheet import contact_sheet
 from data.faults import ERROR, SEVERITY, Fault, Inspection, check_sizes, find_copies, inspect, pair_up
 from data.pairs import Pair
@@ -70,7 +70,7 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
         faults += found
         tasks += [(pair, name) for pair in pairs]
     # Threads: decoding happens outside Python's lock.
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, usable_cores())) as pool:
         results = pool.map(lambda task: inspect(*task), tasks)
         inspections = list(tqdm(results, total=len(tasks), unit="pair", disable=None if progress else True))
     faults += [fault for inspection in inspections for fault in inspection.faults]

@@ -1,4 +1,4 @@
-"""The step that is tried before the first epoch: what it says of a batch that cannot fit, and that it leaves no trace."""
+"""The step that is tried before the first epoch: what it says of a batch that cannot fit; it leaves no trace."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_batch_that_cannot_fit_is_named_with_one_that_does(form: str, monkeypa
         6,
         3,
         3,
-    ]  # of accumulated batches two, since the second has the first one's gradients beside it
+    ]  # two where batches accumulate: the second has the first one's gradients too
 
 
 def test_a_photo_that_cannot_fit_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from common import distributed
 from common.devices import choose_device, choose_precision, describe
-from common.processes import is_main, print_once, rank, usable_cores, world_size
+from common.processes import is_main, own_cores, print_once, rank, world_size
 from config import Config, add_config_flags, config_from_dict, config_from_flags
 from data.augmentation import Augmentation
 from data.build import SYNTHETIC, DataError, build_training_set, build_validation_sets, fingerprint, parse_source
@@ -219,5 +219,5 @@ def loader_workers(config: Config, device: torch.device) -> int:
     """
     if config.num_workers >= 0:
         return config.num_workers
-    spare = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    spare = own_cores() - 1
     return 0 if device.type == "cpu" and spare < 2 else max(1, min(12, spare))
