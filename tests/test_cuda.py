@@ -1,4 +1,4 @@
-"""What only a GPU can show: make test-cuda. Skipped where there is none; test_fake_cuda.py shows what can be without."""
+"""What only a GPU can show: make test-cuda. Skipped where there is none; test_fake_cuda.py goes as far without."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from tests.tiny import random_batch, tiny_run, train_epoch, train_on, weights
 from training import stage as stages
 from training.optimization import build_optimizer, learning_rate_at
 from training.random_state import seed_everything
+from training.report import summary
 
 STUDENT = dict(use_teacher=False)
 
@@ -279,6 +280,23 @@ def test_epoch_reads_at_the_log_interval_and_stops_at_a_step_border(monkeypatch:
     run.loader[:] = run.loader[6:]
     assert train.train_one_epoch(run) is False
     assert run.progress.step == 4 and run.meter.counts["loss"] == 7
+
+
+def test_every_kth_epoch_is_validated_and_the_last() -> None:
+    run, validated = tiny_run(epochs=6, teacher_epochs=2, validate_every=2, early_stop_epochs=1), []
+    assert train.is_validated(run)  # --init-from, before the first step
+    for run.progress.epoch in range(6):
+        run.progress.batch = 4
+        if run.progress.epoch == 2:
+            run.start_student_stage()
+        validated.append(train.is_validated(run))
+    assert validated == [False, False, False, True, False, True]  # 1 and 2 are the teacher's
+    run.progress.epoch = run.progress.best_epoch = 4
+    for run.progress.epoch, row, stops in ((5, {"loss": 1.0}, False), (6, {"val_coarse_image_mad": 1.0}, True)):
+        run.progress.rows = [row]
+        assert train.stops_early(run) is stops  # only an epoch that was scored can be called no better
+    assert "not validated" in summary({"epoch": 3, "skipped_steps": 0, "coarse_l1": 0.1}, 6, False)
+    assert "teacher's stage" in summary({"epoch": 1, "skipped_steps": 0, "teacher_l1": 0.1}, 6, False)
 
 
 def test_student_sees_smaller_views_of_some_batches() -> None:
