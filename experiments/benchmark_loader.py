@@ -22,9 +22,9 @@ from torchvision.transforms.v2 import functional as F
 
 from common.photos import photo_size, read_photo
 from common.resize import working_size
+from data.augmentation import Augmentation
 from data.dataset import PhotoDataset
 from data.pairs import Pair, find_pairs, read_alpha_levels
-from data.transforms import Augmentation
 
 PLAIN, FLOOR, SAME_JOB, TRAINING = "plain loop", "decoding alone", "loader, same job", "loader, augmented"
 REPEATS = 3  # of each measurement, of which the fastest counts
