@@ -62,8 +62,9 @@ def walk(
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Yield (folder, names of folders in it, names of files in it) for root and all below it, names sorted.
 
-    Hidden files and folders, and those that systems make, are skipped, and so is the folder `skip` unless it is root itself. Linked folders are
-    followed, each once. A folder that cannot be listed is given to on_error; without it, FileError names it.
+    Hidden files and folders, and those that systems make, are skipped, and so is the folder `skip` unless it is root
+    itself. Linked folders are followed, each once. A folder that cannot be listed is given to on_error; without it,
+    FileError names it.
     """
 
     def refuse(error: OSError) -> None:

@@ -14,8 +14,9 @@ import torch
 
 from common import plots
 from common.processes import print_once
-from data.build import SYNTHETIC, build_validation_set
+from data.build import SYNTHETIC
 from data.dataset import PhotoValidation
+from data.synthetic.dataset import SyntheticValidation
 from evaluation.folders import Folders, match_files
 from evaluation.scoring import Failure, Row, StartError
 from evaluation.validation import COARSE, REFINED, MatteSource, predict_sources
@@ -72,7 +73,7 @@ def synthetic_set(model_file: Path) -> Any:
             f"{model_file} does not say which synthetic photos it was validated on (its config has "
             f"val_samples {samples}, seed {seed}): name a folder with --dataset."
         )
-    return build_validation_set(SYNTHETIC, image_size=trained["model"]["image_size"], samples=samples, seed=seed)
+    return SyntheticValidation(samples=samples, size=trained["model"]["image_size"], seed=seed)
 
 
 def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from common.files import atomic_write
 from models.build import build_model
 from models.matting_network import MattingNetwork
 
@@ -28,24 +28,6 @@ BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file, what is wrong and what to do."""
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is on the disk (fsync) and renamed to `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def save_model(
@@ -66,7 +48,7 @@ def save_model(
         "scores": json.dumps(scores),
         "preprocessing": PREPROCESSING,
     }
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         safetensors.torch.save_file(state, temporary, metadata=metadata)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from common.files import TEMPORARY_FILES
 from models.checkpoint import MODEL_FILE
 from tests.tiny import FLAGS
 from training.checkpoint import load_training_state
@@ -100,7 +101,7 @@ class Victim:
         if saving:
             wanted, seen = chance.randint(1, 3), set()
             while len(seen) < wanted and process.poll() is None and time.monotonic() < deadline:
-                new = {file.stat().st_ino for file in self._temporary_files()} - seen
+                new = {file.name for file in self._temporary_files()} - seen  # each saving has a name of its own
                 seen |= new
                 time.sleep(0.002)
         else:
@@ -117,7 +118,7 @@ class Victim:
         return f"{'in' if cut else 'outside'} a saving, last.pt {'there' if self._state().exists() else 'not there'}"
 
     def _temporary_files(self) -> list[Path]:
-        return list(self.output.glob(f"*/.{STATE_FILE}.*.tmp"))
+        return list(self.output.glob(f"*/{TEMPORARY_FILES}{Path(STATE_FILE).suffix}"))
 
     def _state(self) -> Path:
         return self.folder / STATE_FILE if self.folder else self.output / STATE_FILE
@@ -144,7 +145,7 @@ def kill_test(kills: int, output: Path, *, tiny: bool, seed: int = 0, extra: Seq
     epochs = [row["epoch"] for row in read_log(killed.folder)]
     if epochs != [str(epoch) for epoch in range(1, len(epochs) + 1)]:
         problems.append(f"epochs in the log: {epochs}")
-    return problems + [f"left over: {path}" for path in killed.folder.glob(".*.tmp")]
+    return problems + [f"left over: {path}" for path in killed.folder.glob(TEMPORARY_FILES)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

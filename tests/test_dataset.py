@@ -17,7 +17,7 @@ from data import pairs
 from data.dataset import CompositeDataset, MixedDataset, PhotoDataset, PhotoValidation
 from data.pairs import find_pairs, read_alpha_levels, read_reduced_pair
 from data.transforms import Augmentation
-from tests.test_transforms import STILL, centroid, disc
+from tests.test_augmentation import STILL, centroid, disc
 
 
 def write_pair(root: Path, name: str, alpha: np.ndarray, suffix: str = ".jpg") -> None:

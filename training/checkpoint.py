@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from common import distributed
+from common.files import atomic_write
 from common.processes import rank, world_size
-from models.checkpoint import CheckpointError, whole_file
+from models.checkpoint import CheckpointError
 from training.errors import RunError
 from training.random_state import random_state, restore_random_state
 from training.run import Run
@@ -95,7 +96,7 @@ def layout(run: Run) -> dict[str, int]:
 def save_training_state(folder: Path, state: dict[str, Any]) -> None:
     """Write last.pt; the one before it stays as last.previous.pt."""
     path = folder / STATE_FILE
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(state, temporary)
         if path.exists():
             with open(temporary, "rb+") as file:

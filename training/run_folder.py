@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from models.checkpoint import whole_file, write_json
+from common.files import TEMPORARY_FILES, atomic_write, write_json
 from training.errors import RunError
 
 LOG_FILE = "training_log.csv"
@@ -82,7 +82,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of savings that a kill cut off; they can be as large as the state itself."""
-    for path in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):
+    for path in folder.glob(TEMPORARY_FILES):
         path.unlink(missing_ok=True)
 
 
@@ -90,5 +90,5 @@ def write_log(folder: Path, rows: Sequence[dict]) -> None:
     """training_log.csv, whole, from the rows that the training state holds: no duplicate and no gap after a kill."""
     # the columns of the last row first: the row before the first step has no losses yet
     columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))
-    with whole_file(folder / LOG_FILE) as temporary:
+    with atomic_write(folder / LOG_FILE) as temporary:
         pd.DataFrame(list(rows), columns=columns).to_csv(temporary, index=False, float_format="%.6g")
