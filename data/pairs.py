@@ -17,17 +17,25 @@ from common.photos import SUFFIXES, photo_size, read_alpha, read_photo, to_uint8
 
 
 class Pair(NamedTuple):
-    """A photo and its true alpha. name: path below im without its suffix, with / on every system."""
+    """The files of a photo and its true alpha. name: path below im without its suffix, with / on every system."""
 
     name: str
     image: Path
     alpha: Path
-    unknown: Path | None = None  # white where the truth is not known
+    unknown: Path | None = None  # a mask, white where the truth is not known
 
 
 def match_images(*folders: Path) -> dict[str, list[list[Path]]]:
     """files.match_by_name for photos: by name, the photos of that name in each folder."""
     return match_by_name(folders, SUFFIXES)
+
+
+def match_split(root: Path) -> dict[str, list[list[Path]]]:
+    """By name, the files in ROOT/im, ROOT/gt and, an empty list where there is no such folder, ROOT/unknown."""
+    folders = [root / "im", root / "gt", root / "unknown"]
+    if folders[2].is_dir():
+        return match_images(*folders)
+    return {name: [*sides, []] for name, sides in match_images(*folders[:2]).items()}
 
 
 def find_pairs(root: str | Path) -> list[Pair]:
@@ -40,13 +48,12 @@ def find_pairs(root: str | Path) -> list[Pair]:
         if not folder.is_dir():
             hint = f": did you mean {root / 'train'}" if (root / "train" / folder.name).is_dir() else ""
             raise ValueError(f"{folder} does not exist; photos belong in im and their alphas in gt{hint}.")
-    has_unknown = (root / "unknown").is_dir()
-    matches = match_images(root / "im", root / "gt", *([root / "unknown"] if has_unknown else []))
+    matches = match_split(root)
     for paths in (paths for sides in matches.values() for paths in sides if len(paths) > 1):
         raise ValueError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
     pairs = [
-        Pair(name, photos[0], alphas[0], unknown[0][0] if unknown and unknown[0] else None)
-        for name, (photos, alphas, *unknown) in matches.items()
+        Pair(name, photos[0], alphas[0], unknown[0] if unknown else None)
+        for name, (photos, alphas, unknown) in matches.items()
         if photos and alphas
     ]
     if not pairs:
@@ -59,7 +66,7 @@ def find_pairs(root: str | Path) -> list[Pair]:
 
 
 def read_unknown(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """Where the truth is not known: uint8 (H, W), 255 there and 0 elsewhere. size: that of the alpha.
+    """Where the truth is not known: uint8 (H, W), 255 there and 0 elsewhere. size: (H, W) of the alpha.
 
     Raises ValueError, in one sentence, where the file cannot be read or has another size.
     """

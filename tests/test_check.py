@@ -12,7 +12,7 @@ import pytest
 
 from common.photos import write_alpha, write_image
 from data.check import as_json, check_dataset, main, quick_check
-from data.faults import SEVERITY
+from data.kinds import SEVERITY
 from data.pairs import read_pair
 from data.synthetic.dataset import write_folder
 
