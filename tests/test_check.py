@@ -16,7 +16,7 @@ from data.alpha_faults import alpha_faults
 from data.check import as_json, check_dataset, main, quick_check
 from data.kinds import SEVERITY
 from data.pairs import read_pair
-from data.synthetic.dataset import write_folder
+from data.synthetic.folder import write_folder
 
 COPY = 100  # added to a pair's number for a copy of it
 
