@@ -131,12 +131,13 @@ def degrade(rng: Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.7:
         grain = rng.standard_normal(image.shape, np.float32)
         image = cv2.scaleAdd(grain, rng.uniform(0.002, 0.015), image)
-    pixels = cv2.max(image, 0.0)
+    pixels: np.ndarray = np.maximum(image, np.float32(0))
     pixels = cv2.convertScaleAbs(pixels, None, 255)  # rounds, saturates
     if rng.random() < 0.5:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(65, 97))]
         coded = cv2.imencode(".jpg", pixels[..., ::-1], quality)[1]
-        pixels = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+        decoded: np.ndarray = cv2.imdecode(coded, cv2.IMREAD_COLOR)  # type: ignore[assignment]  # None if broken
+        pixels = decoded[..., ::-1]
     return np.ascontiguousarray(pixels)
 
 
