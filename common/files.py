@@ -12,13 +12,14 @@ import json
 import os
 import secrets
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 TEMPORARY_FILES = ".part-*"  # as a pattern; a kill can leave one, as large as the file itself
-_MADE_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+_MADE_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini")
 
 
 class FileError(OSError):
@@ -94,6 +95,20 @@ def list_files(
         if name.lower().endswith(tuple(suffixes))
     ]
     return sorted(found, key=lambda path: path.as_posix())
+
+
+def count_others(
+    root: str | Path, suffixes: Sequence[str], on_error: Callable[[OSError], object] | None = None
+) -> Counter[str]:
+    """How many files list_files leaves out, by suffix in lower case ("" for none). See walk for the rest."""
+    names = (name.lower() for _, _, names in walk(root, on_error) for name in names)
+    return Counter(Path(name).suffix for name in names if not name.endswith(tuple(suffixes)))
+
+
+def say_others(others: Counter[str]) -> str:
+    """ "3 files left out: 2 .jxl, 1 without suffix", or "" for none."""
+    counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
+    return f"{others.total()} {'file' if others.total() == 1 else 'files'} left out: {counts}" if counts else ""
 
 
 def files_by_name(folder: str | Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from common.files import FileError, atomic_write, files_by_name, list_files, match_by_name, walk, write_json
+from common.files import (
+    FileError,
+    atomic_write,
+    count_others,
+    files_by_name,
+    list_files,
+    match_by_name,
+    say_others,
+    walk,
+    write_json,
+)
 
 links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 
@@ -69,6 +79,13 @@ def test_list_files(tmp_path: Path) -> None:
         list_files(tmp_path / "missing", suffixes)
     unlisted: list[OSError] = []
     assert list_files(tmp_path / "missing", suffixes, unlisted.append) == [] and len(unlisted) == 1
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b/a.JXL", "c.jxl", "README", ".hidden", "Thumbs.db")
+    assert say_others(count_others(tmp_path, (".jpg",))) == "3 files left out: 1 without suffix, 2 .jxl"
+    assert say_others(count_others(tmp_path / "b", (".jpg",))) == "1 file left out: 1 .jxl"
+    assert say_others(count_others(tmp_path / "b", (".jpg", ".jxl"))) == ""
 
 
 @links
