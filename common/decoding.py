@@ -49,10 +49,11 @@ def decode(
     """(color (H, W) or (H, W, 3), alpha (H, W) or None, profile or None, notes), upright, 8 or 16 bit."""
     notes: list[str] = []
     with _opened(path) as (picture, stream):
-        if isinstance(picture, TiffImageFile):
-            _skip_thumbnails(picture, notes)
-        elif picture.format != "MPO" and getattr(picture, "is_animated", False):
-            notes.append("animated: first frame used")
+        if isinstance(picture, TiffImageFile) and picture.tell():
+            notes.append(f"the first page is a thumbnail: page {picture.tell() + 1} used")
+        elif picture.format != "MPO" and getattr(picture, "is_animated", False):  # MPO: the rest is for stereo and HDR
+            is_tiff = isinstance(picture, TiffImageFile)
+            notes.append("several pages: first used" if is_tiff else "animated: first frame used")
         width, height = picture.size
         if width * height > max_pixels:
             raise PhotoError(
@@ -76,8 +77,9 @@ def decode(
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """Pillow's view of a file's headers, and its bytes; whatever fails inside becomes one PhotoError."""
-    # Pillow would print it into the progress bar
-    warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")
+    # What the libraries print names no file and goes into the progress bar.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    cv2.setLogLevel(0)
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse 179 megapixels, whatever max_pixels says
     PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # of a profile: printers' have more than Pillow's 1 MB
     try:
@@ -90,8 +92,11 @@ def _opened(path: str | Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
             raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
         with open(path, "rb") as file:
             is_png = file.read(8) == _PNG_SIGNATURE
-            stream = io.BytesIO(_tidy_png(_PNG_SIGNATURE + file.read(), _PNG_PIXELS + _PNG_FACTS)) if is_png else file
+            file.seek(0)
+            stream = io.BytesIO(_tidy_png(file.read(), _PNG_PIXELS + _PNG_FACTS)) if is_png else file
             with Image.open(stream, formats=_formats()) as picture:
+                if isinstance(picture, TiffImageFile):
+                    _skip_thumbnails(picture)
                 yield picture, stream
     except PhotoError:
         raise
@@ -127,11 +132,14 @@ def _tidy_png(data: bytes, kept: Collection[bytes]) -> bytes:
     By hand, as Pillow refuses a file for one wrong bit in a comment or a long one, does not know the EXIF block behind
     the pixels until it has decoded them, and OpenCV's libpng prints about all these without naming the file.
     """
+    view = memoryview(data)
     chunks, at = [], 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        chunk = data[at : at + 12 + length]
+        chunk = view[at : at + 12 + length]
         at += len(chunk)
+        if kind == b"IEND":  # what some programs put behind it is no part of the picture
+            break
         if kind not in kept:
             continue
         if len(chunk) < 12 + length:
@@ -141,20 +149,16 @@ def _tidy_png(data: bytes, kept: Collection[bytes]) -> bytes:
         elif kind in _PNG_PIXELS:
             raise ValueError(f"wrong checksum of its {kind.decode()}")
     chunks.sort(key=lambda entry: entry[0])
-    return _PNG_SIGNATURE + b"".join(chunk for _, chunk in chunks) + png_chunk(b"IEND", b"")
+    return b"".join([_PNG_SIGNATURE, *(chunk for _, chunk in chunks), png_chunk(b"IEND", b"")])
 
 
-def _skip_thumbnails(picture: TiffImageFile, notes: list[str]) -> None:
+def _skip_thumbnails(picture: TiffImageFile) -> None:
     """Go to the first page that is not marked as a reduced copy of another."""
     try:
         while picture.tag_v2.get(254, 0) & 1:  # NewSubfileType
             picture.seek(picture.tell() + 1)
     except EOFError:
         picture.seek(0)
-    if picture.tell():
-        notes.append(f"the first page is a thumbnail: page {picture.tell() + 1} used")
-    elif picture.is_animated:
-        notes.append("several pages: first used")
 
 
 def _orientation(picture: Image.Image, notes: list[str]) -> int:

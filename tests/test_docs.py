@@ -23,6 +23,7 @@ PAGES = sorted(
     for page in ROOT.glob(pattern)
 )
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+INLINE = re.compile(r"`((?:python|make|torchrun|pip) [^`\n]+)`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = {"bash", "mkdir", "mv", "cd"}  # the first word of lines that are not ours to check
 
@@ -42,11 +43,14 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(page, command) of each line of the bash blocks, continued lines joined."""
+    """(page, command) of each line of the bash blocks, continued lines joined, and of each command within a text."""
     for page, text in blocks("bash"):
         for line in text.replace("\\\n", " ").splitlines():
             if line.strip() and not line.startswith("#"):
                 yield page, line
+    for page in PAGES:
+        text = FENCE.sub("", page.read_text(encoding="utf-8"))
+        yield from ((page.relative_to(ROOT).as_posix(), command) for command in INLINE.findall(text))
 
 
 def words_of(command: str) -> list[str]:
@@ -91,6 +95,8 @@ def check_make(words: list[str]) -> None:
 
 def check_flags(name: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The script's own parser takes the flags; the script does not run."""
+    if name == "experiments.ablation" and "--" in flags:
+        check_flags("train", flags[flags.index("--") + 1 :], monkeypatch)
     module = importlib.import_module(name)
     if hasattr(module, "parse_options"):
         module.parse_options(flags)
@@ -121,6 +127,7 @@ def test_command_is_accepted(page, command, monkeypatch, capsys):
     [
         "python train.py --no-such-flag",
         "python train.py --epochs many",
+        "python -m experiments.ablation --output runs -- --no-such-flag",
         "python predict.py --kind sticker",
         "python predict.py --background red",
         "python -m data.check",
