@@ -10,7 +10,6 @@ training (warnings may stand), 1: errors, each named, 2: nothing could start.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.files import is_hidden
+from common.files import is_hidden, write_json
 from common.photos import read_alpha, write_image
 from data.alpha_faults import alpha_faults, judge_together
 from data.contact_sheet import contact_sheet
@@ -229,11 +228,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         report = check_dataset(options.root, options.workers, progress=True)
-        print(format_report(report))
         if options.json:
-            options.json.write_text(json.dumps(as_json(report), indent=2, ensure_ascii=False), encoding="utf-8")
+            write_json(options.json, as_json(report))
         if options.contact_sheet and report.inspections:
             write_image(options.contact_sheet, draw_sheet(report))
+        print(format_report(report))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
