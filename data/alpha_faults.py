@@ -29,7 +29,7 @@ def alpha_faults(alpha: np.ndarray, path: str | Path, known: np.ndarray | None =
         return [Fault("alpha_full", str(path), f"{path} is 1 everywhere: it cuts nothing out.")]
     levels = np.flatnonzero(np.bincount(np.rint(values.ravel() * 65535).astype(np.uint16), minlength=1))
     if highest < OPAQUE:
-        is_certain = highest <= FAINTEST or len(levels) <= 2
+        is_certain = highest <= FAINTEST or len(levels) == 2
         return [Fault("alpha_scale" if is_certain else "alpha_faint", str(path), _scale_sentence(path, levels))]
     faults = _inverted(alpha, path)
     is_soft = (values > SOFT[0]) & (values < SOFT[1])
