@@ -15,7 +15,8 @@ import predict
 import train
 from common import plots
 from config import Config
-from data.synthetic.dataset import SyntheticDataset, write_folder
+from data.synthetic.dataset import SyntheticDataset
+from data.synthetic.folder import write_folder
 from experiments import benchmark_prediction as prediction
 from models import build_model
 from tests.tiny import Batches, use_tiny_networks
