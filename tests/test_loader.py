@@ -17,8 +17,8 @@ from data.augmentation import Augmentation
 from data.dataset import PhotoDataset
 from data.loader import EpochSampler, build_training_loader, single_thread
 from experiments.benchmark_loader import PLAIN, loader_cases, write_large_photos
-from tests.test_dataset import write_pair
 from tests.test_augmentation import disc
+from tests.test_dataset import write_pair
 
 
 def batches(sampler: EpochSampler) -> list[list[tuple[int, int]]]:
