@@ -28,7 +28,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
-_PNG_FACTS = (b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT")
+_PNG_KEPT = (*_PNG_PIXELS, b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT")
 _NEARLY_OPAQUE = 0.98  # editors leave 254 in a few pixels: such an alpha channel says nothing
 
 
@@ -38,7 +38,7 @@ class PhotoError(ValueError):
 
 def upright_size(path: str | Path) -> tuple[int, int]:
     """(width, height) after the EXIF orientation, without decoding. Raises PhotoError."""
-    with _opened(path) as (picture, _):
+    with _opened(path, png_chunks=(b"IHDR", b"eXIf")) as (picture, _):
         width, height = picture.size
         return (height, width) if _orientation(picture, []) >= 5 else (width, height)
 
@@ -75,7 +75,7 @@ def decode(
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
+def _opened(path: str | Path, png_chunks: Collection[bytes] = _PNG_KEPT) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """Pillow's view of a file's headers, and its bytes; whatever fails inside becomes one PhotoError."""
     # What the libraries print names no file and goes into the progress bar.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -92,8 +92,8 @@ def _opened(path: str | Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
             raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
         with open(path, "rb") as file:
             is_png = file.read(8) == _PNG_SIGNATURE
-            file.seek(0)
-            stream = io.BytesIO(_tidy_png(file.read(), _PNG_PIXELS + _PNG_FACTS)) if is_png else file
+            stream = _tidy_png(file, png_chunks) if is_png else file
+            stream.seek(0)
             with Image.open(stream, formats=_formats()) as picture:
                 if isinstance(picture, TiffImageFile):
                     _skip_thumbnails(picture)
@@ -126,30 +126,29 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _tidy_png(data: bytes, kept: Collection[bytes]) -> bytes:
+def _tidy_png(stream: BinaryIO, kept: Collection[bytes]) -> BinaryIO:
     """A PNG of the chunks named in `kept`, EXIF first. Raises ValueError where one of its pixels' is damaged.
 
     By hand, as Pillow refuses a file for one wrong bit in a comment or a long one, does not know the EXIF block behind
     the pixels until it has decoded them, and OpenCV's libpng prints about all these without naming the file.
     """
-    view = memoryview(data)
-    chunks, at = [], 8
-    while at + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        chunk = view[at : at + 12 + length]
-        at += len(chunk)
-        if kind == b"IEND":  # what some programs put behind it is no part of the picture
-            break
+    stream.seek(8)
+    chunks = []
+    # IEND: what some programs put behind it is no part of the picture
+    while len(head := stream.read(8)) == 8 and (kind := head[4:]) != b"IEND":
+        length = int.from_bytes(head[:4], "big")
         if kind not in kept:
+            stream.seek(length + 4, os.SEEK_CUR)
             continue
-        if len(chunk) < 12 + length:
+        body, checksum = stream.read(length), stream.read(4)
+        if len(checksum) < 4:
             raise ValueError("image file is truncated")
-        if zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
-            chunks.append((kind not in (b"IHDR", b"eXIf"), chunk))
+        if zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(checksum, "big"):
+            chunks.append((kind not in (b"IHDR", b"eXIf"), head + body + checksum))
         elif kind in _PNG_PIXELS:
             raise ValueError(f"wrong checksum of its {kind.decode()}")
     chunks.sort(key=lambda entry: entry[0])
-    return b"".join([_PNG_SIGNATURE, *(chunk for _, chunk in chunks), png_chunk(b"IEND", b"")])
+    return io.BytesIO(b"".join([_PNG_SIGNATURE, *(chunk for _, chunk in chunks), png_chunk(b"IEND", b"")]))
 
 
 def _skip_thumbnails(picture: TiffImageFile) -> None:
@@ -212,14 +211,14 @@ def _is_16_bit(picture: Image.Image) -> bool:
 
 def _decode_16_bit(path: str | Path, picture: Image.Image, stream: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
     """(color, alpha) in uint16; a TIFF comes upright, a PNG as stored."""
-    stream.seek(0)
-    data = stream.read()
     tags: Mapping[int, Any] = {}
     page = 0
     if isinstance(picture, TiffImageFile):
         tags, page = picture.tag_v2, picture.tell()
     else:
-        data = _tidy_png(data, _PNG_PIXELS)
+        stream = _tidy_png(stream, _PNG_PIXELS)
+    stream.seek(0)
+    data = stream.read()
     pages: Sequence[np.ndarray] = ()
     if tags.get(284) != 2:  # channels in separate planes: OpenCV reads them in a wrong order
         _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(page, page + 1))
