@@ -1,9 +1,11 @@
-# make demo     set up .venv, train on the embedded synthetic set, matte test_data/
-# make test     set up .venv, run the tests
-# make app      set up .venv and Gradio, serve the web page on this machine (APP_FLAGS="--checkpoint C")
-# make export   set up .venv and ONNX, export the newest checkpoint (EXPORT_FLAGS="--half")
-# make figures  draw figures/tsr_architecture.png anew
-# Each sets up what it needs; a second call installs nothing.
+# make demo     train a tiny model on the drawn set and matte test_data/ with it (DEMO_FLAGS="--train-samples 750")
+# make test     run the tests
+# make lint     check style, formatting and types
+# make app      serve the web page on this machine (APP_FLAGS="--checkpoint C")
+# make export   export the newest checkpoint to ONNX (EXPORT_FLAGS="--half")
+# make figures  redraw figures/tsr_architecture.png
+# make clean    remove .venv, test_results/ and caches
+# Each target sets up .venv with what it needs; a second call installs nothing.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +18,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "Python 3.10 to 3.13 is needed: make PYTHON=python3.12 ...")'
-	@echo "Installing PyTorch and the other requirements into $(VENV) (some minutes, once)"
+	@echo "Installing PyTorch and the other requirements into $(VENV) (a few minutes, once)"
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -r requirements.txt
 	@touch $@
@@ -25,7 +27,7 @@ $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
 	$(INSTALL) -r requirements/dev.txt
 	@touch $@
 
-# A CPU without native bfloat16 makes less than half as many steps in the demo's 8 minutes.
+# A CPU without native bfloat16 is less than half as fast: fewer samples keep the demo under 8 minutes.
 DEMO_SIZE = $(shell $(BIN)/python -c "from common.devices import *; device = choose_device(); \
     print('--train-samples 552 --batch-size 24' if device.type != 'cpu' or has_native_bf16(device) \
     else '--train-samples 280 --batch-size 12')")
@@ -34,7 +36,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python train.py --dataset synthetic --no-pretrained --image-size 96 $(DEMO_SIZE) --epochs 6 --val-samples 32 \
 	    --max-student-downscale 1 --learning-rate 5e-4 $(DEMO_FLAGS)
 	$(BIN)/python predict.py
-	@echo "Curves, preview and log: the newest folder in checkpoints/. Mattes: test_results/."
+	@echo "The newest folder in checkpoints/ holds the log, curves and preview; test_results/ holds the mattes."
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -72,4 +74,4 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) test_results .pytest_cache .ruff_cache
+	rm -rf $(VENV) test_results .pytest_cache .ruff_cache .mypy_cache

@@ -1,13 +1,13 @@
-"""A web page to matte photos on: drop one, see the matte, put the subject on another background, download.
+"""A web page that mattes photos: drop one, see the matte, put the subject on another background, download.
 
     python app.py                                  http://127.0.0.1:7860, with the newest checkpoint
     python app.py --checkpoint best.safetensors --port 8000
     python app.py --host 0.0.0.0                   for the whole network, not only for this computer
 
-Needs Gradio: `make app` installs it and starts the page. The page works without the internet and sends nothing to
-anybody. Photos are matted one at a time, and their files are removed with the page.
+Needs Gradio: `make app` installs it and starts the page. The page works offline and sends nothing to other computers.
+It mattes one photo at a time and removes all files when it ends.
 
-Exit codes: 0 ended by Ctrl-C, 2 nothing could start.
+Exit codes: 0 ended by Ctrl-C, 2 could not start.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pathlib import Path
 import torch
 
 from common.devices import DeviceError, choose_device, describe
-from config import OUTPUT as RUNS
+from config import Config
 from inference import loading
-from inference.photo_stages import Predictor
-from matting import predict_mattes
+from inference.web_files import Studio
+from matting import predict_alpha
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model
-from web.outputs import Studio
 
-MAX_PIXELS = 50_000_000  # beside the network these take 16 s and 1.2 GB on one CPU core
+RUNS = Config.output  # folder of the run folders
+MAX_PIXELS = 50_000_000  # take 16 s and 1.2 GB on one CPU core, the network not counted
 MAX_UPLOAD = 100  # MB
 
 
@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if find_spec("gradio") is None:
             raise StartError(
-                "Gradio, which the page is made with, is not installed: `make app` installs it and "
-                "starts the page; without make: pip install -r requirements/app.txt -c requirements/constraints.txt."
+                "The page needs Gradio, which is not installed: `make app` installs it and starts the page; "
+                "without make: pip install -r requirements/app.txt -c requirements/constraints.txt."
             )
         device = choose_device(options.device)
         path = find_model(options.checkpoint, RUNS)
-        predictor = load_predictor(path, device)
+        predictor = partial(predict_alpha, loading.load(path, device))
         with tempfile.TemporaryDirectory(prefix="tsr-matte-") as folder:
             set_environment(folder, options.host)
             serve(Studio(predictor, Path(folder, "cuts"), options.max_pixels), model_facts(path, device), options)
@@ -65,67 +65,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="C",
-        help=f"{MODEL_FILE}, its run folder, or a .onnx file (default: the newest in {RUNS}/)",
-    )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on (default: %(default)s, this computer "
-        "alone; 0.0.0.0 lets everybody in the network in)",
-    )
-    parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
-    parser.add_argument(
-        "--max-pixels", type=int, metavar="N", default=MAX_PIXELS, help="refuse larger photos (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-upload", type=int, metavar="MB", default=MAX_UPLOAD, help="refuse larger files (default: %(default)s)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    flag = parser.add_argument
+    where = f"{MODEL_FILE}, its run folder, or a .onnx file (default: the newest in {RUNS}/)"
+    flag("--checkpoint", type=Path, metavar="C", help=where)
+    who = "address to listen on (default: %(default)s, this computer only; 0.0.0.0 admits the whole network)"
+    flag("--host", default="127.0.0.1", help=who)
+    flag("--port", type=int, default=7860, help="default: %(default)s")
+    flag("--max-pixels", type=int, metavar="N", default=MAX_PIXELS, help="refuse larger photos (default: %(default)s)")
+    flag("--max-upload", type=int, metavar="MB", default=MAX_UPLOAD, help="refuse larger files (default: %(default)s)")
+    flag("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     options = parser.parse_args(argv)
     if options.max_pixels < 1 or options.max_upload < 1 or not 1 <= options.port <= 65535:
         parser.error("--max-pixels and --max-upload must be positive, --port from 1 to 65535")
     return options
 
 
-def load_predictor(path: Path, device: torch.device) -> Predictor:
-    return partial(predict_mattes, loading.load(path, device))
-
-
 def model_facts(path: Path, device: torch.device) -> tuple[str, ...]:
-    """For the page: which checkpoint, which network, on what."""
+    """For the page: the checkpoint, the network, the device."""
     model = loading.read_metadata(path)["model"]
     name = path.parent.name if path.name == MODEL_FILE and path.parent.name else path.name
     return name, f"{model['backbone']} at {model['image_size']} px", describe(device)
 
 
 def set_environment(folder: str, host: str) -> None:
-    """Uploads below `folder`; no word to anybody outside. Gradio and its parts read this when they are imported."""
+    """Put uploads below `folder` and keep Gradio from calling out. Gradio reads this when it is imported."""
     os.environ["GRADIO_TEMP_DIR"] = folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # Gradio asks its own server whether it is up; a proxy of the company would be asked instead.
+    # Gradio asks its own server whether it is up; a company's proxy must not get that request
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost", host)))
 
 
 def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -> None:
     """Show the page until Ctrl-C or SIGTERM. Raises StartError where the address is taken."""
-    from web import page as web_page  # imports Gradio, which is an extra and reads the environment
+    from inference import web_page  # imports Gradio, which is optional and reads the environment
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("Getting ready (the first start on a computer compiles for a minute) ...", flush=True)
     studio.warm_up()
-    page = web_page.Page(studio, facts).blocks
+    page = web_page.Page(studio, facts).blocks.queue(api_open=False, default_concurrency_limit=1)
     try:
-        web_page.launch(page, options.host, options.port, options.max_upload)
+        page.launch(
+            server_name=options.host,
+            server_port=options.port,
+            max_file_size=f"{options.max_upload}mb",
+            theme=web_page.THEME,
+            css=web_page.CSS,
+            head=web_page.HEAD,
+            footer_links=[],
+            share=False,  # GRADIO_SHARE would publish the page through a tunnel
+            enable_monitoring=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
     except OSError as error:
         raise StartError(
-            f"The page cannot listen on {options.host}, port {options.port}: another program does, or the "
-            "address is not this computer's; choose others with --port and --host."
+            f"The page cannot listen on {options.host}, port {options.port}: the port is in use, or the address is "
+            "not this computer's; choose others with --port and --host."
         ) from error
     print(f"The page is at http://{options.host}:{options.port} (Ctrl-C ends it)", flush=True)
     page.block_thread()

@@ -1,33 +1,38 @@
 """Speed and memory, measured on this machine.
 
-    python benchmark.py --sizes 512 1024 2048 4096          prediction: encoder alone, + decoder, + refiner; gated
-    python benchmark.py --train --sizes 512 1024            a training step, with and without teacher, by part
-    python benchmark.py --train --dataset ROOT              the same, and fed by the loader: does the device wait?
-    python benchmark.py --loader [ROOT]                     the loader beside a plain loop and beside decoding alone
+    python benchmark.py --sizes 512 1024 2048 4096          prediction by part: encoder, decoder, refiner, all
+    python benchmark.py --train --sizes 512 1024            a training step by part, with and without teacher
+    python benchmark.py --train --dataset ROOT              also steps fed by the loader: does the device wait?
+    python benchmark.py --loader [ROOT]                     the loader next to a plain loop and to decoding alone
 
-Times are medians of several runs after a warm-up. Peak memory is of the process on a CPU (above the loaded model)
-and of the allocator on a GPU. Weights are random: speed does not depend on them, and the share of uncertain pixels
-is set by the synthetic photo, not by the model. Exit codes: 0 measured, 2 nothing could start.
+Times are means of several runs after a warm-up. Peak memory is the process's on a CPU, above what is held before, and
+the allocator's on a GPU. Weights are random: speed does not depend on them, and the photo, not the model, sets the
+share of uncertain pixels. What runs out of memory costs its row, not the table.
+
+Exit codes: 0 measured, 2 could not start, 130 stopped by Ctrl-C, after the rows so far.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
 
-from common.devices import DeviceError, choose_device, choose_precision, describe
+from common.devices import DeviceError, choose_device, choose_precision, describe, is_out_of_memory
 from common.files import write_json
+from common.photos import PhotoError
 from config import VARIANTS
 from data.build import DataError
-from experiments.benchmark_loader import benchmark_loader
-from experiments.benchmark_prediction import measure_prediction
-from experiments.benchmark_training import measure_training
+from experiments.benchmark_loader import loader_cases
+from experiments.benchmark_prediction import prediction_cases
+from experiments.benchmark_training import OPTIONS, training_cases
 
 VARIANT_NAMES = {variant.name.removeprefix("Swin").lower(): variant for variant in VARIANTS}
 
@@ -38,103 +43,95 @@ class StartError(ValueError):
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--sizes",
-        type=int,
-        nargs="+",
-        default=[512, 1024],
-        metavar="PIXELS",
-        help="side of the square photo (prediction) or crop (training)",
-    )
-    parser.add_argument("--variants", nargs="+", default=["tiny", "base"], choices=list(VARIANT_NAMES))
-    parser.add_argument(
-        "--photos",
-        nargs="+",
-        choices=("portrait", "worst"),
-        default=["portrait", "worst"],
-        help="prediction: a subject of usual size, or a photo that is uncertain everywhere",
-    )
-    parser.add_argument("--working-size", type=int, default=1024, help="what the student sees of a photo, at most")
-    parser.add_argument("--train", action="store_true", help="measure training steps instead of prediction")
-    parser.add_argument("--batch-size", type=int, default=0, help="images a training step; 0 = 1 on a CPU, 4 on a GPU")
-    parser.add_argument(
-        "--options",
-        nargs="*",
-        default=["teacher", "frozen-teacher", "no-teacher"],
-        choices=["teacher", "frozen-teacher", "no-teacher", "frozen-student", "compile", "checkpointing"],
-        help="training: what to vary; the teacher learns in the first epochs and is frozen then; a "
-        "frozen student is without teacher (--freeze-encoder-epochs)",
-    )
-    parser.add_argument(
-        "--dataset",
-        default="",
-        metavar="ROOT",
-        help="training: also time steps that the loader feeds, from ROOT/train or the word synthetic",
-    )
-    parser.add_argument(
-        "--num-workers",
-        type=int,
-        default=min(12, (os.cpu_count() or 1) - 1),
-        help="loader processes for --dataset (default: %(default)s)",
-    )
-    parser.add_argument("--steps", type=int, default=20, help="timed steps for --dataset (default: %(default)s)")
-    parser.add_argument(
-        "--loader",
-        nargs="?",
-        const="",
-        metavar="ROOT",
-        help="measure the loader on ROOT/train, or on 12-megapixel photos that it makes",
-    )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "fp16", "off"])
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each part; the median is printed")
-    parser.add_argument("--json", type=Path, metavar="F", help="also write the rows to this file")
+    flag = parser.add_argument
+    what = "side of the square photo (prediction) or crop (training)"
+    flag("--sizes", type=int, nargs="+", default=[512, 1024], metavar="PIXELS", help=what)
+    flag("--variants", nargs="+", default=["tiny", "base"], choices=list(VARIANT_NAMES))
+    cases, what = ["portrait", "worst"], "prediction: a subject of usual size, or a photo that is uncertain everywhere"
+    flag("--photos", nargs="+", choices=cases, default=cases, help=what)
+    flag("--working-size", type=int, default=1024, help="long side of the photo as the student sees it")
+    flag("--train", action="store_true", help="measure training steps instead of prediction")
+    flag("--batch-size", type=int, default=0, help="images a training step; 0 = 1 on a CPU, 4 on a GPU")
+    what = "training: the teacher's stage; the student's, with the frozen teacher (also compiled, or with gradient "
+    what += "checkpointing), without a teacher, or with the student frozen too (--freeze-encoder-epochs)"
+    flag("--options", nargs="*", default=list(OPTIONS)[:3], choices=OPTIONS, help=what)
+    what = "training: also time steps that the loader feeds, from ROOT/train or the word synthetic"
+    flag("--dataset", default="", metavar="ROOT", help=what)
+    workers = min(12, (os.cpu_count() or 1) - 1)
+    flag("--num-workers", type=int, default=workers, help="loader processes for --dataset (default: %(default)s)")
+    flag("--steps", type=int, default=20, help="timed steps for --dataset (default: %(default)s)")
+    what = "measure the loader on ROOT/train, or on 12-megapixel photos that it makes"
+    flag("--loader", nargs="?", const="", metavar="ROOT", help=what)
+    flag("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    flag("--amp", default="auto", choices=["auto", "bf16", "fp16", "off"])
+    flag("--repeats", type=int, default=3, help="timed runs of each part (default: %(default)s)")
+    flag("--json", type=Path, metavar="F", help="also write the rows to this file")
     flags = parser.parse_args(argv)
-    if flags.steps < 1 or flags.num_workers < 0:
-        parser.error("give at least 1 with --steps, and at least 0 with --num-workers")
+    if flags.steps < 1 or flags.repeats < 1 or flags.num_workers < 0:
+        parser.error("give at least 1 with --steps and --repeats, and at least 0 with --num-workers")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
     flags = parse(argv)
     try:
-        make_folder(flags.json)
-        rows = measure_loader(flags.loader) if flags.loader is not None else measure_network(flags)
-    except (StartError, DataError, DeviceError) as error:
+        if flags.json:
+            make_folder(flags.json.parent)
+        cases = network_cases(flags) if flags.loader is None else loader_cases(flags.loader or None)
+        rows = measure_rows(cases)
+        if flags.json:
+            write_json(flags.json, rows)
+    except (StartError, DataError, DeviceError, PhotoError, OSError) as error:  # Pillow's for a broken file
         print(error, file=sys.stderr)
         return 2
-    if flags.json:
-        write_json(flags.json, json.loads(json.dumps(rows, default=str)))
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
-def make_folder(file: Path | None) -> None:
-    """The folder of --json, before anything is measured. Raises StartError."""
+def make_folder(folder: Path) -> None:
+    """Make the folder of --json before anything is measured. Raises StartError."""
     try:
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StartError(f"{file.parent} cannot be made ({error.strerror}): choose another --json.") from error
+        raise StartError(f"{folder} cannot be made ({error.strerror}): choose another --json.") from error
 
 
-def measure_loader(root: str) -> dict[str, float]:
-    """Images a second by row. Raises StartError where the data set cannot be used."""
-    try:
-        return benchmark_loader(root or None)
-    except (ValueError, OSError) as error:  # Pillow's word for a broken file is an OSError
-        raise StartError(str(error)) from error
-
-
-def measure_network(flags: argparse.Namespace) -> list[dict]:
+def network_cases(flags: argparse.Namespace) -> Iterator[tuple[dict, Callable[[], dict]]]:
     """Rows of prediction or of training steps. Raises DataError and DeviceError."""
     device = choose_device(flags.device)
     precision = choose_precision(flags.amp, device)
     print(f"{describe(device)}, {str(precision).removeprefix('torch.')}, torch {torch.__version__}")
-    measure = measure_training if flags.train else measure_prediction
-    rows = []
     for name in flags.variants:
-        rows += measure(VARIANT_NAMES[name], flags, device, precision)
+        cases = training_cases if flags.train else prediction_cases
+        yield from cases(VARIANT_NAMES[name], flags, device, precision)
+
+
+def measure_rows(cases: Iterable[tuple[dict, Callable[[], dict]]]) -> list[dict[str, Any]]:
+    """Run each case, (labels, call), and print the table. Ctrl-C prints the rows so far."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for labels, call in cases:
+            print(*labels.values(), "...", file=sys.stderr, flush=True)
+            try:
+                rows.append(labels | call())
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                rows.append(labels | {"error": "out of memory"})
+            gc.collect()  # only now is the error gone, whose traceback holds the network
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    finally:
+        if rows:
+            print(pd.DataFrame(rows).to_string(index=False, na_rep="-", float_format=short))
     return rows
+
+
+def short(value: float) -> str:
+    """Three digits, without an exponent for what is large."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -61,12 +61,14 @@ class Config:
     init_from: str = ""  # checkpoint (best.safetensors) to fine-tune; it is evaluated before the first step
 
     # data
-    dataset: str = DATASET  # folder with train/im, train/gt, val/im, val/gt; or the word synthetic
-    foregrounds: str = ""  # optional folder of RGBA cut-outs, composited on the fly over --backgrounds
-    backgrounds: str = ""  # folder of photos without a main object, for --foregrounds
+    dataset: tuple[str, ...] = (DATASET,)  # folders with train and val, or the word synthetic; mine*2 counts twice
+    foregrounds: tuple[str, ...] = ()  # folders of RGBA cut-outs, composited on the fly over --backgrounds
+    backgrounds: tuple[str, ...] = ()  # folders of photos without a main object, for --foregrounds
     train_samples: int = 2000  # size of the synthetic training set: samples an epoch
     val_samples: int = 64  # size of the synthetic validation set
     num_workers: int = -1  # loader processes a GPU; -1 = as many as the cores allow, 0 = load in the training process
+    crop_scale_min: float = 1.0  # long side of the scaled photo in crops: 1 shows a whole photo, less a small one
+    crop_scale_max: float = 2.0  # the largest: a crop of a half of the photo's long side
     max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times smaller than the crop
 
     # optimization
@@ -142,6 +144,10 @@ class Config:
             "foregrounds and backgrounds belong together: give both folders or neither",
         )
         _require(
+            self.crop_scale_min <= self.crop_scale_max,
+            f"crop_scale_min is {self.crop_scale_min}, above crop_scale_max {self.crop_scale_max}: swap them",
+        )
+        _require(
             any(self.loss_weights[name] for name in ("bce", "l1", "gradient", "laplacian")),
             "weight_bce, weight_l1, weight_gradient and weight_laplacian are all 0: give at least one a weight, or "
             "the coarse matte has nothing to learn from",
@@ -184,7 +190,7 @@ class Config:
 
 ABOVE_ZERO = (
     "epochs", "batch_size", "accumulation_steps", "train_samples", "val_samples", "log_interval",
-    "max_student_downscale", "refiner_blocks", "max_bad_steps", "learning_rate", "refiner_lr_scale",
+    "max_student_downscale", "crop_scale_min", "refiner_blocks", "max_bad_steps", "learning_rate", "refiner_lr_scale",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "seed", "encoder_lr_scale", "teacher_epochs", "freeze_encoder_epochs", "early_stop_epochs", "save_every_minutes",
@@ -230,6 +236,16 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+NAMES = tuple[str, ...]  # type of the fields that take several names
+
+
+class StoreTuple(argparse.Action):
+    """Several words after a flag, as a tuple."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, tuple(values))
+
+
 def _require(holds: bool, sentence: str) -> None:
     if not holds:
         raise ConfigError(sentence + ".")
@@ -239,7 +255,7 @@ def _require(holds: bool, sentence: str) -> None:
 def explanations() -> dict[str, str]:
     """Field name -> the comment after it in this file."""
     source = Path(__file__).read_text(encoding="utf-8")
-    return dict(re.findall(r"^    ([a-z0-9_]+): \w+ = .*?  # (.+)$", source, flags=re.MULTILINE))
+    return dict(re.findall(r"^    ([a-z0-9_]+): [^=]+ = .*?  # (.+)$", source, flags=re.MULTILINE))
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -256,6 +272,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         kind: dict[str, Any] = dict(type=types[field.name], metavar=types[field.name].__name__.upper())
         if types[field.name] is bool:
             kind = dict(action=argparse.BooleanOptionalAction)
+        elif types[field.name] == NAMES:
+            kind = dict(nargs="+", action=StoreTuple, metavar="NAME")
         parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **kind)
 
 
@@ -277,12 +295,17 @@ def config_from_dict(values: dict[str, Any], source: str) -> Config:
         "it, or take them out",
     )
     for name, value in values.items():
+        if types[name] == NAMES:
+            is_list = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+            _require(is_list, f"{source} has {name} = {value!r}: it must be a list of names")
+            continue
         fits = isinstance(value, types[name]) or (types[name] is float and isinstance(value, int))
         _require(
             fits and (types[name] is bool or not isinstance(value, bool)),
             f"{source} has {name} = {value!r}: it must be of the type {types[name].__name__}",
         )
-    return Config(**values)
+    settings: dict[str, Any] = {name: tuple(v) if types[name] == NAMES else v for name, v in values.items()}
+    return Config(**settings)
 
 
 def parse_config(argv: Sequence[str] | None = None) -> Config:

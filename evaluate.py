@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # No torch and no pandas here: the processes that compute metrics import this file too, and would wait for them.
 from common.files import FileError
@@ -55,54 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_argument_group("what to measure")
-    what.add_argument(
-        "--dataset",
-        metavar="DIR",
-        default=DATASET,
-        help="folder with im (photos) and gt (true alphas), or with val inside; or synthetic (default: %(default)s)",
-    )
-    what.add_argument(
-        "--checkpoint", type=Path, metavar="C", help="best.safetensors or its run folder (default: the newest run)"
-    )
-    what.add_argument(
-        "--compare",
-        type=Path,
-        nargs="+",
-        metavar="C",
-        help="checkpoints to put side by side; one with a refiner also shows its coarse matte, as TwinSwin-Matte",
-    )
-    what.add_argument("--predictions", type=Path, metavar="DIR", help="folder of mattes to score")
-    what.add_argument("--ground-truth", type=Path, metavar="DIR", help="folder of true alphas with the same names")
-    what.add_argument("--unknown", type=Path, metavar="DIR", help="masks for --ground-truth, white where it is unknown")
-    what.add_argument("--images", type=Path, metavar="DIR", help="the photos of --predictions, for --composite")
-    more = parser.add_argument_group("more figures")
-    more.add_argument("--dis", action="store_true", help="the DIS metrics too; they binarise the truth")
-    more.add_argument(
-        "--composite",
-        action="store_true",
-        help="the error of re-composites on black, white and green too: the halo "
-        "(its first use on a machine compiles for a minute)",
-    )
-    output = parser.add_argument_group("output")
-    output.add_argument("--csv", type=Path, metavar="FILE", help="write one line per matte")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write the summary")
-    output.add_argument(
-        "--figure",
-        type=Path,
-        metavar="FILE",
-        default=Path("figures/compare.png"),
-        help="the picture that --compare draws (default: %(default)s)",
-    )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        default=default_workers(),
-        help="processes that compute metrics; 0 = compute them in this one (default here: %(default)s)",
-    )
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    folder: dict[str, Any] = dict(type=Path, metavar="DIR")
+    file: dict[str, Any] = dict(type=Path, metavar="FILE")
+    add = parser.add_argument_group("what to measure").add_argument
+    text = "folder with im (photos) and gt (true alphas), or with val inside; or synthetic (default: %(default)s)"
+    add("--dataset", metavar="DIR", default=DATASET, help=text)
+    add("--checkpoint", type=Path, metavar="C", help="best.safetensors or its run folder (default: the newest run)")
+    text = "checkpoints to put side by side; one with a refiner also shows its coarse matte, as TwinSwin-Matte"
+    add("--compare", type=Path, nargs="+", metavar="C", help=text)
+    add("--predictions", **folder, help="folder of mattes to score")
+    add("--ground-truth", **folder, help="folder of true alphas with the same names")
+    add("--unknown", **folder, help="folder of masks with the same names, white where the true alpha is not known")
+    add("--images", **folder, help="the photos of --predictions, for --composite")
+    add = parser.add_argument_group("more figures").add_argument
+    add("--dis", action="store_true", help="the DIS metrics too; they binarise the truth")
+    text = "the halo: the error of re-composites on black, white and green (the first use compiles for a minute)"
+    add("--composite", action="store_true", help=text)
+    add = parser.add_argument_group("output").add_argument
+    add("--csv", **file, help="write one line per matte")
+    add("--json", **file, help="write the summary")
+    text = "the picture that --compare draws (default: %(default)s)"
+    add("--figure", **file, default=Path("figures/compare.png"), help=text)
+    add = parser.add_argument_group("machine").add_argument
+    text = "processes that compute metrics; 0 = compute them in this one (default here: %(default)s)"
+    add("--workers", type=int, metavar="N", default=default_workers(), help=text)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     options = parser.parse_args(argv)
     check_options(parser, options)
     return options
@@ -151,6 +128,8 @@ def evaluate_folders(options: argparse.Namespace) -> Scores:
 
 def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     """Modes --checkpoint and --compare, scored and reported."""
+    import torch
+
     from common.devices import DeviceError, choose_device
     from evaluation import checkpoints
     from evaluation.validation import score_dataset
@@ -165,8 +144,9 @@ def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     if options.compare and len(sources) < 2:
         raise StartError(f"{files[0]} has no refiner and nothing to be compared with: name another checkpoint too.")
     dataset, unpaired = checkpoints.open_dataset(options.dataset, files[0])
-    with checkpoints.one_thread():
-        scores = score_dataset(sources, dataset, metric_options(options), options.workers)
+    # As torchrun's processes do: on a CPU the last bits depend on the number. To use more cores, start with torchrun.
+    torch.set_num_threads(1)
+    scores = score_dataset(sources, dataset, metric_options(options), options.workers)
     scores = Scores(scores.rows, unpaired + scores.failures)
     report(scores, options)  # before the figure: a picture that fails must not cost the scores
     if options.compare and scores.rows and is_main():

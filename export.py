@@ -1,20 +1,20 @@
-"""Write a trained model as ONNX, and check it against PyTorch before saying so.
+"""Export a trained model to ONNX. The files are kept only if they compute what PyTorch computes.
 
-    python export.py                                        the newest run's best model, to best.onnx beside it
+    python export.py                                        the newest run's best model, to best.onnx in its folder
     python export.py --checkpoint C --output matte.onnx     student + decoder + refiner, without the teacher
     python export.py --output matte.fp16.onnx --half        float16 inside, float32 in and out; half the size
-    python predict.py --checkpoint matte.onnx               photos through onnxruntime
+    python predict.py --checkpoint matte.onnx               mattes photos with onnxruntime
 
-Needs `pip install -r requirements/export.txt -c requirements/constraints.txt`. Two files are written:
+Needs `pip install -r requirements/export.txt -c requirements/constraints.txt`. Writes two files:
 
     matte.onnx           image -> coarse_alpha, refined_alpha; at the working size, or any other
     matte.refiner.onnx   image, coarse_alpha -> refined_alpha; for tiles of a photo at its native size
 
-image (N, 3, H, W) and the alphas (N, 1, H, W) are float32 in [0, 1], batch, height and width are free; heights and
-widths that are no multiples of 32 are padded inside by replicating the border, and cropped. The metadata of each file
-says the rest: variant, preprocessing, working size, and by how many pixels a tile must reach over (receptive_radius).
+image (N, 3, H, W) and the alphas (N, 1, H, W) are float32 in [0, 1]; N, H and W are free. A height or width that is not
+a multiple of 32 is padded inside by replicating the border, and cropped. The metadata of each file holds the rest:
+variant, preprocessing, working size, and how many pixels a tile must overlap its neighbours (receptive_radius).
 
-Exit codes: 0 written and checked, 1 ONNX and PyTorch disagree (nothing is written), 2 nothing could start.
+Exit codes: 0 written and checked, 1 they differ or the disk is full (nothing is written), 2 could not start.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
 from common.files import atomic_write
-from config import OUTPUT
+from config import Config
 from models import MattingNetwork
 from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata
 
@@ -43,7 +43,7 @@ try:
 
     from inference import onnx_parity
     from inference.onnx_model import COARSE, IMAGE, NETWORK_PART, REFINED, REFINER_PART, cut
-except ImportError as error:  # an extra: --help, and the sentence about this, come without it
+except ImportError as error:  # optional packages: --help and the sentence about them must work without
     MISSING = str(error)
 else:
     MISSING = ""
@@ -51,20 +51,20 @@ else:
 OPSET = 20  # the newest that the TorchScript-based exporter writes
 TRACED_SIZE = (192, 256)
 TOLERANCE = 1e-4  # largest |ONNX - PyTorch| of any pixel; 1e-3 let a wrong shift in the smallest maps pass
-HALF_TOLERANCE = 2e-2  # against float32: half has 11 bits, and the refiner's attention multiplies what they lose
+HALF_TOLERANCE = 2e-2  # against float32: half has 11 bits, and the refiner's attention multiplies the rounding error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(argv)
     if MISSING:
         print(
-            f"Exporting needs more packages ({MISSING}): install them with `pip install -r requirements/export.txt "
+            f"The export needs more packages ({MISSING}): install them with `pip install -r requirements/export.txt "
             "-c requirements/constraints.txt`.",
             file=sys.stderr,
         )
         return 2
     try:
-        path = find_model(options.checkpoint, OUTPUT)
+        path = find_model(options.checkpoint, Config.output)
         output = options.output or path.with_suffix(".fp16.onnx" if options.half else ".onnx")
         model, metadata = load_model(path), read_metadata(path)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{path}: {variant_name(metadata['model'])}, {'float16' if options.half else 'float32'}, opset {OPSET}")
     try:
         files = export(model, metadata, output, half=options.half)
-    except onnx_parity.ParityError as error:
+    except (onnx_parity.ParityError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     for file in files:
@@ -88,15 +88,15 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint",
         type=Path,
         metavar="C",
-        help=f"{MODEL_FILE} or its run folder (default: the newest in {OUTPUT}/)",
+        help=f"{MODEL_FILE} or its run folder (default: the newest in {Config.output}/)",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="F.onnx",
-        help="file to write; the refiner goes to F.refiner.onnx (default: beside the checkpoint)",
+        help="file to write; the refiner goes to F.refiner.onnx (default: in the checkpoint's folder)",
     )
-    parser.add_argument("--half", action="store_true", help="float16 weights and sums, for GPUs")
+    parser.add_argument("--half", action="store_true", help="float16 weights and arithmetic, for GPUs")
     options = parser.parse_args(argv)
     if options.output and options.output.suffix.lower() != ".onnx":
         parser.error(f"--output {options.output}: the name must end in .onnx")
@@ -109,16 +109,16 @@ def variant_name(model_options: dict[str, Any]) -> str:
 
 
 def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, half: bool = False) -> list[Path]:
-    """Write output (and output.refiner.onnx), checked; returns the files. On a ParityError none is left.
+    """Write output (and output.refiner.onnx), check them and return the files. metadata: from checkpoint.read_metadata.
 
-    What stood under these names stays until the check has passed. metadata: as checkpoint.read_metadata returns it.
+    Raises ParityError where the check fails; then no file is written, and earlier files of these names are kept.
     """
     files = [output] if model.refiner is None else [output, output.with_suffix(".refiner.onnx")]
     with contextlib.ExitStack() as stack:
         temporary = [stack.enter_context(atomic_write(file)) for file in files]
         trace(model, temporary[0], half=half)
         network = onnx.load(temporary[0])
-        # cut from the network's own graph, so the two files cannot differ
+        # the refiner is cut from the network's graph, so the two files cannot differ
         parts = {NETWORK_PART: network, REFINER_PART: cut(network, [IMAGE, COARSE], [REFINED])}
         properties = describe(model, metadata, half=half)
         for file, (name, part) in zip(temporary, parts.items(), strict=False):
@@ -130,7 +130,7 @@ def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, hal
 
 
 class Exported(nn.Module):
-    """What the file computes: any size, one student view that is also the refiner's photo."""
+    """What the file computes at any size; student and refiner see the same image."""
 
     def __init__(self, model: MattingNetwork) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Exported(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         coarse = self.model.coarse_alpha(image.to(next(self.model.parameters()).dtype))
-        # the names of the two outputs must not end on one tensor where there is no refiner
+        # without a refiner: the two outputs need a tensor each, since each has a name
         refined = coarse.clone() if self.model.refiner is None else self.model.refiner(image, coarse)
         return coarse, refined
 
@@ -147,14 +147,14 @@ def trace(model: MattingNetwork, path: Path, *, half: bool) -> None:
     """Write the graph with the TorchScript-based exporter.
 
     It records the shape arithmetic of padding, windows and masks as nodes, so one trace serves all sizes. It is
-    deprecated, but torch.export with dynamic height and width does not come to an end on Swin's padding and masks.
-    When it goes, this function has to change, and nothing else: either dynamo=True has learned dynamic sizes by
-    then, or a file a size is written with fixed ones, which it can do today; dynamic_roll is then not needed.
+    deprecated, but torch.export with dynamic height and width does not finish on Swin's padding and masks. When it is
+    removed, only this function has to change: to dynamo=True if that handles dynamic sizes by then, else to one file
+    per fixed size, which works today. dynamic_roll is not needed then.
     """
     exported = Exported(copy.deepcopy(model).half() if half else model).eval()
     axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings(), torch.no_grad(), dynamic_roll():
-        warnings.simplefilter("ignore")  # deprecation, and constants that a trace freezes: parity is the judge
+        warnings.simplefilter("ignore")  # deprecation, and constants that a trace freezes, which onnx_parity would find
         torch.onnx.export(
             exported,
             (torch.rand(2, 3, *TRACED_SIZE),),
@@ -169,10 +169,10 @@ def trace(model: MattingNetwork, path: Path, *, half: bool) -> None:
 
 @contextlib.contextmanager
 def dynamic_roll() -> Iterator[None]:
-    """Export torch.roll right for maps that are smaller than the shift, by taking the shift modulo the size.
+    """Export torch.roll correctly for maps smaller than the shift, by taking the shift modulo the size.
 
-    PyTorch's own translation slices at the shift itself, which rolls nothing there: the last Swin stage of a view
-    with a side under 96 pixels (192 for a window of 12) came out wrong by 1e-4, a difference easily overlooked.
+    PyTorch's own translation slices at the shift itself, which does not roll such maps: the last Swin stage of an image
+    with a side under 96 pixels (192 for a window of 12) was wrong by 1e-4, which is easily overlooked.
     """
 
     @symbolic_helper.parse_args("v", "is", "is")
@@ -196,7 +196,7 @@ def dynamic_roll() -> Iterator[None]:
 
 
 def describe(model: MattingNetwork, metadata: dict[str, Any], *, half: bool) -> dict[str, str]:
-    """Metadata of the file: that of the checkpoint, and what a program without PyTorch needs to know."""
+    """The file's metadata: the checkpoint's, and what a program without PyTorch needs to know."""
     refiner = model.refiner
     needs = (
         None

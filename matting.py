@@ -24,7 +24,7 @@ from models.refiner import uncertainty
 GATE = 1 / 510  # half a grey level: |attention * delta| below it cannot change an 8-bit matte
 TILE = 192  # pixels; smaller skips more, larger wastes less on halos (estimated from tile counts)
 CPU_TILE_MEMORY = 64 * 2**20  # tensors under 32 MB, whose pages malloc keeps; larger ones are zeroed anew, 2x slower
-BYTES_PER_CHANNEL = 20  # peak activations of the refiner, a pixel and channel, in float32; checked by a test
+BYTES_PER_CHANNEL = 28  # peak memory of the refiner, a pixel and channel, in float32; checked by a test
 
 
 class RefinerLike(Protocol):

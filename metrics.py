@@ -120,9 +120,9 @@ def grad_aim(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | Non
 
     Derivatives of a Gaussian of sum 1, cut at 4 sigma (13 x 13), reflected borders, divided by 10.
     """
-    smooth = _gaussian(int(4 * _SIGMA + 0.5))
-    smooth /= smooth.sum()
-    return _total(_gradient_map(prediction, truth, smooth, _derivative(smooth), cv2.BORDER_REFLECT), region) / 10
+    smooth, slope = _gaussian_filters(int(4 * _SIGMA + 0.5))
+    smooth, slope = smooth / smooth.sum(), slope / smooth.sum()
+    return _total(_gradient_map(prediction, truth, smooth, slope, cv2.BORDER_REFLECT), region) / 10
 
 
 def matting_metrics(
@@ -212,21 +212,17 @@ def _absolute_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _grad_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     half_size = math.ceil(_SIGMA * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * _SIGMA * _TRUNCATION)))
-    smooth = _gaussian(half_size)
-    slope = _derivative(smooth)
+    smooth, slope = _gaussian_filters(half_size)
     # The 2-D kernel is an outer product, so its L2 norm is the product of the two norms.
     smooth, slope = smooth / np.linalg.norm(smooth), slope / np.linalg.norm(slope)
     return _gradient_map(prediction, truth, smooth, slope, cv2.BORDER_REPLICATE)
 
 
-def _gaussian(half_size: int) -> np.ndarray:
+def _gaussian_filters(half_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A Gaussian and its derivative, (2 half_size + 1,) each, not normalised."""
     x = np.arange(-half_size, half_size + 1, dtype=np.float64)
-    return np.exp(-(x**2) / (2 * _SIGMA**2))
-
-
-def _derivative(gaussian: np.ndarray) -> np.ndarray:
-    half_size = len(gaussian) // 2
-    return -np.arange(-half_size, half_size + 1) / _SIGMA**2 * gaussian
+    smooth = np.exp(-(x**2) / (2 * _SIGMA**2))
+    return smooth, -x / _SIGMA**2 * smooth
 
 
 def _gradient_map(

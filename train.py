@@ -133,14 +133,15 @@ def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float]) 
     """Forward pass and named losses of the stage that the run is in."""
     image = batch["image"].to(run.device, non_blocking=True, memory_format=torch.channels_last).float() / 255
     alpha = batch["alpha"].to(run.device, non_blocking=True).float() / 255  # (N, 1, S, S)
+    known = 1.0 - batch["unknown"].to(run.device, non_blocking=True).float()  # (N, 1, S, S)
     scale = student_scale(run)
     size = (max(1, image.shape[-2] // scale), max(1, image.shape[-1] // scale))
     truth = resize_alpha(alpha, size)  # what the student should see, (N, 1, S / scale, S / scale)
     if run.is_teacher_stage:
-        return teacher_losses(run.stage.module(truth), truth, weights)
+        return teacher_losses(run.stage.module(truth), truth, weights, resize_alpha(known, size))
     output = run.stage.module(image, resize(image, size))
     targets = run.teacher.targets(truth) if run.teacher and run.schedule.aligns else None
-    return matting_losses(output, alpha, weights, teacher_features=targets)
+    return matting_losses(output, alpha, weights, known, targets)
 
 
 def student_scale(run: Run) -> int:
@@ -184,7 +185,7 @@ def finish_epoch(run: Run, report: Report) -> None:
     # the student has not started yet in the teacher's epochs
     scores = {} if run.is_teacher_stage and progress.batch else validation_scores(run)
     progress.rows.append(row | {f"val_{name}": value for name, value in scores.items()})
-    score = final_figures(scores).get("image_sad", math.inf)
+    score = final_figures(scores).get("image_mad", math.inf)
     is_best = score < progress.best_score and save_best(run, scores)
     if is_best:
         progress.best_score, progress.best_epoch = score, row["epoch"]
@@ -203,13 +204,24 @@ def close_epoch(run: Run) -> None:
 
 
 def validation_scores(run: Run) -> dict[str, float]:
-    """Figures of the averaged weights, the same on every rank. Raises RunError where no photo can be scored."""
+    """Figures of the averaged weights, the mean over the validation sets first; the same on every rank.
+
+    Raises RunError where no photo can be scored.
+    """
     workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, usable_cores())
     try:
-        return validate(run.average.network, run.validation, workers=workers, precision=run.precision)
+        sets = {
+            name: validate(run.average.network, dataset, workers=workers, precision=run.precision)
+            for name, dataset in run.validation.items()
+        }
     except ValueError as error:
         hint = resume_hint(run.folder)
         raise RunError(f"The validation failed: {error} Then resume with: {hint}") from error
+    first, *others = sets.values()
+    means = {figure: (value + sum(o[figure] for o in others)) / len(sets) for figure, value in first.items()}
+    if not others:
+        return means
+    return means | {f"{name}_{figure}": value for name, scores in sets.items() for figure, value in scores.items()}
 
 
 def save_state(run: Run, required: bool = False) -> None:

@@ -166,12 +166,12 @@ def _orientation(picture: Image.Image, notes: list[str]) -> int:
     if isinstance(picture, TiffImageFile) or not block:  # both decoders turn a TIFF themselves
         return 1
     exif = Image.Exif()  # not picture.getexif(): for some formats it hides a broken block, and it decodes a PNG
-    try:
+    value = 1
+    with suppress(Exception):  # on a broken block Pillow raises nearly anything
         exif.load(block)
         value = exif.get(ExifTag.Orientation, 1)
-    except (SyntaxError, ValueError, struct.error):
+    if not len(exif):  # so it is too where Pillow finds no directory of tags, and only warns
         notes.append("broken EXIF ignored")
-        return 1
     return value if value in range(1, 9) else 1
 
 

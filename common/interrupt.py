@@ -13,6 +13,10 @@ IMPATIENT_AFTER = 1.0  # seconds; torchrun repeats a Ctrl-C that the terminal ha
 EXIT_CODE = 130  # of a program that was stopped, as shells have it
 
 
+class Stopped(Exception):
+    """Ends one piece of work, such as a photo, that an Interrupt came before."""
+
+
 class Interrupt:
     """SIGINT, SIGTERM and a time limit as one question: `wanted()`.
 
@@ -28,6 +32,11 @@ class Interrupt:
     def wanted(self) -> bool:
         """Whether to stop; True from then on."""
         return self._first is not None or (self._deadline is not None and time.monotonic() > self._deadline)
+
+    def check(self) -> None:
+        """Raise Stopped where wanted()."""
+        if self.wanted():
+            raise Stopped
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
     pairs = find_pairs("Datasets/DIS5K_Flat/train")                # ROOT/im and ROOT/gt, matched by stem
     dataset = PhotoDataset("Datasets/DIS5K_Flat/train", Augmentation(1024), seed=0)
-    item = dataset[(epoch, index)]                                 # image uint8 (3, S, S), alpha uint8 (1, S, S), name
+    item = dataset[(epoch, index)]        # image uint8 (3, S, S); alpha, unknown uint8 (1, S, S); name
 
 A training item is a function of (seed, epoch, index) and the files, whichever process loads it.
 """
@@ -10,24 +10,22 @@ A training item is a function of (seed, epoch, index) and the files, whichever p
 from __future__ import annotations
 
 import warnings
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.photos import list_images, read_photo, to_uint8
 from common.resize import resize
-from data.pairs import find_pairs, read_pair, read_reduced_pair
-from data.transforms import Augmentation, Augmenter, crop_box, cut, draw_scale
+from data.augmentation import Augmentation, Pixels, crop_box, cut, degrade, draw_scale, move, resize_pixels
+from data.pairs import find_pairs, read_pair, read_reduced_pair, read_unknown
 
-Item = dict[str, Tensor | str]
+Item = dict[str, Any]  # tensors by name, and the sample's name
 
 ATTEMPTS = 8  # samples tried in place of a broken one before the run stops
 
@@ -37,14 +35,16 @@ class TrainingDataset(Dataset):
 
     def __init__(self, settings: Augmentation, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        self.augmenter = Augmenter(settings)
         self._warned: set[str] = set()  # at most one entry a file; decides about warnings, never about items
 
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def load(self, index: int, rng: Generator) -> tuple[np.ndarray, str]:
-        """Sample `index`: pixels uint8 (S, S, 4), alpha last, and its name. Raises ValueError for a broken file."""
+    def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
+        """Sample `index`: pixels uint8 (S, S, 4), alpha last, and unknown uint8 (S, S); and its name.
+
+        Raises ValueError for a broken file.
+        """
         raise NotImplementedError
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
@@ -58,13 +58,14 @@ class TrainingDataset(Dataset):
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng((self.seed, epoch, index, attempt))
             try:
-                pixels, name = self.load(int(rng.integers(len(self))) if attempt else index, rng)
+                planes, name = self.load(int(rng.integers(len(self))) if attempt else index, rng)
             except ValueError as error:
                 self._warn_once(str(error))
                 reason = error
                 continue
-            image, alpha = self.augmenter(pixels, rng)
-            return {"image": image, "alpha": alpha, "name": name}
+            pixels, unknown = move(planes, self.settings, rng)
+            photo = degrade(np.ascontiguousarray(pixels[..., :3]), self.settings, rng)
+            return training_item(photo, pixels[..., 3], unknown, name)
         raise RuntimeError(
             f"{ATTEMPTS} samples in a row cannot be read, the last because {reason} "
             "Look at the whole set with python -m data.check."
@@ -74,27 +75,38 @@ class TrainingDataset(Dataset):
         """Name a broken file once a worker."""
         if sentence not in self._warned:
             self._warned.add(sentence)
-            warnings.warn(f"{sentence} Training goes on with another sample.", stacklevel=3)
+            warnings.warn(f"{sentence} Another sample takes its place.", stacklevel=3)
+
+
+def training_item(photo: Pixels, alpha: Pixels, unknown: Pixels, name: str) -> Item:
+    """uint8 (S, S, 3), (S, S) and (S, S) as tensors with the channels first. A pixel that is touched by an unknown
+    one is unknown."""
+    return {
+        "image": torch.from_numpy(photo).permute(2, 0, 1).contiguous(),
+        "alpha": torch.from_numpy(np.ascontiguousarray(alpha))[None],
+        "unknown": torch.from_numpy((unknown > 0).astype(np.uint8))[None],
+        "name": name,
+    }
 
 
 class PhotoDataset(TrainingDataset):
-    """Augmented samples of the pairs in ROOT/im and ROOT/gt."""
+    """Augmented samples of the pairs in ROOT/im and ROOT/gt, with ROOT/unknown where it is."""
 
     def __init__(self, root: str | Path, settings: Augmentation, seed: int) -> None:
         super().__init__(settings, seed)
         # One array of characters: a list of paths would be copied into each forked worker page by page,
         # as looking at a Python object writes its reference count.
-        self._pairs = np.array(find_pairs(root), dtype=str)  # (pairs, 3)
+        self._pairs = np.array([[str(part or "") for part in pair] for pair in find_pairs(root)], dtype=str)  # (n, 4)
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def load(self, index: int, rng: Generator) -> tuple[np.ndarray, str]:
-        name, image_path, alpha_path = map(str, self._pairs[index])
+    def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
+        name, *paths = map(str, self._pairs[index])
         extent = draw_scale(self.settings, rng) * self.settings.image_size  # long side of the scaled photo
-        photo, alpha = read_reduced_pair(image_path, alpha_path, extent)
+        photo, alpha, unknown = read_reduced_pair(*paths, long_side=extent)
         scale = extent / max(alpha.shape)
-        return cut(photo, alpha, scale, self.settings, rng), name
+        return cut([cv2.merge([photo, alpha]), unknown], scale, self.settings, rng), name
 
 
 class CompositeDataset(TrainingDataset):
@@ -104,19 +116,16 @@ class CompositeDataset(TrainingDataset):
     colours of its transparent pixels mean nothing, and composited in float before anything is rounded.
     """
 
-    def __init__(self, foregrounds: str | Path, backgrounds: str | Path, settings: Augmentation, seed: int) -> None:
+    def __init__(
+        self, foregrounds: str | Path, backgrounds: Sequence[str | Path], settings: Augmentation, seed: int
+    ) -> None:
         super().__init__(settings, seed)
-        self._foregrounds, self._backgrounds = (
-            np.array([str(path) for path in list_images(folder)], dtype=str) for folder in (foregrounds, backgrounds)
-        )
-        for folder, paths in ((foregrounds, self._foregrounds), (backgrounds, self._backgrounds)):
-            if len(paths) == 0:
-                raise ValueError(f"{folder} holds no images: cut-outs and backgrounds are .png, .jpg, .webp or .tif.")
+        self._foregrounds, self._backgrounds = _images([foregrounds]), _images(backgrounds)
 
     def __len__(self) -> int:
         return len(self._foregrounds)
 
-    def load(self, index: int, rng: Generator) -> tuple[np.ndarray, str]:
+    def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
         path = str(self._foregrounds[index])
         cutout = read_photo(path)
         if cutout.alpha is None:
@@ -127,7 +136,7 @@ class CompositeDataset(TrainingDataset):
         alpha = premultiplied[..., 3:]
         composite = premultiplied[..., :3] + (1 - alpha) * backdrop
         pixels = np.rint(np.dstack([composite, 255 * alpha])).astype(np.uint8)
-        return pixels, f"{Path(path).stem}+{Path(backdrop_path).stem}"
+        return [pixels, np.zeros_like(pixels[..., 0])], f"{Path(path).stem}+{Path(backdrop_path).stem}"
 
     def _place(self, colour: np.ndarray, alpha: np.ndarray, rng: Generator) -> np.ndarray:
         """The scaled cut-out somewhere in the square: float32 (S, S, 4), alpha F in grey levels, alpha in [0, 1]."""
@@ -140,7 +149,7 @@ class CompositeDataset(TrainingDataset):
         target = [min(size, max(1, round(extent * scale))) for extent in (height, width)]
         # One channel at a time: four of them as float32 take 192 MB at 12 megapixels.
         planes = [colour[here][..., channel] * opacity for channel in range(3)] + [opacity]
-        small = [resize(torch.from_numpy(plane)[None], tuple(target))[0].numpy() for plane in planes]
+        small = [resize(torch.from_numpy(plane)[None], (target[0], target[1]))[0].numpy() for plane in planes]
         canvas = np.zeros((size, size, 4), np.float32)
         down, across = (int(rng.integers(0, size - extent + 1)) for extent in target)
         canvas[down : down + target[0], across : across + target[1]] = np.dstack(small)
@@ -152,30 +161,57 @@ class CompositeDataset(TrainingDataset):
         photo = to_uint8(read_photo(path, shrink_to=2 * size).image)
         side = max(1, round(min(photo.shape[:2]) * rng.uniform(0.5, 1.0)))
         top, left = (int(rng.integers(0, extent - side + 1)) for extent in photo.shape[:2])
-        pixels = torch.from_numpy(photo[top : top + side, left : left + side]).permute(2, 0, 1)
-        return resize(pixels, (size, size)).permute(1, 2, 0).numpy()
+        return resize_pixels(photo[top : top + side, left : left + side], (size, size))
 
 
 class MixedDataset(Dataset):
-    """Several training sets one after the other, as one: dataset[(epoch, index)]."""
+    """Several training sets as one, each with a weight: dataset[(epoch, index)].
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
-        self.datasets = list(datasets)
-        self._ends = list(accumulate(len(dataset) for dataset in self.datasets))
+    A set of n samples and weight w gives round(w n) samples an epoch, at least one: with weight 2 each of them twice
+    (differently augmented), with weight 0.5 one half of them in one epoch and the other half in the next.
+    """
+
+    def __init__(self, datasets: Sequence[tuple[Dataset, float]], seed: int) -> None:
+        self.datasets = [dataset for dataset, _ in datasets]
+        self.counts = [max(1, round(weight * _length(dataset))) for dataset, weight in datasets]
+        self.seed = seed
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return sum(self.counts)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside a set of {len(self)} samples.")
-        which = bisect_right(self._ends, index)
-        return self.datasets[which][(epoch, index - (self._ends[which - 1] if which else 0))]
+        which = 0
+        while index >= self.counts[which]:
+            index -= self.counts[which]
+            which += 1
+        dataset = self.datasets[which]
+        # the samples of all epochs one after the other; each round through the set has an order of its own
+        turn, place = divmod(epoch * self.counts[which] + index, _length(dataset))
+        order = np.random.default_rng((self.seed, which, turn)).permutation(_length(dataset))
+        return dataset[(turn, int(order[place]))]
+
+
+def _length(dataset: Dataset) -> int:
+    return len(dataset)  # type: ignore[arg-type]  # torch's Dataset promises no length, these have one
+
+
+def _images(folders: Sequence[str | Path]) -> np.ndarray:
+    """Paths of the images below the folders, as one array of characters. Raises ValueError for an empty folder."""
+    paths = []
+    for folder in folders:
+        found = list_images(folder)
+        if not found:
+            raise ValueError(f"{folder} holds no images: cut-outs and backgrounds are .png, .jpg, .webp or .tif.")
+        paths += [str(path) for path in found]
+    return np.array(paths, dtype=str)
 
 
 class PhotoValidation(Dataset):
-    """Whole pairs at their own size: image uint8 (3, H, W), alpha float32 (1, H, W) in [0, 1], name."""
+    """Whole pairs at their own size: image uint8 (3, H, W), alpha float32 (1, H, W) in [0, 1], name; and, where part
+    of the truth is not known, unknown bool (1, H, W)."""
 
     def __init__(self, root: str | Path) -> None:
         self.pairs = find_pairs(root)
@@ -187,5 +223,11 @@ class PhotoValidation(Dataset):
         """Raises ValueError, in one sentence, where a file cannot be read or the sizes differ."""
         pair = self.pairs[index]
         photo, alpha = read_pair(pair.image, pair.alpha)
-        image = torch.from_numpy(photo).permute(2, 0, 1).contiguous()
-        return {"image": image, "alpha": torch.from_numpy(alpha)[None], "name": pair.name}
+        item: Item = {
+            "image": torch.from_numpy(photo).permute(2, 0, 1).contiguous(),
+            "alpha": torch.from_numpy(alpha)[None],
+            "name": pair.name,
+        }
+        if pair.unknown:
+            item["unknown"] = torch.from_numpy(read_unknown(pair.unknown, alpha.shape) > 0)[None]
+        return item

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from common.photos import photo_size, read_alpha, read_photo, to_uint8
-from data.pairs import Pair, images_by_name, sizes_differ
+from data.pairs import Pair, match_images, sizes_differ
 
 ERROR, WARNING = "error", "warning"
 
@@ -72,32 +72,30 @@ class Inspection:
 
 def pair_up(folder: Path) -> tuple[list[Pair], list[Fault]]:
     """The pairs of folder/im and folder/gt that can be made, and what is wrong with the names."""
-    faults, sides = [], []
-    for side in (folder / "im", folder / "gt"):
-        if not side.is_dir():
-            faults.append(Fault("folder_missing", str(side), f"{side} does not exist: photos go to im, alphas to gt."))
-        files = images_by_name(side) if side.is_dir() else {}
-        for name, paths in files.items():
+    sides = (folder / "im", folder / "gt")
+    missing = [
+        Fault("folder_missing", str(side), f"{side} does not exist: photos go to im, alphas to gt.")
+        for side in sides
+        if not side.is_dir()
+    ]
+    if missing:
+        return [], missing
+    pairs, faults = [], []
+    for name, (photos, alphas) in match_images(*sides).items():
+        for paths in (photos, alphas):
             if len(paths) > 1:
                 others = ", ".join(path.name for path in paths)
                 sentence = f"{paths[0].parent} holds {others}, all named {name}: only one of them can have the pair."
                 faults.append(Fault("name_twice", str(paths[0]), sentence))
-        sides.append(files)
-    if any(fault.kind == "folder_missing" for fault in faults):
-        return [], faults
-    photos, alphas = sides
-    faults += [
-        Fault("photo_without_alpha", str(paths[0]), f"{paths[0]} has no alpha of its name in {folder / 'gt'}.")
-        for name, paths in photos.items()
-        if name not in alphas
-    ]
-    faults += [
-        Fault("alpha_without_photo", str(paths[0]), f"{paths[0]} has no photo of its name in {folder / 'im'}.")
-        for name, paths in alphas.items()
-        if name not in photos
-    ]
-    shared = sorted(photos.keys() & alphas.keys())
-    return [Pair(name, photos[name][0], alphas[name][0]) for name in shared], faults
+        if not alphas:
+            sentence = f"{photos[0]} has no alpha of its name in {sides[1]}."
+            faults.append(Fault("photo_without_alpha", str(photos[0]), sentence))
+        elif not photos:
+            sentence = f"{alphas[0]} has no photo of its name in {sides[0]}."
+            faults.append(Fault("alpha_without_photo", str(alphas[0]), sentence))
+        else:
+            pairs.append(Pair(name, photos[0], alphas[0]))
+    return pairs, faults
 
 
 def check_sizes(pair: Pair) -> list[Fault]:

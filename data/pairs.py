@@ -6,14 +6,14 @@ photo, alpha = read_pair(pairs[0].image, pairs[0].alpha)
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from common.photos import list_images, photo_size, read_alpha, read_photo, to_uint8
+from common.files import match_by_name
+from common.photos import SUFFIXES, photo_size, read_alpha, read_photo, to_uint8
 
 
 class Pair(NamedTuple):
@@ -22,19 +22,12 @@ class Pair(NamedTuple):
     name: str
     image: Path
     alpha: Path
+    unknown: Path | None = None  # white where the truth is not known
 
 
-def images_by_name(folder: Path) -> dict[str, list[Path]]:
-    """The images below a folder by name: the path below it without its suffix.
-
-    Only the last suffix goes, so cat.v2.jpg is cat.v2. Names are composed (NFC), since macOS writes an e with
-    an accent as two characters where others write one.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in list_images(folder):
-        name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-        found.setdefault(name, []).append(path)
-    return found
+def match_images(*folders: Path) -> dict[str, list[list[Path]]]:
+    """files.match_by_name for photos: by name, the photos of that name in each folder."""
+    return match_by_name(folders, SUFFIXES)
 
 
 def find_pairs(root: str | Path) -> list[Pair]:
@@ -43,24 +36,40 @@ def find_pairs(root: str | Path) -> list[Pair]:
     Raises ValueError, in one sentence, where a folder is missing, two files share a name, or nothing pairs.
     """
     root = Path(root)
-    found = []
     for folder in (root / "im", root / "gt"):
         if not folder.is_dir():
             hint = f": did you mean {root / 'train'}" if (root / "train" / folder.name).is_dir() else ""
             raise ValueError(f"{folder} does not exist; photos belong in im and their alphas in gt{hint}.")
-        files = images_by_name(folder)
-        for paths in files.values():
-            if len(paths) > 1:
-                raise ValueError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
-        found.append(files)
-    photos, alphas = found
-    pairs = [Pair(name, photos[name][0], alphas[name][0]) for name in sorted(photos.keys() & alphas.keys())]
+    has_unknown = (root / "unknown").is_dir()
+    matches = match_images(root / "im", root / "gt", *([root / "unknown"] if has_unknown else []))
+    for paths in (paths for sides in matches.values() for paths in sides if len(paths) > 1):
+        raise ValueError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
+    pairs = [
+        Pair(name, photos[0], alphas[0], unknown[0][0] if unknown and unknown[0] else None)
+        for name, (photos, alphas, *unknown) in matches.items()
+        if photos and alphas
+    ]
     if not pairs:
+        photo_count, alpha_count = (sum(len(sides[position]) for sides in matches.values()) for position in (0, 1))
         raise ValueError(
-            f"{root} holds {len(photos)} photos and {len(alphas)} alphas, and no two with the same name: "
+            f"{root} holds {photo_count} photos and {alpha_count} alphas, and no two with the same name: "
             "cat.jpg in im needs cat.png in gt."
         )
     return pairs
+
+
+def read_unknown(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """Where the truth is not known: uint8 (H, W), 255 there and 0 elsewhere. size: that of the alpha.
+
+    Raises ValueError, in one sentence, where the file cannot be read or has another size.
+    """
+    mask = read_alpha_levels(path)
+    if mask.shape != tuple(size):
+        raise ValueError(
+            f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels and its alpha {size[1]} x {size[0]}: a mask of "
+            "unknown pixels must have the size of its alpha."
+        )
+    return np.where(mask > 127, np.uint8(255), np.uint8(0))
 
 
 def read_pair(image: str | Path, alpha: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -74,8 +83,10 @@ def read_pair(image: str | Path, alpha: str | Path) -> tuple[np.ndarray, np.ndar
     return photo, matte
 
 
-def read_reduced_pair(image: str | Path, alpha: str | Path, long_side: float) -> tuple[np.ndarray, np.ndarray]:
-    """Photo uint8 (H, W, 3) and alpha uint8 (H, W), both at 1/1, 1/2, 1/4 or 1/8, for scaling to `long_side`.
+def read_reduced_pair(
+    image: str | Path, alpha: str | Path, unknown: str | Path = "", *, long_side: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Photo uint8 (H, W, 3), alpha and unknown uint8 (H, W), at 1/1, 1/2, 1/4 or 1/8, for scaling to `long_side`.
 
     A JPEG is decoded at the smallest of these that still has long_side pixels. Its pixel j then covers the
     pixels jk ... jk + k - 1 of the file, at the last border too, where the decoder fills up what is missing.
@@ -88,7 +99,9 @@ def read_reduced_pair(image: str | Path, alpha: str | Path, long_side: float) ->
     photo = to_uint8(read_photo(image, shrink_to=shrink_to).image)
     for factor in (1, 2, 4, 8):
         if photo.shape[:2] == tuple(max(1, round(side / factor)) for side in matte.shape):
-            return photo, reduce_blocks(matte, factor, photo.shape[:2])
+            size = (photo.shape[0], photo.shape[1])
+            mask = read_unknown(unknown, matte.shape) if unknown else np.zeros_like(matte)
+            return photo, reduce_blocks(matte, factor, size), reduce_blocks(mask, factor, size)
     raise ValueError(sizes_differ(image, photo_size(image)[::-1], alpha, matte.shape))
 
 

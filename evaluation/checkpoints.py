@@ -6,8 +6,7 @@ Raises StartError where nothing can be measured.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import torch
 
 from common import plots
 from common.processes import print_once
-from data.build import SYNTHETIC, build_validation_set
+from data.build import SYNTHETIC
 from data.dataset import PhotoValidation
-from evaluation.folders import match_files
+from data.synthetic.dataset import SyntheticValidation
+from evaluation.folders import Folders, match_files
 from evaluation.scoring import Failure, Row, StartError
 from evaluation.validation import COARSE, REFINED, MatteSource, predict_sources
 from inference.loading import load, read_metadata
@@ -59,7 +59,7 @@ def open_dataset(name: str, model_file: Path) -> tuple[Any, list[Failure]]:
     root = Path(name)
     root = root / "val" if (root / "val" / "im").is_dir() else root
     try:
-        return PhotoValidation(root), match_files(root / "im", root / "gt")[1]
+        return PhotoValidation(root), match_files(Folders(root / "im", root / "gt"))[1]
     except ValueError as error:
         raise StartError(str(error)) from error
 
@@ -73,27 +73,13 @@ def synthetic_set(model_file: Path) -> Any:
             f"{model_file} does not say which synthetic photos it was validated on (its config has "
             f"val_samples {samples}, seed {seed}): name a folder with --dataset."
         )
-    return build_validation_set(SYNTHETIC, image_size=trained["model"]["image_size"], samples=samples, seed=seed)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Predict with one thread on a CPU, as torchrun's processes do: the last bits depend on the number.
-
-    To use more cores, start it with torchrun: the totals are the same.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return SyntheticValidation(samples=samples, size=trained["model"]["image_size"], seed=seed)
 
 
 def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:
     """The photos in which the first two mattes differ most, as much as half of the photos do, and least.
 
-    Raises FileError where the figure cannot be drawn or written.
+    Raises FileError where the figure cannot be written, and PhotoError where a matte does not fit in memory.
     """
     differences = {row["index"]: row["difference"] for row in rows}
     order = sorted(differences, key=lambda index: -differences[index])

@@ -6,67 +6,57 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from common.files import files_by_name, match_by_name
-from common.photos import SUFFIXES
 from common.pool import process_pool
 from common.processes import rank, world_size
+from data.pairs import match_images
 from evaluation.scoring import Failure, MetricOptions, Scores, StartError, Task, score_all, score_files
 
 
 class Folders(NamedTuple):
-    """Folders of files with the same names."""
+    """Folders of files with the same names; or the files of one name in them."""
 
     predictions: Path
     truths: Path
     unknown: Path | None = None  # masks, white where the truth is not known; a truth need not have one
-    photos: Path | None = None  # for composites
+    photos: Path | None = None  # for composites; there may be others too
 
 
 def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Scores:
-    """Scores of all ranks together. Raises StartError where no names agree, or two photos or masks share one."""
-    pairs, failures = match_files(folders.predictions, folders.truths)
-    if not pairs:
+    """Scores of all ranks together. Raises StartError where a folder cannot be listed or no names agree."""
+    matches, failures = match_files(folders)
+    if not matches:
         raise StartError(
             f"{folders.predictions} and {folders.truths} share no file name: cat.png is scored against cat.png."
         )
-    names = {name for name, *_ in pairs}
-    masks, photos = _one_by_name(folders.unknown), _one_by_name(folders.photos)
-    failures += [Failure(name, f"{masks[name]} belongs to no pair.") for name in sorted(masks.keys() - names)]
-    if folders.photos:
-        missing = sorted(names - photos.keys())
-        failures += [Failure(name, f"{folders.photos} has no photo of this name.") for name in missing]
-        pairs = [pair for pair in pairs if pair[0] in photos]
-    shard = list(enumerate(pairs))[rank() :: world_size()]
     tasks = [
-        Task(
-            {"matte": str(folders.predictions), "name": name, "index": index},
-            score_files,
-            (prediction, truth, masks.get(name), photos.get(name), options),
-        )
-        for index, (name, prediction, truth) in shard
-    ]
+        Task({"matte": str(folders.predictions), "name": name, "index": index}, score_files, (*files, options))
+        for index, (name, files) in enumerate(matches)
+    ][rank() :: world_size()]
     with process_pool(workers) if workers else nullcontext() as pool:
-        scores = score_all(tasks, len(shard), pool, 2 * workers)
+        scores = score_all(tasks, len(tasks), pool, 2 * workers)
     return Scores(scores.rows, failures + scores.failures)
 
 
-def match_files(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]], list[Failure]]:
-    """Pairs (name, file of first, file of second) by path without suffix, sorted; and what has no partner."""
-    pairs, failures = [], []
-    for name, found in match_by_name(first, second, SUFFIXES).items():
-        for folder, paths in zip((first, second), found, strict=True):
-            if len(paths) != 1:
-                reason = "has more than one file" if paths else "has no file"
-                failures.append(Failure(name, f"{folder} {reason} of this name."))
-        if len(found[0]) == len(found[1]) == 1:
-            pairs.append((name, found[0][0], found[1][0]))
-    return pairs, failures
+def match_files(folders: Folders) -> tuple[list[tuple[str, Folders]], list[Failure]]:
+    """(name, its files), sorted by name, and the names that lack a file or have two of a kind.
 
-
-def _one_by_name(folder: Path | None) -> dict[str, Path]:
-    """The images below a folder by name; none without a folder."""
-    found = files_by_name(folder, SUFFIXES) if folder else {}
-    for paths in found.values():
-        if len(paths) > 1:
-            raise StartError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
-    return {name: paths[0] for name, paths in found.items()}
+    Raises StartError where a folder cannot be listed.
+    """
+    given = {kind: folder for kind, folder in folders._asdict().items() if folder}
+    try:
+        found = match_images(*given.values())
+    except ValueError as error:
+        raise StartError(str(error)) from error
+    matches, failures = [], []
+    for name, paths_by_folder in found.items():
+        files = dict(zip(given, paths_by_folder, strict=True))
+        if not any(paths for kind, paths in files.items() if kind != "photos"):
+            continue
+        missing = [kind for kind, paths in files.items() if not paths and kind != "unknown"]
+        twice = [kind for kind, paths in files.items() if len(paths) > 1]
+        if missing or twice:
+            reason = "has no file" if missing else "has more than one file"
+            failures.append(Failure(name, f"{given[(missing + twice)[0]]} {reason} of this name."))
+        else:
+            matches.append((name, Folders(**{kind: paths[0] for kind, paths in files.items() if paths})))
+    return matches, failures

@@ -23,7 +23,7 @@ from common.photos import read_alpha, read_photo, to_uint8
 from common.pool import bounded_map
 from common.processes import is_main, world_size
 from evaluation.dis_metrics import dis_scores
-from inference.foreground import estimate_colors, native_foreground
+from inference.foreground import estimate_colours, native_foreground
 from metrics import composite_error, fill_unknown, grad_aim, matting_metrics
 
 Row = dict[str, Any]  # of one matte: "index" and "name" of its photo, "matte", and its figures by name
@@ -101,7 +101,7 @@ def shipped_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     The first use on a machine compiles for about a minute.
     """
-    return native_foreground(image, alpha, estimate_colors(image, alpha))
+    return native_foreground(image, alpha, estimate_colours(image, alpha))
 
 
 def score_files(

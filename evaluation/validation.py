@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +24,8 @@ from common.pool import process_pool
 from common.processes import rank, world_size
 from evaluation.scoring import MetricOptions, Scores, Task, fail, report_failures, score_all, score_matte
 from evaluation.tables import by_matte, summarize
-
-if TYPE_CHECKING:
-    from matting import MattingModel
-    from models import MattingNetwork
+from matting import MattingModel
+from models import MattingNetwork
 
 QUICK = MetricOptions(full=False)
 COARSE, REFINED = "coarse", "refined"  # matting.Mattes has coarse_alpha and refined_alpha

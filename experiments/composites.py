@@ -1,11 +1,11 @@
-"""A matting set with exact alphas over real backgrounds, in the DIS5K_Flat layout, for the ablation.
+"""A data set for the ablation: exact alphas over real backgrounds, in the DIS5K_Flat layout.
 
     python -m experiments.composites --backgrounds DIR [--cutouts DIR] --output runs/composites
 
-Subjects are the embedded set's drawings and, where given, RGBA cut-outs of real things. Backgrounds are photos; most
-are put out of focus, as behind a subject, some stay sharp, and some hold a second subject that is not wanted. What
-validation sees was never trained on: drawings of the other split, every fifth cut-out, every fifth background.
-An image depends on (seed, split, index) and the folders alone.
+Subjects are the synthetic set's drawings and, with --cutouts, RGBA cut-outs of real things. Backgrounds are photos:
+most are out of focus, as behind a subject, some are sharp, and some hold a second subject that is not to be matted.
+Validation uses nothing of training: drawings of its own split, every fifth cut-out, every fifth background.
+An image depends only on (seed, split, index) and the two folders.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DISTRACTOR_SHARE = 0.3  # of the blurred scenes
 
 def share(paths: Sequence[Path], split: str) -> list[Path]:
     """The files of a split: every fifth is for validation, the others are for training."""
-    return [path for place, path in enumerate(paths) if (place % HELD_OUT == 0) == (split == "val")]
+    return [path for number, path in enumerate(paths) if (number % HELD_OUT == 0) == (split == "val")]
 
 
 def compose(
@@ -40,11 +40,11 @@ def compose(
     """One image uint8 (S, S, 3) and its alpha float32 (S, S) in [0, 1]."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index, 7])
     if cutouts and rng.random() < CUTOUT_SHARE:
-        foreground, alpha = placed_cutout(rng, cutouts[rng.integers(len(cutouts))], size)
+        foreground, alpha = placed_cutout(rng, cutouts[int(rng.integers(len(cutouts)))], size)
     else:
         sample = render_sample(seed, split, index, size)
         foreground, alpha = sample.foreground, sample.alpha
-    scene = backdrop(rng, backgrounds[rng.integers(len(backgrounds))], size)
+    scene = backdrop(rng, backgrounds[int(rng.integers(len(backgrounds)))], size)
     if rng.random() < BLURRED_SHARE:
         if rng.random() < DISTRACTOR_SHARE:
             other = render_sample(seed + 1, split, index, size)
@@ -54,7 +54,7 @@ def compose(
 
 
 def placed_cutout(rng: Generator, path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A real cut-out, turned and somewhere in the frame: colour (S, S, 3), alpha (S, S), float32 in [0, 1]."""
+    """A real cut-out at a random angle and place: colour (S, S, 3), alpha (S, S), float32 in [0, 1]."""
     cutout = read_photo(path, shrink_to=2 * size)
     if cutout.alpha is None:
         raise ValueError(f"{path} has no transparency: a cut-out must have an alpha channel.")
@@ -66,8 +66,8 @@ def placed_cutout(rng: Generator, path: Path, size: int) -> tuple[np.ndarray, np
         premultiplied = cv2.resize(premultiplied, None, fx=2 * scale, fy=2 * scale, interpolation=cv2.INTER_AREA)
         height, width = premultiplied.shape[:2]
         scale = 0.5
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.normal(0, 12), scale)
-    turn[:, 2] += size * (0.5 + rng.normal(0, 0.08, 2)) - (width / 2, height / 2)
+    turn: np.ndarray = cv2.getRotationMatrix2D((width / 2, height / 2), rng.normal(0, 12), scale)
+    turn[:, 2] += size * (0.5 + rng.normal(0, 0.08, 2)) - np.array([width / 2, height / 2])
     if rng.random() < 0.5:
         premultiplied = premultiplied[:, ::-1].copy()
     placed = cv2.warpAffine(premultiplied, turn, (size, size), flags=cv2.INTER_LINEAR)
@@ -101,13 +101,14 @@ def write(
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--backgrounds", type=Path, required=True, metavar="DIR", help="photos without a main object")
-    parser.add_argument("--cutouts", type=Path, metavar="DIR", help="RGBA pictures of single subjects")
-    parser.add_argument("--train", type=int, default=2400, metavar="N")
-    parser.add_argument("--val", type=int, default=80, metavar="N")
-    parser.add_argument("--size", type=int, default=192, metavar="PIXELS")
-    parser.add_argument("--seed", type=int, default=0)
+    flag = parser.add_argument
+    flag("--output", type=Path, required=True, metavar="DIR")
+    flag("--backgrounds", type=Path, required=True, metavar="DIR", help="photos without a main object")
+    flag("--cutouts", type=Path, metavar="DIR", help="RGBA pictures of single subjects")
+    flag("--train", type=int, default=2400, metavar="N")
+    flag("--val", type=int, default=80, metavar="N")
+    flag("--size", type=int, default=192, metavar="PIXELS")
+    flag("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     backgrounds = list_images(options.backgrounds)
     cutouts = list_images(options.cutouts) if options.cutouts else []

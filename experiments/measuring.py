@@ -3,78 +3,65 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
-import threading
-import time
+import ctypes
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.utils.benchmark import Timer
 
 from common.devices import synchronize
 
-STATM = Path("/proc/self/statm")
-PAGE = 4096
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class Measured(NamedTuple):
-    seconds: float  # median
-    peak: int | None  # bytes above what was held before; None where the system cannot tell
+    seconds: float  # mean
+    megabytes: float | None  # peak above what was held before; None where the system does not say
 
 
 def measure(call: Callable[[], object], device: torch.device, repeats: int) -> Measured:
-    """Median seconds of a call over `repeats` runs after one warm-up, and the peak memory of the warm-up."""
+    """Mean seconds of `repeats` calls after torch's two calls of warm-up, and the peak memory of all of them."""
+    names = {"call": call, "wait": lambda: synchronize(device)}
+    timer = Timer("call(); wait()", globals=names, num_threads=torch.get_num_threads())
     with peak_memory(device) as peak:
-        call()
-        synchronize(device)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return Measured(statistics.median(seconds), peak())
+        seconds = timer.timeit(repeats).mean
+    used = peak()
+    return Measured(seconds, None if used is None else used / 2**20)
 
 
 @contextlib.contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int | None]]:
-    """Yield a function that gives, after the block, the bytes that it took above what was held at its start."""
+    """Yield a function that returns, right after the block, the bytes used above those held at its start.
+
+    On a CPU these are the process's, which only Linux tells: elsewhere the function returns None.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        held = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - held
         return
-    if not STATM.exists():
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # else freed memory that malloc keeps would be used again, and not seen
+        CLEAR.write_text("5")  # the kernel's peak starts again at what is held now
+    except (OSError, AttributeError, TypeError):  # not Linux, or not its usual C library
         yield lambda: None
         return
-    before, highest, done = _resident(), [0], threading.Event()
-
-    def watch() -> None:  # the kernel's own high-water mark cannot be reset without privileges
-        while not done.wait(0.002):
-            highest[0] = max(highest[0], _resident())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield lambda: max(0, highest[0] - before)
-    finally:
-        highest[0] = max(highest[0], _resident())
-        done.set()
-        watcher.join()
+    held = _status("VmRSS")
+    yield lambda: max(0, _status("VmHWM") - held)
 
 
-def _resident() -> int:
-    return int(STATM.read_text().split()[1]) * PAGE
+def _status(name: str) -> int:
+    """Bytes of an entry in /proc/self/status."""
+    found = re.search(rf"^{name}:\s+(\d+) kB", STATUS.read_text(), flags=re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
-def megabytes(count: int | None) -> str:
-    return "-" if count is None else f"{count / 2**20:.0f}"
-
-
-def matrix_peak(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
-    """FLOP/s of a large matrix product there and then: what a share of the peak is a share of."""
-    size = size or (8192 if device.type == "cuda" else 2048)
+def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product on this device: what "of peak" is a share of."""
+    size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / measure(lambda: a @ b, device, repeats=5).seconds

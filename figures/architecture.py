@@ -1,8 +1,9 @@
-"""Draw figures/tsr_architecture.png from the network itself, so that the figure cannot go stale.
+"""Draw figures/tsr_architecture.png from the networks themselves, so that the figure cannot go stale.
 
     python -m figures.architecture [--output F.png] [--model-idx 0]
 
-Every number in the figure is read from what models.build_model returns: channels, strides, blocks, parameters.
+Every number in the figure is read from what models.build_model and build_teacher return: channels, strides, blocks,
+parameters.
 """
 
 from __future__ import annotations
@@ -21,21 +22,23 @@ from torch import nn
 
 from common.files import atomic_write
 from config import VARIANTS, Config, Variant
-from figures.shapes import DASHED, GREY, INK, arrow, box, lateral, panel, tensor
-from models import MattingNetwork, build_model
+from figures.shapes import GREY, INK, arrow, box, note, panel, tensor
+from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
 from models.encoder import STRIDES
+from models.octaves import octave_sizes
 from models.refiner import DILATIONS
 
 OUTPUT = Path(__file__).with_name("tsr_architecture.png")
 SIZE = (16.0, 8.4)  # inches, and units of the axes
 DPI = 110
 STUDENT, TEACHER, DECODER, REFINER = "#3b78c2", "#8a63b5", "#2f8a5e", "#bd6412"
-MIDDLE = 5.2  # height of the line on which a photo travels
-TEACHER_MIDDLE = 1.5
+MIDDLE, LOW = 5.2, 1.5  # heights of the two rows: the network, and the teacher's stage
+BOX = 0.82  # width of a feature map's box
+EXAMPLE = 4096  # long side of the photo whose octaves are named
 
 
-class Stage(NamedTuple):
-    """One map of a pyramid: its name, channels, and size as a fraction 1 / stride of the input."""
+class Map(NamedTuple):
+    """A feature map: its name, channels, and size as a fraction 1 / stride of the input."""
 
     name: str
     channels: int
@@ -44,16 +47,13 @@ class Stage(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What the figure says of a network."""
+    """What the figure says of a network and its teacher."""
 
-    encoder: list[Stage]
-    decoder: list[Stage]
-    refiner_inputs: int
-    refiner_channels: int
-    refiner_branch_channels: int
-    refiner_blocks: int
-    receptive_radius: int
-    parameters: dict[str, int]  # student, teacher, decoder, refiner
+    encoder: list[Map]
+    decoder: list[Map]
+    refiner: list[str]  # inputs, body, output
+    octaves: list[int]  # long sides at which a photo of EXAMPLE pixels is refined
+    parameters: dict[str, int]  # student, decoder, refiner, teacher
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,42 +66,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build(variant: Variant) -> MattingNetwork:
-    """With every part; on the meta device, so even the largest takes no memory."""
+def build(variant: Variant) -> tuple[MattingNetwork, TeacherAutoencoder]:
+    """Both networks on the meta device, where even the largest takes no memory."""
     settings = Config(model_idx=VARIANTS.index(variant)).model_options | {"use_refiner": True}
     with torch.device("meta"):
-        return build_model(**settings, use_teacher=True)
+        network = build_model(**settings)
+        return network, build_teacher(network, backbone=variant.backbone)
 
 
-def parts_of(model: MattingNetwork) -> Parts:
+def parts_of(network: MattingNetwork, teacher: TeacherAutoencoder) -> Parts:
     """Read channels, strides, depths and parameter counts from the modules."""
-    depths = [
-        sum(hasattr(module, "attn") for module in stage.modules())
-        for name, stage in model.student.swin.named_children()
-        if name.startswith("layers")
-    ]
+    layers = [stage for name, stage in network.student.swin.named_children() if name.startswith("layers")]
+    depths = [sum(hasattr(module, "attn") for module in stage.modules()) for stage in layers]
     encoder = [
-        Stage(f"f{i}", channels, stride, f"{depth} blocks")
-        for i, (channels, stride, depth) in enumerate(
-            zip(model.student.channels, STRIDES, depths, strict=True), start=1
-        )
+        Map(f"f{i}", channels, stride, f"{depth} blocks")
+        for i, (channels, stride, depth) in enumerate(zip(network.student.channels, STRIDES, depths, strict=True), 1)
     ]
-    fuses = [(name, getattr(model.decoder, name)) for name in ("decode3", "decode2", "decode1")]
+    names = ("decode3", "decode2", "decode1")
     decoder = [
-        Stage(name, fuse.lateral.out_channels, stride)
-        for (name, fuse), stride in zip(fuses, STRIDES[2::-1], strict=True)
+        Map(name, getattr(network.decoder, name).lateral.out_channels, stride)
+        for name, stride in zip(names, STRIDES[2::-1], strict=True)
     ]
-    refiner = model.refiner
-    return Parts(
-        encoder,
-        decoder,
-        refiner.stem.in_channels,
-        refiner.channels,
-        refiner.blocks[0].branches[0].out_channels,
-        len(refiner.blocks),
-        refiner.receptive_radius,
-        {name: count(part) for name, part in model.named_children()},
-    )
+    refiner = network.refiner
+    assert refiner is not None
+    dilations = ", ".join(map(str, DILATIONS))
+    branch = refiner.blocks[0].branches[0].out_channels  # type: ignore[index, union-attr]  # a block of three branches
+    texts = [
+        f"photo, gradients, alpha so\nfar, alpha by local colours:\n{refiner.stem.in_channels} channels",
+        f"{len(refiner.blocks)} blocks of {refiner.channels} channels:\n3x3 dilated {dilations} ({branch} each),\n"
+        "mixed and added",
+        f"delta in [-1, 1]; each pixel\nsees {refiner.receptive_radius} to each side",
+    ]
+    octaves = [max(size) for size in octave_sizes((EXAMPLE, EXAMPLE), (network.image_size, network.image_size))]
+    counts = {name: count(part) for name, part in network.named_children()} | {"teacher": count(teacher.teacher)}
+    return Parts(encoder, decoder, texts, octaves, counts)
 
 
 def count(part: nn.Module) -> int:
@@ -115,37 +113,28 @@ def millions(parameters: int) -> str:
 
 
 def described() -> str:
-    """What the figure says of every variant: stored in the picture, so that a test can tell when it is stale."""
-    return "; ".join(f"{variant.name} {parts_of(build(variant))}" for variant in VARIANTS)
+    """What the figure says of every variant; stored in the picture, so that a test can tell when it is stale."""
+    return "; ".join(f"{variant.name} {parts_of(*build(variant))}" for variant in VARIANTS)
 
 
 def draw(path: Path, model_idx: int = 0) -> None:
-    parts = parts_of(build(VARIANTS[model_idx]))
+    """Write the figure as PNG; the same network gives the same bytes."""
+    parts = parts_of(*build(VARIANTS[model_idx]))
     figure = Figure(figsize=SIZE, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, SIZE[0]), ylim=(0, SIZE[1]))
     axes.axis("off")
-    draw_title(axes, VARIANTS[model_idx])
+    note(axes, 0.2, 8.02, "TSR-Matte", INK, 21, ha="left", weight="bold")
+    title = f"Twin-Swin-Refiner, drawn for {VARIANTS[model_idx].name}. An RGB photo in, its alpha matte out."
+    note(axes, 2.45, 8.0, title, fontsize=12.5, ha="left")
     draw_student_and_decoder(axes, parts)
     draw_refiner(axes, parts)
     draw_teacher(axes, parts)
     draw_table(axes)
     with atomic_write(path) as temporary:
-        # without the version of matplotlib, so that the same network gives the same bytes
+        # no Software: it would name the version of matplotlib
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None, "Description": described()})
-
-
-def draw_title(axes: Axes, variant: Variant) -> None:
-    axes.text(0.2, 8.02, "TSR-Matte", fontsize=21, weight="bold", color=INK, va="center")
-    axes.text(
-        2.45,
-        8.0,
-        f"Twin-Swin-Refiner, drawn for {variant.name}. An RGB photo in, its alpha matte out.",
-        fontsize=12.5,
-        color=GREY,
-        va="center",
-    )
 
 
 def draw_student_and_decoder(axes: Axes, parts: Parts) -> None:
@@ -153,153 +142,88 @@ def draw_student_and_decoder(axes: Axes, parts: Parts) -> None:
     tensor(axes, 0.2, MIDDLE, "photo", "(N, 3, H, W)")
     panel(axes, (2.1, 3.55, 4.1, 3.35), STUDENT, f"student: Swin, {millions(parts.parameters['student'])}")
     panel(axes, (6.75, 3.55, 3.05, 3.35), DECODER, f"decoder, {millions(parts.parameters['decoder'])}")
-    arrow(axes, (1.5, MIDDLE), (2.25, MIDDLE), label="working\nsize")
+    arrow(axes, (1.5, MIDDLE), (2.3, MIDDLE))
+    note(axes, 1.82, MIDDLE + 0.33, "working\nsize", fontsize=8.6)
     encoder = pyramid(axes, parts.encoder, 2.3, 0.97, MIDDLE, STUDENT)
     decoder = pyramid(axes, parts.decoder, 6.95, 0.94, MIDDLE, DECODER)
-    arrow(axes, (encoder[-1] + 0.41, MIDDLE), (decoder[0] - 0.41, MIDDLE))
+    arrow(axes, (encoder[-1] + BOX / 2, MIDDLE), (decoder[0] - BOX / 2, MIDDLE))
     for depth, (left, right, stage) in enumerate(zip(encoder[2::-1], decoder, parts.decoder, strict=True)):
-        low = 4.25 - 0.22 * depth  # the laterals: f3 -> decode3 innermost, f1 -> decode1 outermost
-        lateral(
-            axes,
-            (left, MIDDLE - half_height(parts.encoder[2 - depth].stride)),
-            (right, MIDDLE - half_height(stage.stride)),
-            low,
-            STUDENT,
-        )
-    tensor(axes, 10.15, MIDDLE, "coarse\nalpha", "(N, 1, H, W)")
-    arrow(axes, (decoder[-1] + 0.41, MIDDLE), (10.15, MIDDLE))
-    axes.text(9.97, MIDDLE + 0.12, f"x{parts.decoder[-1].stride}", fontsize=9, color=GREY, ha="center")
+        below = 4.25 - 0.22 * depth  # f3 -> decode3 innermost, f1 -> decode1 outermost
+        bottom = MIDDLE - half_height(stage.stride)  # both maps have the same stride
+        arrow(axes, (left, bottom), (left, below), (right, below), (right, bottom), colour=STUDENT)
+    tensor(axes, 10.15, MIDDLE, "coarse\nalpha", "(N, 1, h, w)")
+    arrow(axes, (decoder[-1] + BOX / 2, MIDDLE), (10.15, MIDDLE))
+    note(axes, 9.97, MIDDLE + 0.17, f"x{parts.decoder[-1].stride}", fontsize=9)
 
 
 def draw_refiner(axes: Axes, parts: Parts) -> None:
-    """The right of the upper row, and the native pixels that reach it over everything else."""
+    """The right of the upper row: native pixels come over everything else, and each octave feeds the next."""
     panel(axes, (11.95, 3.55, 2.2, 3.35), REFINER, f"refiner, {millions(parts.parameters['refiner'])}")
-    lines = [
-        (f"photo, gradients, coarse,\nalpha by colours: {parts.refiner_inputs} channels", 0.60),
-        (
-            f"{parts.refiner_blocks} blocks of {parts.refiner_channels} channels:\n3x3 dilated "
-            f"{', '.join(map(str, DILATIONS))} ({parts.refiner_branch_channels} each),\nmixed and added",
-            0.82,
-        ),
-        ("delta in [-1, 1]", 0.40),
-    ]
-    top = MIDDLE + 1.12
-    for text, height in lines:
-        box(axes, (12.1, top - height, 1.9, height), REFINER, text, fontsize=8.6)
-        if text is not lines[-1][0]:
-            arrow(axes, (13.05, top - height), (13.05, top - height - 0.2))
-        top -= height + 0.2
-    axes.text(
-        13.05,
-        3.82,
-        f"full resolution; a pixel\nsees {parts.receptive_radius} to each side",
-        fontsize=8.6,
-        color=REFINER,
-        ha="center",
-        va="center",
-    )
+    for text, top, height in zip(parts.refiner, (6.4, 5.45, 4.5), (0.75, 0.75, 0.6), strict=True):
+        box(axes, (12.05, top - height, 2.0, height), REFINER, text, 8.4)
+        if top > 4.5:
+            arrow(axes, (13.05, top - height), (13.05, top - 0.95))
     arrow(axes, (11.45, MIDDLE), (11.95, MIDDLE))
     tensor(axes, 14.45, MIDDLE, "refined\nalpha", "(N, 1, H, W)")
     arrow(axes, (14.15, MIDDLE), (14.45, MIDDLE))
-    axes.plot([0.85, 0.85, 13.05], [MIDDLE + 0.55, 7.35, 7.35], color=GREY, linewidth=1.6)
-    arrow(axes, (13.05, 7.35), (13.05, 6.92))
-    axes.text(
-        7.0,
-        7.42,
-        "native pixels, only the tiles in which the coarse alpha is unsure",
-        fontsize=9.5,
-        color=GREY,
-        ha="center",
-        va="bottom",
-    )
-    axes.text(
-        12.95,
-        3.2,
-        "refined = clamp(coarse + attention x delta, 0, 1)\nattention = 4 coarse (1 - coarse)",
-        fontsize=10.5,
-        color=REFINER,
-        ha="center",
-        va="center",
-        weight="bold",
-    )
+    arrow(axes, (15.1, MIDDLE - 0.55), (15.1, 3.2), (11.7, 3.2), (11.7, MIDDLE - 0.05), colour=REFINER)
+    sizes = ", ".join(map(str, parts.octaves))
+    note(axes, 13.4, 3.02, f"next octave, twice as large; a photo of {EXAMPLE}: {sizes}", REFINER, 9)
+    arrow(axes, (0.85, MIDDLE + 0.55), (0.85, 7.35), (13.05, 7.35), (13.05, 6.92))
+    note(axes, 7.0, 7.53, "the photo at each octave up to its native size, only the tiles in which alpha is uncertain")
+    gate = "refined = clamp(alpha + attention x delta, 0, 1), attention = 4 alpha (1 - alpha)"
+    note(axes, 15.8, 2.62, gate, REFINER, 10, ha="right", weight="bold")
 
 
 def draw_teacher(axes: Axes, parts: Parts) -> None:
-    """The lower row, dashed: what exists in training only."""
-    tensor(axes, 0.2, TEACHER_MIDDLE, "true alpha", "(N, 1, H, W)", dashed=True)
-    panel(
-        axes,
-        (2.1, 0.4, 4.1, 2.55),
-        TEACHER,
-        f"teacher: Swin, {millions(parts.parameters['teacher'])}, training only",
-        dashed=True,
-    )
-    arrow(axes, (1.5, TEACHER_MIDDLE), (2.25, TEACHER_MIDDLE), dashed=True)
-    pyramid(axes, parts.encoder, 2.3, 0.97, TEACHER_MIDDLE, TEACHER, shrink=0.8)
-    arrow(axes, (3.1, 2.97), (3.1, 3.53), color=TEACHER, dashed=True)
-    axes.text(3.25, 3.25, "alignment loss: features like the teacher's", fontsize=9.5, color=TEACHER, va="center")
-    axes.plot([6.2, 8.28], [TEACHER_MIDDLE] * 2, color=TEACHER, linewidth=1.6, linestyle=DASHED)
-    arrow(axes, (8.28, TEACHER_MIDDLE), (8.28, 3.53), color=TEACHER, dashed=True)
-    axes.text(
-        6.35,
-        TEACHER_MIDDLE - 0.13,
-        "the same decoder gives\nthe true alpha back",
-        fontsize=9.5,
-        color=TEACHER,
-        va="top",
-    )
+    """The lower row, dashed: the autoencoder of the first stage, whose features the second stage aligns with."""
+    tensor(axes, 0.2, LOW, "true alpha", "(N, 1, H, W)", dashed=True)
+    title = f"teacher: Swin, {millions(parts.parameters['teacher'])}, training only"
+    panel(axes, (2.1, 0.4, 4.1, 2.55), TEACHER, title, dashed=True)
+    arrow(axes, (1.5, LOW), (2.3, LOW), dashed=True)
+    pyramid(axes, parts.encoder, 2.3, 0.97, LOW, TEACHER, shrink=0.8)
+    arrow(axes, (3.1, 2.97), (3.1, 3.53), colour=TEACHER, dashed=True)
+    note(axes, 3.25, 3.25, "second stage, teacher frozen: alignment of f1 ... f4", TEACHER, ha="left")
+    panel(axes, (6.75, 0.95, 1.25, 1.1), DECODER, "decoder", dashed=True)
+    note(axes, 7.37, 1.3, "a copy: its\nown weights", DECODER, 9)
+    arrow(axes, (6.2, LOW), (6.75, LOW), dashed=True)
+    tensor(axes, 8.35, LOW, "alpha again", "(N, 1, H, W)", dashed=True)
+    arrow(axes, (8.0, LOW), (8.35, LOW), dashed=True)
+    note(axes, 8.2, 0.62, "first stage: an autoencoder of alphas", TEACHER)
 
 
 def draw_table(axes: Axes) -> None:
     """Parameters of every variant, counted."""
-    columns = (
-        ("variant", 9.3),
-        ("f1 ... f4 channels", 10.6),
-        ("student", 12.55),
-        ("decoder", 13.35),
-        ("refiner", 14.2),
-        ("shipped", 15.05),
-    )
-    for title, x in columns:
-        axes.text(x, 2.45, title, fontsize=9.5, color=GREY, va="center")
-    axes.plot([9.3, 15.7], [2.27, 2.27], color=GREY, linewidth=0.8)
-    for row, variant in enumerate(VARIANTS):
-        parts = parts_of(build(variant))
+    places = (10.0, 11.0, 12.8, 13.6, 14.35, 15.15)
+    rows = [("variant", "f1 ... f4 channels", "student", "decoder", "refiner", "shipped")]
+    for variant in VARIANTS:
+        parts = parts_of(*build(variant))
         counts = [parts.parameters[name] for name in ("student", "decoder", "refiner")]
-        cells = [
-            variant.name,
-            ", ".join(str(stage.channels) for stage in parts.encoder),
-            *(millions(number) for number in (*counts, sum(counts))),
-        ]
-        for cell, (_, x) in zip(cells, columns, strict=True):
-            axes.text(x, 2.05 - 0.3 * row, cell, fontsize=9.5, color=INK, va="center")
-    axes.text(
-        9.3,
-        0.68,
-        "M: million parameters. Dashed: training only, in no file that is shipped.",
-        fontsize=9.5,
-        color=GREY,
-        va="center",
-    )
+        channels = ", ".join(str(stage.channels) for stage in parts.encoder)
+        rows.append((variant.name, channels, *map(millions, (*counts, sum(counts)))))  # type: ignore[arg-type]
+    for number, row in enumerate(rows):
+        for cell, x in zip(row, places, strict=True):
+            note(axes, x, 2.15 - 0.3 * number, cell, INK if number else GREY, 9, ha="left")
+    axes.plot([10.0, 15.8], [1.99, 1.99], color=GREY, linewidth=0.8)
+    note(axes, 10.0, 0.57, "M: million parameters. Dashed: training only, never shipped.", fontsize=9, ha="left")
 
 
 def half_height(stride: int) -> float:
-    """Of a map's box: finer maps are taller, by a fixed step an octave so that the last can hold its text."""
+    """Half the height of a map's box: finer maps are taller, by a fixed step so that the last can hold its text."""
     return 1.02 - 0.13 * (stride.bit_length() - STRIDES[0].bit_length())
 
 
 def pyramid(
-    axes: Axes, stages: Sequence[Stage], left: float, step: float, middle: float, color: str, shrink: float = 1.0
+    axes: Axes, maps: Sequence[Map], left: float, step: float, middle: float, colour: str, shrink: float = 1.0
 ) -> list[float]:
-    """Boxes side by side with arrows between; returns the x of their centres."""
-    centres = []
-    for index, stage in enumerate(stages):
+    """Boxes in a row with arrows between; returns the x of their centres."""
+    centres = [left + index * step + BOX / 2 for index in range(len(maps))]
+    for x, stage in zip(centres, maps, strict=True):
         half = half_height(stage.stride) * shrink
         text = "\n".join(filter(None, (stage.name, f"{stage.channels} ch", f"H/{stage.stride}", stage.detail)))
-        box(axes, (left + index * step, middle - half, 0.82, 2 * half), color, text)
-        if index:
-            arrow(axes, (centres[-1] + 0.41, middle), (left + index * step, middle), color=color)
-        centres.append(left + index * step + 0.41)
+        box(axes, (x - BOX / 2, middle - half, BOX, 2 * half), colour, text)
+    for x in centres[1:]:
+        arrow(axes, (x - step + BOX / 2, middle), (x - BOX / 2, middle), colour=colour)
     return centres
 
 

@@ -1,7 +1,7 @@
-"""The README's pictures of mattes.
+"""Draw the README's pictures of mattes.
 
-python -m figures.samples kinds      figures/kinds.png: what predict.py --kind makes of a photo and its exact matte
-python -m figures.samples mattes     figures/demo_mattes.png: test_data/ beside what lies in test_results/
+python -m figures.samples kinds      figures/kinds.png: every --kind of predict.py, from photos with exact mattes
+python -m figures.samples mattes     figures/demo_mattes.png: the photos of test_data/ and their mattes in test_results/
 """
 
 from __future__ import annotations
@@ -14,56 +14,55 @@ from pathlib import Path
 import numpy as np
 
 from common import photos, plots
-from common.photos import to_uint8
 from inference.rendering import Style, read_background, render
-from web.outputs import on_checkerboard
+from inference.web_files import on_checkerboard
 
 FIGURES = Path(__file__).parent
-PHOTOS = FIGURES.parent / "test_data"
-MATTES = FIGURES.parent / "test_results"
-EXACT = FIGURES.parent / "tests" / "data"
+ROOT = FIGURES.parent
+PHOTOS = ROOT / "test_data"
+EXACT = ROOT / "tests" / "data"  # mattes of the drawn photos
+RESULTS = ROOT / "test_results"
 
 
 def kinds(path: Path) -> None:
-    """One row a photo that has an exact matte: the photo and each kind of output."""
-    header = ("photo", "alpha", "cutout", "foreground", "composite, #2a9d8f", "composite, blur")
+    """A row for each photo that has an exact matte: the photo, its alpha and what is rendered from both."""
+    styles = {
+        "alpha": Style("alpha"),
+        "cutout": Style("cutout"),
+        "foreground": Style("foreground"),
+        "composite, #2a9d8f": Style("composite", background=read_background("#2a9d8f")),
+        "composite, blur": Style("composite", background=read_background("blur")),
+    }
     lines = []
-    for truth in sorted(EXACT.glob("synthetic_*.png")):
-        photo, matte = photos.read_photo(PHOTOS / f"{truth.stem}.jpg"), photos.read_alpha(truth)
-        styles = (
-            Style("alpha"),
-            Style("cutout"),
-            Style("foreground"),
-            *(Style("composite", background=read_background(text)) for text in ("#2a9d8f", "blur")),
-        )
-        lines.append([photo.image, *(rgb(render(photo, matte, style)) for style in styles)])
-    plots.pictures(path, header, lines)
+    for file in sorted(EXACT.glob("*.png")):
+        photo, alpha = photos.read_photo(PHOTOS / f"{file.stem}.jpg"), photos.read_alpha(file)
+        lines.append([photo.image, *(rgb(render(photo, alpha, style)) for style in styles.values())])
+    plots.pictures(path, ["photo", *styles], lines)
 
 
 def mattes(path: Path) -> None:
     """Every photo of test_data above its matte."""
-    done = [(file, MATTES / f"{file.stem}.png") for file in photos.list_images(PHOTOS)]
-    missing = [str(matte) for _, matte in done if not matte.exists()]
+    files = photos.list_images(PHOTOS)
+    missing = [file.stem for file in files if not (RESULTS / f"{file.stem}.png").exists()]
     if missing:
-        sys.exit(f"{missing[0]} is not there: run predict.py first.")
-    lines = [
-        [to_uint8(photos.read_photo(file).image) for file, _ in done],
-        [rgb(photos.read_alpha(matte)) for _, matte in done],
-    ]
-    plots.pictures(path, [file.stem for file, _ in done], lines)
+        sys.exit(f"{RESULTS} holds no {missing[0]}.png: run python predict.py first.")
+    above = [photos.to_uint8(photos.read_photo(file).image) for file in files]
+    below = [rgb(photos.read_alpha(RESULTS / f"{file.stem}.png")) for file in files]
+    plots.pictures(path, [file.stem for file in files], [above, below])
 
 
 def rgb(picture: np.ndarray) -> np.ndarray:
-    """A matte float (H, W), a cut-out uint8 (H, W, 4) or a picture, as RGB uint8 (H, W, 3)."""
+    """A matte float (H, W) in [0, 1] or a picture uint8 (H, W, 3 or 4), as uint8 (H, W, 3)."""
     if picture.ndim == 2:
         return np.repeat(np.rint(picture * 255).astype(np.uint8)[..., None], 3, axis=2)
-    return on_checkerboard(picture) if picture.shape[2] == 4 else to_uint8(picture)
+    return on_checkerboard(picture) if picture.shape[2] == 4 else picture
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("kinds", "mattes"))
-    if parser.parse_args(argv).what == "kinds":
+    options = parser.parse_args(argv)
+    if options.what == "kinds":
         kinds(FIGURES / "kinds.png")
     else:
         mattes(FIGURES / "demo_mattes.png")

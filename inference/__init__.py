@@ -1,1 +1,1 @@
-"""Photos and videos to outputs: names, stages, rendering, the manifest."""
+"""From photos and videos to output files: which files, what they are called, what is drawn, what is reported."""

@@ -28,30 +28,30 @@ STRIP_PIXELS = 2**20
 BLUR = 1 / 40  # sigma of the blurred background, of the long side
 
 
-class Colors(NamedTuple):
+class Colours(NamedTuple):
     """Foreground and background, float32 (h, w, 3) in [0, 1], smooth, at most ESTIMATION_SIDE pixels."""
 
     foreground: np.ndarray
     background: np.ndarray
 
 
-def estimate_colors(image: np.ndarray, alpha: np.ndarray, side: int = ESTIMATION_SIDE) -> Colors:
+def estimate_colours(image: np.ndarray, alpha: np.ndarray, side: int = ESTIMATION_SIDE) -> Colours:
     """Step 1. image: uint8 or uint16 (H, W, 3); alpha: float32 (H, W) in [0, 1]."""
     scale = min(1.0, side / max(alpha.shape))
     size = tuple(max(1, round(length * scale)) for length in alpha.shape[::-1])
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.iinfo(image.dtype).max
     small_alpha = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
     if size == (1, 1):
-        return Colors(small, small)  # one pixel has no levels
+        return Colours(small, small)  # one pixel has no levels
     return _estimation_thread().submit(_estimate, small, small_alpha).result()
 
 
-def _estimate(image: np.ndarray, alpha: np.ndarray) -> Colors:
+def _estimate(image: np.ndarray, alpha: np.ndarray) -> Colours:
     import numba
     from pymatting import estimate_foreground_ml  # compiles for a minute on a machine's first use, then 2 s
 
     numba.set_num_threads(1)  # only its resizing is parallel: no faster, and it competes with the network
-    return Colors(*estimate_foreground_ml(image, alpha, return_background=True))
+    return Colours(*estimate_foreground_ml(image, alpha, return_background=True))
 
 
 @cache
@@ -62,10 +62,10 @@ def _estimation_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "foreground")
 
 
-def native_foreground(image: np.ndarray, alpha: np.ndarray, colors: Colors) -> np.ndarray:
+def native_foreground(image: np.ndarray, alpha: np.ndarray, colours: Colours) -> np.ndarray:
     """Step 2: the foreground's colours in the photo's size and type, (H, W, 3). Where alpha is 1 it is the photo."""
-    foreground = to_native(colors.foreground, image)
-    background = to_native(colors.background, image)
+    foreground = to_native(colours.foreground, image)
+    background = to_native(colours.background, image)
     top = np.iinfo(image.dtype).max
     for rows in _strips(image.shape):
         a = alpha[rows, :, None]  # (rows, W, 1)
@@ -86,20 +86,21 @@ def composite(foreground: np.ndarray, alpha: np.ndarray, background: np.ndarray)
     return result
 
 
-def blurred(colors: Colors, image: np.ndarray) -> np.ndarray:
+def blurred(colours: Colours, image: np.ndarray) -> np.ndarray:
     """The photo's own background out of focus, without the subject's colours around the subject."""
-    sigma = max(colors.background.shape) * BLUR
-    return to_native(cv2.GaussianBlur(colors.background, (0, 0), sigma), image)
+    sigma = max(colours.background.shape) * BLUR
+    return to_native(cv2.GaussianBlur(colours.background, (0, 0), sigma), image)
 
 
 def covering(picture: np.ndarray, image: np.ndarray) -> np.ndarray:
     """A picture, uint8 (h, w, 3), scaled to cover the photo, its middle cut out, in the photo's type."""
     height, width = image.shape[:2]
     scale = max(height / picture.shape[0], width / picture.shape[1])
-    part = (min(picture.shape[0], max(1, round(height / scale))), min(picture.shape[1], max(1, round(width / scale))))
-    top, left = ((whole - cut) // 2 for whole, cut in zip(picture.shape[:2], part, strict=True))
-    part = picture[top : top + part[0], left : left + part[1]]
-    scaled = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    rows = min(picture.shape[0], max(1, round(height / scale)))
+    columns = min(picture.shape[1], max(1, round(width / scale)))
+    top, left = (picture.shape[0] - rows) // 2, (picture.shape[1] - columns) // 2
+    middle = picture[top : top + rows, left : left + columns]
+    scaled = cv2.resize(middle, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     return scaled if image.dtype == np.uint8 else scaled.astype(np.uint16) * np.uint16(257)
 
 

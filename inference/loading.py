@@ -1,7 +1,4 @@
-"""A model for matting.predict_mattes from any file that can hold one: .safetensors, or .onnx from export.py.
-
-The import of onnx_model waits until a .onnx file is named: its packages are an extra.
-"""
+"""Load a model for matting.predict_mattes from .safetensors, or from .onnx as export.py writes it."""
 
 from __future__ import annotations
 
@@ -20,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> MattingNetwork | OnnxMatting:
-    """The model of a file, ready to predict. Raises CheckpointError."""
+    """Load a model file, ready to predict. Raises CheckpointError."""
     path = Path(path)
-    return _onnx_side(path).load_onnx(path, device) if is_onnx(path) else checkpoint.load_model(path, device)
+    return _onnx_model(path).load_onnx(path, device) if is_onnx(path) else checkpoint.load_model(path, device)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What a file says of itself: model, config, scores, preprocessing; an .onnx file some more. Raises
-    CheckpointError."""
+    """A file's metadata: model, config, scores, preprocessing; for .onnx see onnx_model. Raises CheckpointError."""
     path = Path(path)
-    return _onnx_side(path).read_onnx_metadata(path) if is_onnx(path) else checkpoint.read_metadata(path)
+    return _onnx_model(path).read_onnx_metadata(path) if is_onnx(path) else checkpoint.read_metadata(path)
 
 
 def is_onnx(path: Path) -> bool:
     return path.suffix.lower() == ".onnx"
 
 
-def _onnx_side(path: Path) -> ModuleType:
+def _onnx_model(path: Path) -> ModuleType:
+    """The module, imported only for a .onnx file: its packages are optional."""
     try:
         from inference import onnx_model
     except ImportError as error:

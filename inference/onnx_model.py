@@ -1,8 +1,8 @@
-"""The network of an exported file, run by onnxruntime behind the face that matting.predict_mattes asks of a model.
+"""An exported network, run by onnxruntime, as a model for matting.predict_mattes.
 
 An exported file holds student, decoder and refiner in one graph: image -> coarse_alpha, refined_alpha. onnxruntime
-computes a whole graph even where one output is asked for, so the graph is cut in two here: the student's half runs
-once on the working size, the refiner's half on the tiles that need it.
+computes the whole graph even if only one output is requested, so the graph is cut in two: the student's half runs once
+at the working size, the refiner's half on the tiles that need it.
 
 Needs requirements/export.txt; loading.py says so where it is missing.
 """
@@ -27,12 +27,12 @@ NETWORK_PART, REFINER_PART = "network", "refiner"  # what a file holds, under "p
 
 
 class OnnxMatting:
-    """Stands where a MattingNetwork stands in prediction. Tensors go in and come out on the CPU."""
+    """Has what matting.predict_mattes asks of a MattingNetwork. Tensors go in and come out on the CPU."""
 
     def __init__(
-        self, model: onnx.ModelProto, *, image_size: int, refiner: dict[str, int] | None, providers: Sequence[str]
+        self, model: onnx.ModelProto, *, image_size: int, refiner: dict[str, Any] | None, providers: Sequence[str]
     ) -> None:
-        """refiner: its channels and receptive_radius as the metadata has them, or None where there is none."""
+        """refiner: the metadata about it (the arguments of OnnxRefiner), or None for a model without one."""
         self.image_size = image_size
         self.device = torch.device("cpu")  # onnxruntime moves what a GPU provider needs
         self.student = Session(cut(model, [IMAGE], [COARSE]), providers)
@@ -46,7 +46,7 @@ class OnnxMatting:
 
 
 class OnnxRefiner:
-    """Stands where a models.Refiner stands in prediction."""
+    """Has what matting.refine_uncertain asks of a models.Refiner."""
 
     def __init__(self, session: Session, *, channels: int, receptive_radius: int, use_attention: bool = True) -> None:
         self.session = session
@@ -74,22 +74,22 @@ class Session:
 def open_session(
     source: str | bytes, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> onnxruntime.InferenceSession:
-    """source: a file's name or a whole model's bytes. Raises onnxruntime's own exceptions."""
+    """source: a file name, or the bytes of a model. Raises onnxruntime's own exceptions."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # torchrun's one thread a process holds here too
+    options.intra_op_num_threads = torch.get_num_threads()  # obeys torchrun's one thread a process
     return onnxruntime.InferenceSession(source, options, providers=list(providers))
 
 
 def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxMatting:
-    """The model of a file that export.py wrote. Raises CheckpointError.
+    """Load a file that export.py wrote. Raises CheckpointError.
 
-    device: "cuda" runs on the GPU where the installed onnxruntime can, and on the CPU where it cannot.
+    device: "cuda" runs on the GPU if the installed onnxruntime can, else on the CPU.
     """
     model, metadata = _read(path)
     if metadata["part"] != NETWORK_PART:
         raise CheckpointError(
-            f"{path} holds the {metadata['part']} alone: name the file of the whole network, which "
-            "export.py wrote beside it."
+            f"{path} holds only the {metadata['part']}: name the file of the whole network, which export.py wrote "
+            "into the same folder."
         )
     wanted = ["CUDAExecutionProvider"] if torch.device(device).type == "cuda" else []
     providers = [name for name in (*wanted, "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
@@ -105,8 +105,7 @@ def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxMatting:
 
 
 def read_onnx_metadata(path: Path) -> dict[str, Any]:
-    """Metadata of an exported file: that of its checkpoint, and part, variant, precision, refiner. Raises
-    CheckpointError."""
+    """The checkpoint's metadata, and part, variant, precision, refiner. Raises CheckpointError."""
     return _read(path)[1]
 
 
@@ -120,7 +119,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
         model = onnx.load(path, load_external_data=False)  # protobuf: reading it runs no code
     except Exception as error:  # protobuf's decoders raise classes that differ between its versions
         raise CheckpointError(
-            f"{path} is not a whole .onnx file ({type(error).__name__}): copy it again, or export it again."
+            f"{path} is not a complete .onnx file ({type(error).__name__}): copy it again, or export it again."
         ) from error
     properties = {entry.key: entry.value for entry in model.metadata_props}
     metadata = parse_metadata(path, properties)
@@ -135,9 +134,9 @@ def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
 
 
 def cut(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
-    """The part of a graph from some of its tensors to some of its outputs, with the weights that this part uses.
+    """The part of a graph between these inputs and outputs, with the weights that it uses.
 
-    onnx.utils.Extractor does this too, but does not take an output of the graph as an input of the part.
+    onnx.utils.Extractor cannot: it refuses an output of the graph (the coarse alpha) as an input of the part.
     """
     values = {value.name: value for value in (*model.graph.input, *model.graph.output)}
     needed, nodes = set(outputs), []

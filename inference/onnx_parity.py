@@ -1,6 +1,6 @@
-"""Whether an exported network computes what PyTorch computes, at sizes and batches other than the traced ones.
+"""Does an exported network compute what PyTorch computes, also at sizes and batches that were not traced?
 
-parity.check(model, [network_file, refiner_file], tolerance=1e-3)     # prints a table, or raises ParityError
+onnx_parity.check(model, [network_file, refiner_file], tolerance=1e-4)     # prints a table, or raises ParityError
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from models import MattingNetwork
 # wide (the traced one), so small that Swin's last maps are smaller than half a window, square, upright, not of 32s
 SIZES = ((192, 256), (64, 96), (256, 256), (320, 192), (201, 355))
 BATCHES = (1, 2)
-# The refiner divides by the distance of two colours: where an untrained student sees all alike, a rounding error of its
-# coarse matte comes out a hundred times larger. On the same matte the refiner itself agrees as closely as the student.
+# The refiner divides by the distance of two colours: where an untrained student separates nothing, it amplifies a
+# rounding error of the coarse matte a hundred times. Given the same matte it agrees as closely as the student does.
 CARRIED = 10
 
 
 class ParityError(RuntimeError):
-    """The exported graph cannot be used; the message is one sentence."""
+    """The exported graph does not compute the same, or does not run; the message is one sentence."""
 
 
 class Difference(NamedTuple):
@@ -38,14 +38,14 @@ class Difference(NamedTuple):
     coarse: float
     refined: float
     refiner: float  # 0 where the model has none
-    unsure: float  # share of pixels with 0 < coarse < 1: where it is 0, agreement says little
+    unsure: float  # share of pixels with 0 < coarse < 1; if it is 0, agreement proves little
 
 
 def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> list[Difference]:
-    """Print a table of differences, and raise ParityError if any is over the tolerance or not a number.
+    """Print a table of differences. Raises ParityError if one is above the tolerance or not a number.
 
-    files: the network's, and the refiner's where the model has one. The refined matte of the whole network may differ
-    by CARRIED times the tolerance.
+    files: the network's, and the refiner's if the model has one. The refined matte of the whole network may differ by
+    CARRIED times the tolerance.
     """
     print(
         f"largest |onnxruntime - PyTorch float32|, allowed {tolerance:g}, refined {CARRIED * tolerance:g}\n"
@@ -62,14 +62,14 @@ def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> lis
     worst = float(np.max([(row.coarse, row.refined / CARRIED, row.refiner) for row in rows]))  # NaN comes through
     if not worst <= tolerance:
         raise ParityError(
-            f"onnxruntime and PyTorch differ by {worst:.2g}, which is over {tolerance:g}: nothing was written."
+            f"onnxruntime and PyTorch differ by {worst:.2g}, more than {tolerance:g}: nothing was written."
         )
     return rows
 
 
 @torch.inference_mode()
 def compare(model: MattingNetwork, files: Sequence[Path]) -> Iterator[Difference]:
-    """Run the files as anybody would, on the CPU, beside the model, which is in float32 there too."""
+    """Run the files on the CPU with onnxruntime alone, and the model there in float32."""
     try:
         sessions = [open_session(str(file)) for file in files]
     except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
@@ -81,27 +81,32 @@ def compare(model: MattingNetwork, files: Sequence[Path]) -> Iterator[Difference
             image = sample_images(batch, size)
             coarse = model.coarse_alpha(image)
             refined = coarse if model.refiner is None else model.refiner(image, coarse)
-            got = sessions[0].run([COARSE, REFINED], {IMAGE: image.numpy()})
+            exported = sessions[0].run([COARSE, REFINED], {IMAGE: image.numpy()})
             alone = 0.0
             if model.refiner is not None:
-                # at random: a model that is sure of everything would leave the refiner untested
+                # a random matte: with a model that is sure everywhere the refiner would not be tested
                 random = torch.rand(coarse.shape, generator=torch.Generator().manual_seed(batch))
                 matte = sessions[1].run([REFINED], {IMAGE: image.numpy(), COARSE: random.numpy()})[0]
                 alone = largest_difference(model.refiner(image, random), matte)
             unsure = ((coarse > 0) & (coarse < 1)).float().mean().item()
             yield Difference(
-                batch, size, largest_difference(coarse, got[0]), largest_difference(refined, got[1]), alone, unsure
+                batch,
+                size,
+                largest_difference(coarse, exported[0]),
+                largest_difference(refined, exported[1]),
+                alone,
+                unsure,
             )
 
 
-def largest_difference(wanted: Tensor, got: np.ndarray) -> float:
-    if tuple(wanted.shape) != got.shape:
-        raise ParityError(f"onnxruntime gives shape {got.shape} where PyTorch gives {tuple(wanted.shape)}.")
-    return float(np.abs(wanted.numpy() - got).max())
+def largest_difference(expected: Tensor, exported: np.ndarray) -> float:
+    if tuple(expected.shape) != exported.shape:
+        raise ParityError(f"onnxruntime returns shape {exported.shape}, PyTorch {tuple(expected.shape)}.")
+    return float(np.abs(expected.numpy() - exported).max())
 
 
 def sample_images(batch: int, size: tuple[int, int]) -> Tensor:
-    """Synthetic photos, (batch, 3, *size) in [0, 1]: a trained model has something to see in them."""
+    """Synthetic photos, (batch, 3, *size) in [0, 1], in which a trained model finds a subject."""
     height, width = size
     photos = [render_sample(0, "val", index, max(size)).image[:height, :width] for index in range(batch)]
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).clamp(0, 1).contiguous()  # (N, 3, H, W)

@@ -1,22 +1,27 @@
-"""From a photo and its matte to the picture of each --kind."""
+"""From a photo to its matte, and from both to the picture of each --kind."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from PIL import ImageColor
 
 from common import photos
-from common.photos import Photo
-from inference.foreground import Colors, blurred, composite, covering, estimate_colors, native_foreground
+from common.photos import Photo, PhotoError
+from inference.foreground import Colours, blurred, composite, covering, estimate_colours, native_foreground
 
 KINDS = ("alpha", "cutout", "foreground", "composite")
+SUBJECT = 0.5  # alpha; a matte that nowhere reaches it shows no subject
+NO_SUBJECT = "no subject found"  # a note in manifest.json
 
-Background = Callable[[np.ndarray, Colors], np.ndarray]  # (photo, its colours) -> (H, W, 3) of the photo's type
+Predictor = Callable[[torch.Tensor], torch.Tensor]  # uint8 (3, H, W) -> alpha, float (1, H, W); matting.predict_alpha
+Background = Callable[[np.ndarray, Colours], np.ndarray]  # (photo, its colours) -> (H, W, 3) of the photo's type
 
 
 @dataclass(frozen=True)
@@ -28,24 +33,52 @@ class Style:
     background: Background | None = None
 
 
-def render(photo: Photo, matte: np.ndarray, style: Style) -> np.ndarray:
-    """The array that photos.write_alpha (kind alpha) or write_image takes.
+def predict_matte(predictor: Predictor, image: np.ndarray) -> np.ndarray:
+    """The network's matte, float32 (H, W) in [0, 1], of a photo (H, W, 3), uint8 or uint16."""
+    pixels = torch.from_numpy(photos.to_uint8(image)).permute(2, 0, 1)  # (3, H, W)
+    return predictor(pixels)[0].float().cpu().numpy()
 
-    matte: float32 (H, W), what the network says. A photo's own alpha is multiplied in, but not into the equation that
-    the foreground's colours are estimated with: it says nothing about how the subject and its background mix.
+
+def has_subject(matte: np.ndarray) -> bool:
+    """Whether anything in the photo is opaque."""
+    return bool(matte.max() >= SUBJECT)
+
+
+def render(photo: Photo, matte: np.ndarray, style: Style) -> np.ndarray:
+    """The array that write_rendered takes.
+
+    matte: float32 (H, W), as predicted. A photo's own alpha is multiplied in, but not into the equation that the
+    foreground's colours are estimated with: it says nothing about how the subject and its background mix.
     """
     alpha = matte if photo.alpha is None else matte * photo.alpha
     if style.kind == "alpha":
         return alpha
     image = photos.to_uint8(photo.image) if style.bits == 8 else to_uint16(photo.image)
-    colors = estimate_colors(image, matte)
-    foreground = native_foreground(image, matte, colors)
+    colours = estimate_colours(image, matte)
+    foreground = native_foreground(image, matte, colours)
     if style.kind == "foreground":
         return foreground
-    if style.kind == "composite":
-        return composite(foreground, alpha, style.background(image, colors))
+    if style.background is not None:
+        return composite(foreground, alpha, style.background(image, colours))
     levels = alpha * np.float32(np.iinfo(image.dtype).max) + np.float32(0.5)
     return cv2.merge((*cv2.split(foreground), levels.astype(image.dtype)))  # (H, W, 4)
+
+
+def write_rendered(path: Path, rendered: np.ndarray, style: Style, icc_profile: bytes | None = None) -> None:
+    """Write what render gave, and the folder it goes to. A matte has no colours, so no profile. Raises PhotoError."""
+    make_folder(path.parent)
+    if style.kind == "alpha":
+        photos.write_alpha(path, rendered, style.bits)
+    else:
+        photos.write_image(path, rendered, icc_profile)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises PhotoError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PhotoError(f"{folder} cannot be made ({error.strerror}): choose another --output.") from error
 
 
 def to_uint16(image: np.ndarray) -> np.ndarray:
@@ -54,15 +87,15 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
 
 
 def read_background(text: str) -> Background:
-    """ "blur", a colour ("red", "#00ff00", "rgb(0, 128, 0)") or a photo's path. Raises PhotoError."""
+    """What stands behind a composite: "blur", a colour ("red", "#00ff00") or a photo's path. Raises PhotoError."""
     if text == "blur":
-        return lambda image, colors: blurred(colors, image)
+        return lambda image, colours: blurred(colours, image)
     try:
-        color = np.array(ImageColor.getrgb(text)[:3], np.uint8).reshape(1, 1, 3)
+        colour = np.array(ImageColor.getrgb(text)[:3], np.uint8).reshape(1, 1, 3)
     except ValueError:
-        if not os.path.exists(text):  # False, where Path's raises: for a name that is too long
-            raise photos.PhotoError(
+        if not os.path.exists(text):  # False for a name that is too long, where Path.exists raises
+            raise PhotoError(
                 f"{text} is no background: give a colour (red, #00ff00), a photo's path or the word blur."
             ) from None
-        color = photos.to_uint8(photos.read_photo(text).image)
-    return lambda image, colors: covering(color, image)
+        colour = photos.to_uint8(photos.read_photo(text).image)
+    return lambda image, colours: covering(colour, image)

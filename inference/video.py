@@ -1,26 +1,39 @@
-"""Videos through OpenCV: frames in, frames out, at the frame rate of the source. Sound is not carried over."""
+"""Videos through OpenCV, frame by frame, at the frame rate of the source. Sound is not carried over.
+
+A video becomes a video file, or a folder of numbered PNG files; either appears when its last frame is written.
+"""
 
 from __future__ import annotations
 
 import math
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
+from common import distributed
 from common.files import atomic_write
-from common.photos import PhotoError
+from common.photos import Photo, PhotoError, to_uint8
+from inference.rendering import NO_SUBJECT, Style, has_subject, make_folder, render, write_rendered
 
 # A matte is mostly edges between flat parts, which mp4v, made for photos, draws up to 33 of 255 levels wrong; FFV1
 # keeps every level, of colours too. For pictures to look at, mp4v is what every player plays.
 CODECS = {".mkv": "FFV1", ".mp4": "mp4v"}
+FRAMES_SUFFIX = ".frames"  # of a folder 000001.png, 000002.png ...
+BITS = 8  # a channel, in a video file: cv2.VideoWriter takes no more
 DEFAULT_RATE = 25.0  # frames a second, where a file names none
+
+Append = Callable[[np.ndarray], None]
 
 
 class VideoReader:
-    """The frames of a video, upright.
+    """The frames of a video, upright: iterate over it, once, for RGB uint8 (H, W, 3).
 
     rate: frames a second. promised: how many frames its header names, 0 if none. width, height: pixels. notes: what a
     person should know. Raises PhotoError where there is no frame.
@@ -30,8 +43,8 @@ class VideoReader:
         if path.is_file() and path.stat().st_size == 0:
             raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        self._next = self._read()
-        if self._next is None:
+        is_read, self._first = self._capture.read()
+        if not is_read:
             raise PhotoError(
                 f"{path} cannot be read as a video (no frame in it): it is damaged, cut short or of an unknown kind."
             )
@@ -41,32 +54,79 @@ class VideoReader:
             self.notes.append(f"no frame rate: {DEFAULT_RATE:g} assumed")
             self.rate = DEFAULT_RATE
         self.promised = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self.height, self.width = self._next.shape[:2]
+        self.height, self.width = self._first.shape[:2]
 
-    def read(self) -> np.ndarray | None:
-        """The next frame, RGB uint8 (H, W, 3), or None after the last."""
-        frame = self._next
-        if frame is None:
-            self._capture.release()
-            return None
-        self._next = self._read()
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    def __iter__(self) -> Iterator[np.ndarray]:
+        is_read, frame = True, self._first
+        while is_read:
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            is_read, frame = self._capture.read()
+        self._capture.release()
 
-    @property
-    def is_at_end(self) -> bool:
-        return self._next is None
 
-    def _read(self) -> np.ndarray | None:
-        is_read, frame = self._capture.read()
-        return frame if is_read else None
+def matte_video(
+    source: Path, target: Path, style: Style, predict: Callable[[np.ndarray], np.ndarray], overlapped: Callable
+) -> dict[str, Any]:
+    """Read, matte, render and write each frame of a video; returns what its row in the manifest says.
+
+    predict: a frame, uint8 (H, W, 3), to its alpha, float32 (H, W). overlapped: common.pool.bounded_map with its
+    executor: it takes frames through the network and the rendering. Raises PhotoError, FileError, and what
+    predict raises.
+    """
+    start = time.perf_counter()
+    reader, has_any = VideoReader(source), []
+
+    def matte_frame(frame: np.ndarray) -> np.ndarray:
+        alpha = predict(frame)
+        has_any.append(has_subject(alpha))
+        return render(Photo(frame, None, None, ()), alpha, style)
+
+    make_folder(target.parent)
+    with write_video(target, reader.rate) if target.suffix in CODECS else write_frames(target, style) as append:
+        frames = overlapped(matte_frame, reader)
+        bar = tqdm(frames, source.name, reader.promised or None, False, unit="frame", disable=not distributed.is_main())
+        for _, picture in bar:
+            if isinstance(picture, Exception):
+                raise picture
+            append(picture)
+    notes = reader.notes + ([] if any(has_any) else [NO_SUBJECT])
+    if target.suffix in CODECS and style.bits > BITS:
+        notes.append(f"a video holds {BITS} bits: --video png keeps {style.bits}")
+    count, seconds = len(has_any), round(time.perf_counter() - start, 4)
+    row = {"width": reader.width, "height": reader.height, "frames": count, "frame_rate": reader.rate}
+    if count < 0.9 * reader.promised:  # headers are often a little wrong
+        row["error"] = f"{source} is cut short, only {count} of {reader.promised} frames could be read: copy it again."
+    return {**row, "seconds": seconds, "notes": notes}
 
 
 @contextmanager
-def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Give a function that appends a frame, uint8 grey (H, W) or RGB (H, W, 3); the file appears at the end, whole.
+def write_frames(folder: Path, style: Style) -> Iterator[Append]:
+    """Give a function that writes a rendered frame as the next PNG file; the folder appears at the end, complete."""
+    temporary, count = folder.with_name(f".part-{folder.name[-200:]}"), 0
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
 
-    A frame of odd size gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError or
-    FileError where the file cannot be written.
+    def append(rendered: np.ndarray) -> None:
+        nonlocal count
+        count += 1
+        write_rendered(temporary / f"{count:06d}.png", rendered, style)
+
+    try:
+        yield append
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.replace(folder)
+        except OSError as error:
+            raise PhotoError(f"{folder} cannot be written ({error.strerror}): move what is there.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def write_video(path: Path, rate: float) -> Iterator[Append]:
+    """Give a function that appends a frame; the file appears at the end, complete.
+
+    A frame is a matte, float32 (H, W) in [0, 1], or grey (H, W) or RGB (H, W, 3) of uint8 or uint16. One of odd size
+    gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError where the file cannot be written.
     """
     with atomic_write(path) as temporary:
         writer = cv2.VideoWriter()
@@ -74,11 +134,13 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
 
         def append(frame: np.ndarray) -> None:
             nonlocal count
+            frame = np.rint(frame * 255).astype(np.uint8) if frame.dtype == np.float32 else to_uint8(frame)
             height, width = frame.shape[:2]
             frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
             if not writer.isOpened():
-                codec = cv2.VideoWriter_fourcc(*CODECS[path.suffix])
-                writer.open(str(temporary), cv2.CAP_FFMPEG, codec, rate, frame.shape[1::-1], frame.ndim == 3)
+                codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix])
+                size = (frame.shape[1], frame.shape[0])
+                writer.open(str(temporary), cv2.CAP_FFMPEG, codec, rate, size, frame.ndim == 3)
                 if not writer.isOpened():
                     raise PhotoError(
                         f"{path} cannot be written as a video of {width} x {height} at {rate:g} a second: "
@@ -94,5 +156,5 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
         # OpenCV says nothing about a full disk: ask the file.
         written = cv2.VideoCapture(str(temporary), cv2.CAP_FFMPEG)
         if not written.isOpened() or written.get(cv2.CAP_PROP_FRAME_COUNT) != count:
-            raise PhotoError(f"{path} was not written whole: make room or use another folder.")
+            raise PhotoError(f"{path} was not written completely: make room or use another folder.")
         written.release()

@@ -101,7 +101,7 @@ class Victim:
         if saving:
             wanted, seen = chance.randint(1, 3), set()
             while len(seen) < wanted and process.poll() is None and time.monotonic() < deadline:
-                new = {file.stat().st_ino for file in self._temporary_files()} - seen
+                new = {file.name for file in self._temporary_files()} - seen  # each saving has a name of its own
                 seen |= new
                 time.sleep(0.002)
         else:

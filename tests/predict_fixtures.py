@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +49,21 @@ def run(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return predict.main([*map(str, arguments), *checkpoint_flags, "--device", "cpu"])
 
     return call
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
+    """SIGTERM comes while the network has its photo or frame of this number (from 1); returns a list of the calls."""
+    network, calls = predict.predict_alpha, []
+
+    def stop_at_that(*arguments: object, **options: object) -> torch.Tensor:
+        calls.append(len(calls) + 1)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)  # the main thread gets to it
+        return network(*arguments, **options)
+
+    monkeypatch.setattr(predict, "predict_alpha", stop_at_that)
+    return calls
 
 
 def picture(seed: int = 0, height: int = 24, width: int = 36) -> np.ndarray:

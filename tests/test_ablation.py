@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +11,17 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
+from config import add_config_flags
 from experiments import ablation
-from experiments.ablation import (
-    NO_TEACHER,
-    TSR,
-    TWIN,
-    collect,
+from experiments.ablation import NO_TEACHER, TSR, TWIN, collect
+from experiments.ablation_tables import (
     edge_table,
+    final_table,
     first_reach,
+    overfit_table,
     photos_table,
-    rise_table,
     start_table,
     steps_to_baseline,
-    table,
 )
 from models.checkpoint import MODEL_FILE
 
@@ -55,20 +55,29 @@ def runs(tmp_path: Path) -> Path:
 def test_tables_of_known_runs(runs: Path) -> None:
     rows = collect(runs)
     assert len(rows) == 18 and set(rows["parameters"]) == {1.5}
-    assert "| TSR-Matte | 2 | 1.5 | 60 | 1 ± 0.28 | 1 ± 0.28 | 0.5 ± 0.14" in table(rows)
-    edges = edge_table(rows)
+    assert "| TSR-Matte | 2 | 1.5 | 60 | 1 ± 0.28 | 1 ± 0.28 | 0.5 ± 0.14" in final_table(rows)
+    edges = edge_table(rows, TWIN)
     # against its own coarse 2.0: 60 % and 40 %; against TwinSwin's 1.6: 50 % and 25 %
     assert "| TSR-Matte | 50.0 ± 14 | 50.0 ± 14 | 50.0 ± 14 | 37.5 ± 18 |" in edges
     assert "| TwinSwin-Matte | 0.0 ± 0 | 0.0 ± 0 | 0.0 ± 0 |  |  |  |" in edges
 
 
+@pytest.mark.parametrize("name", ["ablation", "ablation_teacher", "ablation_scratch", "ablation_small"])
+def test_published_tables_are_those_of_the_published_rows(name: str) -> None:
+    rows = pd.read_csv(ablation.FIGURES / f"{name}.csv")
+    published = (ablation.FIGURES / f"{name}.md").read_text(encoding="utf-8")
+    assert ablation.describe(rows, pd.DataFrame()) == published.rstrip("\n")
+
+
 def test_steps_to_the_baseline_count_what_never_gets_there(runs: Path) -> None:
     # seed 0 is at 1.0 after 20 of 30 steps, seed 1 never
-    assert "after 0.67 of the latter's steps in 1 seeds, and not at all in 1" in steps_to_baseline(collect(runs))
+    assert "after 0.67 of the latter's steps in 1 seeds, and not at all in 1" in steps_to_baseline(
+        collect(runs), TSR, NO_TEACHER
+    )
     assert "in none of 2 seeds" in steps_to_baseline(collect(runs), TWIN, NO_TEACHER)
 
 
-def test_the_start_is_told_where_runs_begin_from_a_checkpoint(
+def test_the_start_is_shown_where_runs_start_from_a_checkpoint(
     runs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert start_table(collect(runs)) == ""
@@ -79,34 +88,37 @@ def test_the_start_is_told_where_runs_begin_from_a_checkpoint(
     rows = collect(output)
     assert "| TSR-Matte | 2 ± 0 | 1.5 ± 0 | 1 ± 0 | 0.75 ± 0 | 1.5 ± 0 |" in start_table(rows)
     assert "| without smart initialization | 9 ± 0 | 3 ± 0 |" in start_table(rows)
-    assert "| 60 |" in table(rows)  # row 0 trained nothing
+    assert "| 60 |" in final_table(rows)  # row 0 trained nothing
 
 
-def test_the_rise_after_the_best_epoch(tmp_path: Path) -> None:
+def test_what_a_run_loses_after_its_best_epoch(tmp_path: Path) -> None:
     make_run(tmp_path, TSR, 0, [2.0, 1.0, 1.5])
     make_run(tmp_path, TSR, 1, [2.0, 1.5, 1.0])
-    assert "| TSR-Matte | 1 ± 0 | 25.0 ± 35 | 1 ± 0 | 25.0 ± 35 |" in rise_table(collect(tmp_path))
+    assert "| TSR-Matte | 1 ± 0 | 25.0 ± 35 | 1 ± 0 | 25.0 ± 35 |" in overfit_table(collect(tmp_path))
 
 
 def test_first_reach_between_points() -> None:
-    assert first_reach([10, 20], [4.0, 2.0], 3.0) == 15
-    assert first_reach([10, 20], [4.0, 2.0], 5.0) == 10
-    assert first_reach([10, 20], [4.0, 2.0], 1.0) is None
+    curve = pd.Series([4.0, 2.0], index=[10, 20])
+    assert first_reach(curve, 3.0) == 15
+    assert first_reach(curve, 5.0) == 10
+    assert math.isnan(first_reach(curve, 1.0))
 
 
 def test_uneven_runs_are_compared_at_the_last_common_epoch(runs: Path) -> None:
     make_run(runs, TSR, 2, [0.5])
-    assert table(collect(runs)).startswith("After epoch 1 (10 steps)")
+    assert final_table(collect(runs)).startswith("After epoch 1 (10 steps)")
 
 
-def test_report_writes_whole_files_and_variants_are_flags_of_train(runs: Path, capsys: pytest.CaptureFixture) -> None:
-    import argparse
+def test_report_writes_complete_files_and_variants_are_flags_of_train(
+    runs: Path, capsys: pytest.CaptureFixture
+) -> None:
 
-    from config import add_config_flags
-
-    ablation.report(collect(runs), runs / "figure")
+    ablation.report(collect(runs), pd.DataFrame(), runs / "figure")
     assert {"figure.csv", "figure.png", "figure.md"} <= {path.name for path in runs.iterdir()}
     assert (runs / "figure.md").read_text() == capsys.readouterr().out
+
+
+def test_variants_are_flags_of_train() -> None:
     parser = argparse.ArgumentParser()
     add_config_flags(parser)
     for flags in ablation.VARIANTS.values():
@@ -129,7 +141,6 @@ def test_finished_runs_are_not_run_again_and_started_ones_go_on(runs: Path, monk
 def test_models_are_measured_once_on_photos_without_the_edges_of_those_that_have_none(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert photos_table(runs) == ""
     measured = []
 
     def evaluate(command: list[str], **_) -> None:
@@ -144,4 +155,6 @@ def test_models_are_measured_once_on_photos_without_the_edges_of_those_that_have
     for _ in range(2):
         ablation.measure_photos(runs, Path("photos"), [TSR, TWIN])
     assert len(measured) == len(set(measured)) == 4
-    assert "| TSR-Matte | 2 | 2 ± 0 | 0.2 ± 0 | 1 ± 0 | 0.2 ± 0 | 2 ± 0 |" in photos_table(runs)
+    assert "| TSR-Matte | 2 | 2 ± 0 | 0.2 ± 0 | 1 ± 0 | 0.2 ± 0 | 2 ± 0 |" in photos_table(
+        ablation.read_tables(runs, ablation.PHOTOS_FILE)
+    )

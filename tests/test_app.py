@@ -14,20 +14,18 @@ from PIL import Image
 
 import app
 from common import photos
+from inference import web_files
 from inference.rendering import Style, render
-from matting import Mattes
+from inference.web_files import Studio, hex_colour, on_checkerboard
 from models import build_model
 from models.checkpoint import find_model, save_model
-from web import outputs
-from web.outputs import Studio, hex_color, on_checkerboard, shrunk
 
 HEIGHT, WIDTH = 40, 56
 
 
-def red_is_alpha(image: torch.Tensor) -> Mattes:
+def red_is_alpha(image: torch.Tensor) -> torch.Tensor:
     """A predictor whose matte anybody can foresee. image: uint8 (3, H, W)."""
-    alpha = image[:1].float() / 255
-    return Mattes(alpha, alpha, 1.0)
+    return image[:1].float() / 255
 
 
 @pytest.fixture
@@ -57,7 +55,7 @@ def test_files_are_those_of_predict_at_native_size(studio: Studio, photo: Path) 
     assert cut.alpha.file.name == "my photo_alpha.png"
     assert np.array_equal(read(cut.alpha.file), source.image[..., 0])
     assert np.array_equal(read(cut.cutout.file), render(source, matte, Style("cutout")))
-    assert cut.has_subject
+    assert not cut.notes
     assert cut.seconds > 0
 
 
@@ -81,9 +79,9 @@ def test_sixteen_bits_and_own_transparency(studio: Studio, tmp_path: Path) -> No
     assert read(cut.preview).shape == (HEIGHT, WIDTH, 3)
 
 
-def test_a_photo_without_subject_is_told(studio: Studio, tmp_path: Path) -> None:
+def test_a_photo_without_a_subject_gets_a_note(studio: Studio, tmp_path: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT), (100, 200, 200)).save(tmp_path / "sky.png")
-    assert not studio.cut(tmp_path / "sky.png").has_subject
+    assert studio.cut(tmp_path / "sky.png").notes == ["no subject was found in this photo"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,7 @@ def test_a_photo_over_the_limit_is_refused_before_it_is_decoded(
 
 def test_nothing_of_a_photo_stays_in_memory(studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref] = []
-    read_photo, predict = photos.read_photo, outputs.predict_matte
+    read_photo, predict = photos.read_photo, web_files.predict_matte
 
     def watched(array: np.ndarray) -> np.ndarray:
         alive.append(weakref.ref(array))
@@ -126,7 +124,7 @@ def test_nothing_of_a_photo_stays_in_memory(studio: Studio, photo: Path, monkeyp
         return photo
 
     monkeypatch.setattr(photos, "read_photo", watched_read)
-    monkeypatch.setattr(outputs, "predict_matte", lambda *args: watched(predict(*args)))
+    monkeypatch.setattr(web_files, "predict_matte", lambda *args: watched(predict(*args)))
     cut = studio.cut(photo)
     placed = studio.compose(cut, "blur")
     gc.collect()
@@ -160,11 +158,11 @@ def test_backgrounds(studio: Studio, photo: Path, tmp_path: Path) -> None:
     alpha = read(cut.alpha.file)
     beach = tmp_path / "beach.png"
     Image.new("RGB", (13, 17), (1, 2, 3)).save(beach)
-    for background, color in (("#0a141e", (10, 20, 30)), (beach, (1, 2, 3))):
+    for background, colour in (("#0a141e", (10, 20, 30)), (beach, (1, 2, 3))):
         placed = studio.compose(cut, background)
         picture = read(placed.file)
         assert picture.shape == (HEIGHT, WIDTH, 3)
-        assert (picture[alpha == 0] == color).all()
+        assert (picture[alpha == 0] == colour).all()
         assert np.array_equal(picture[alpha == 255], read(photo)[alpha == 255])
     blurred = studio.compose(cut, "blur")
     assert blurred.preview != placed.preview  # a browser would show the one that it has
@@ -181,23 +179,25 @@ def test_a_bad_background_gives_a_sentence(studio: Studio, photo: Path, tmp_path
         assert str(tmp_path) not in str(raised.value)
 
 
-def test_previews_are_small_and_show_what_is_transparent() -> None:
-    assert shrunk(np.zeros((3000, 1500, 3), np.uint8)).shape == (1280, 640, 3)
-    assert shrunk(np.zeros((3000, 1), np.float32)).shape == (1280, 1)
+def test_previews_are_small_and_show_what_is_transparent(studio: Studio, tmp_path: Path) -> None:
+    studio.max_pixels = 10**7
+    Image.new("RGB", (1500, 3000), (90, 7, 7)).save(tmp_path / "tall.png")
+    cut = studio.cut(tmp_path / "tall.png")
+    for preview in (cut.preview, cut.alpha.preview, cut.cutout.preview):
+        assert read(preview).shape == (1280, 640, 3)
     small = np.full((90, 70, 4), 7, np.uint8)
-    assert shrunk(small) is small
     small[:45, :, 3], small[45:, :, 3] = 255, 0
     shown = on_checkerboard(small)
     assert (shown[:45] == 7).all()
-    assert set(np.unique(shown[45:])) == set(outputs.CHECK_GREYS)
+    assert set(np.unique(shown[45:])) == set(web_files.GREYS)
 
 
 @pytest.mark.parametrize(
-    ("text", "color"),
+    ("text", "colour"),
     [("#2a9d8f", "#2a9d8f"), ("rgba(42.4, 157, 143, 1)", "#2a9d8f"), ("rgb(255.9 0 16)", "#ff0010"), ("blur", "blur")],
 )
-def test_colors_as_browsers_write_them(text: str, color: str) -> None:
-    assert hex_color(text) == color
+def test_colours_as_browsers_write_them(text: str, colour: str) -> None:
+    assert hex_colour(text) == colour
 
 
 def test_without_gradio_one_sentence_names_the_cure(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -239,7 +239,7 @@ class TestPage:
     def page(self, studio: Studio, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
-        from web import page as web_page
+        from inference import web_page
 
         return web_page.Page(studio, ("run <7>",))
 
@@ -251,7 +251,7 @@ class TestPage:
 
     def test_fonts_come_from_the_visitors_computer(self) -> None:
         pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
-        from web.page import CSS, HEAD, THEME
+        from inference.web_page import CSS, HEAD, THEME
 
         assert THEME._stylesheets == []
         assert not [text for text in (CSS, HEAD, *THEME._font_css) if "http" in text or "url(" in text]
@@ -268,7 +268,7 @@ class TestPage:
         assert not good[page.cut].folder.exists()
         assert page.place(bad[page.cut], "Blur", "#ffffff", None)[page.placed] is None
 
-    def test_no_subject_is_told_on_the_page(self, page, tmp_path: Path) -> None:
+    def test_no_subject_is_said_on_the_page(self, page, tmp_path: Path) -> None:
         Image.new("RGB", (WIDTH, HEIGHT), (0, 200, 200)).save(tmp_path / "sea.png")
         assert "No subject was found" in page.show(None, tmp_path / "sea.png")[page.status]
 

@@ -228,6 +228,8 @@ def test_upload_matte_and_downloads_equal_predict(visit, server: Server, screens
     other = shown(page, "Matte", "alpha")
     assert other.shape == (400, 600, 3)
     assert not np.array_equal(other[:300, :451], matte)
+    made = [path.name for path in Path(server.environment["TMPDIR"]).rglob("*_cutout.png")]
+    assert made == ["coffee_cutout.png"]  # the cat's went with it, and Gradio kept no copy
 
 
 def composite_after(page: sync_api.Page, action: Callable[[], None], folder: Path) -> np.ndarray:
@@ -247,12 +249,12 @@ def test_backgrounds(visit, screenshot, tmp_path: Path) -> None:
     page = visit()
     page.get_by_role("tab", name="Background").click()
     page.locator("#examples button.gallery-item").first.click()
-    colored = composite_after(page, lambda: status(page, r"astronaut\.jpg"), tmp_path)
+    coloured = composite_after(page, lambda: status(page, r"astronaut\.jpg"), tmp_path)
     screenshot(page, "5_colour")
 
     def pick() -> None:
-        page.click("#color button.dialog-button")
-        page.locator("#color .color-gradient").click(position=dict(x=5, y=5))
+        page.click("#colour button.dialog-button")
+        page.locator("#colour .color-gradient").click(position=dict(x=5, y=5))
 
     whitish = composite_after(page, pick, tmp_path)
     blurred = composite_after(page, page.locator("#background").get_by_label("Blur").check, tmp_path)
@@ -260,7 +262,7 @@ def test_backgrounds(visit, screenshot, tmp_path: Path) -> None:
     page.locator("#background").get_by_label("Photo").check()
     placed = composite_after(page, lambda: page.set_input_files("#backdrop input[type=file]", SECOND_PHOTO), tmp_path)
     screenshot(page, "7_photo")
-    pictures = (colored, whitish, blurred, placed)
+    pictures = (coloured, whitish, blurred, placed)
     assert {picture.shape for picture in pictures} == {(512, 512, 3)}
     assert len({picture.tobytes() for picture in pictures}) == 4
 

@@ -1,8 +1,7 @@
-"""benchmarks/training.py on a network of a few thousand weights: what a row holds, and what it costs the others."""
+"""benchmark.py on a network of a few thousand weights: what a row holds, and that a failed row leaves the others."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -10,46 +9,59 @@ import pytest
 import torch
 
 import benchmark
+from experiments import benchmark_prediction as prediction
 from experiments import benchmark_training as training
-from tests.tiny import build_tiny
+from experiments.measuring import measure, peak_memory
+from tests.tiny import build_tiny, use_tiny_networks
 
-FLAGS = ("--train", "--sizes", "32", "--variants", "tiny", "--repeats", "1", "--device", "cpu", "--options")
+COMMON = ("--sizes", "32", "--variants", "tiny", "--repeats", "1", "--device", "cpu")
+TRAIN = ("--train", *COMMON, "--options")
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "build_model", build_tiny)
-    monkeypatch.setattr(training, "matrix_peak", lambda *_: 1e12)
+    use_tiny_networks(monkeypatch)
+    monkeypatch.setattr(prediction, "build_model", build_tiny)
+    for module in (training, prediction):
+        monkeypatch.setattr(module, "matrix_peak", lambda *_: 1e12)
 
 
 def rows_of(folder: Path, *flags: str) -> list[dict]:
-    assert benchmark.main([*FLAGS, *flags, "--json", str(folder / "rows.json")]) == 0
-    return json.loads((folder / "rows.json").read_text())
+    assert benchmark.main([*flags, "--json", str(folder / "deep" / "rows.json")]) == 0
+    return json.loads((folder / "deep" / "rows.json").read_text())
 
 
-def test_peak_is_read_before_other_measurements_begin_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure, highest = training.measure, [0]
+def test_time_and_memory_are_those_of_the_call() -> None:
+    measure(lambda: torch.ones(25_000_000), CPU, repeats=1)  # the first call also loads the code that it runs
+    result = measure(lambda: torch.ones(25_000_000), CPU, repeats=2)  # 95 MB
+    assert 0 < result.seconds < 5
+    assert result.megabytes is None or 90 < result.megabytes < 130
 
-    @contextlib.contextmanager
-    def peak_memory(device: torch.device):
-        highest[0] = 5
-        yield lambda: highest[0]
 
-    def measure_anew(*arguments):
-        highest[0] = 1  # as torch.cuda.reset_peak_memory_stats does
-        return measure(*arguments)
+def test_memory_that_was_freed_before_does_not_count() -> None:
+    torch.ones(20_000_000)
+    with peak_memory(CPU) as peak:
+        torch.ones(1000)
+    assert peak() is None or peak() < 40e6
 
-    monkeypatch.setattr(training, "peak_memory", peak_memory)
-    monkeypatch.setattr(training, "measure", measure_anew)
-    assert rows_of(tmp_path, "no-teacher")[0]["peak"] == 5
+
+def test_prediction_is_measured_by_part(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    portrait, worst = rows_of(tmp_path, *COMMON, "--working-size", "32")
+    assert worst["tiles"] == 1 and portrait["photo"] == "portrait"
+    for part in ("encoder", "decoder", "refiner whole", "refiner tiles", "all"):
+        assert portrait[f"{part} s"] > 0
+    printed = capsys.readouterr().out
+    assert "refiner tiles MB" in printed and "worst" in printed
 
 
 def test_a_compiled_step_is_not_divided_into_parts_that_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.trainer.torch.compile", lambda model: model)
-    plain, compiled = rows_of(tmp_path, "teacher", "compile")
-    assert plain["shares"].keys() > {"decoder", "data"} and compiled["shares"] == {} and compiled["seconds"] > 0
+    monkeypatch.setattr("training.stage.torch.compile", lambda model: model)
+    plain, compiled = rows_of(tmp_path, *TRAIN, "teacher", "compile")
+    assert {"teacher", "decoder", "loss", "rest", "loader"} <= plain.keys() and "student" not in plain
+    assert "decoder" not in compiled and compiled["s/step"] > 0
 
 
 def test_a_row_without_memory_leaves_the_others(
@@ -63,22 +75,36 @@ def test_a_row_without_memory_leaves_the_others(
         return measure_step(config, *arguments)
 
     monkeypatch.setattr(training, "measure_step", measure_small)
-    rows = rows_of(tmp_path, "teacher", "no-teacher")
-    assert [row.get("error") for row in rows] == ["out of memory", None] and rows[1]["seconds"] > 0
-    assert "teacher out of memory\n" in capsys.readouterr().out
+    rows = rows_of(tmp_path, *TRAIN, "teacher", "no-teacher")
+    assert [row.get("error") for row in rows] == ["out of memory", None] and rows[1]["s/step"] > 0
+    assert "out of memory" in capsys.readouterr().out
+
+
+def test_ctrl_c_prints_the_rows_so_far(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    results = iter([{"s/step": 1.5}])
+
+    def measure_once(*arguments):
+        try:
+            return next(results)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(training, "measure_step", measure_once)
+    assert benchmark.main([*TRAIN, "teacher", "no-teacher"]) == 130
+    assert "1.5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_fed_steps_show_a_loader_that_starves_them(
-    workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def test_fed_steps_show_a_loader_that_starves_them(workers: str, tmp_path: Path) -> None:
+    flags = ("--dataset", "synthetic", "--steps", "2", "--num-workers", workers)
+    (row,) = rows_of(tmp_path, *TRAIN, "no-teacher", *flags)
+    assert row["workers"] == int(workers) and row["fed s/step"] > 0 and 0 < row["waiting"] < 1
+
+
+@pytest.mark.parametrize("flags", [(*TRAIN, "no-teacher", "--dataset"), ("--loader",)])
+def test_a_data_set_that_is_not_there_is_one_sentence(
+    flags: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (row,) = rows_of(tmp_path, "no-teacher", "--dataset", "synthetic", "--steps", "2", "--num-workers", workers)
-    assert row["fed"]["steps"] == 2 and row["fed"]["workers"] == int(workers)
-    assert row["fed"]["seconds"] > 0 and 0 < row["fed"]["waiting_share"] < 1
-    assert f"of the time waiting for it ({workers} workers)" in capsys.readouterr().out
-
-
-def test_a_data_set_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert benchmark.main([*FLAGS, "no-teacher", "--dataset", str(tmp_path / "none")]) == 2
+    assert benchmark.main([*flags, str(tmp_path / "none")]) == 2
     printed = capsys.readouterr()
-    assert "none is not there" in printed.err and printed.err.count("\n") == 1 and "images/s" not in printed.out
+    assert "none" in printed.err and printed.err.count("\n") == 1 and "images/s" not in printed.out

@@ -23,7 +23,7 @@ def parse(*argv: str) -> Config:
 
 
 def other(value: object) -> object:
-    return not value if isinstance(value, bool) else {int: 7, float: 0.125, str: "x"}[type(value)]
+    return not value if isinstance(value, bool) else {int: 7, float: 0.125, str: "x", tuple: ("a", "b*2")}[type(value)]
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
@@ -32,7 +32,10 @@ def test_every_field_has_a_flag_and_a_line(field: dataclasses.Field) -> None:
     value, flag = other(field.default), "--" + field.name.replace("_", "-")
     parser = argparse.ArgumentParser()
     add_config_flags(parser)
-    argv = [flag if value else flag.replace("--", "--no-", 1)] if isinstance(value, bool) else [flag, str(value)]
+    if isinstance(value, bool):
+        argv = [flag if value else flag.replace("--", "--no-", 1)]
+    else:
+        argv = [flag, *map(str, value if isinstance(value, tuple) else [value])]
     assert vars(parser.parse_args(argv)) == {field.name: value}
 
 
@@ -51,6 +54,7 @@ def test_a_recipe_holds_but_for_the_flags_beside_it(name: str) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
+        {"crop_scale_min": 3.0},
         {"epochs": 0},
         {"batch_size": -1},
         {"learning_rate": 0.0},
@@ -62,7 +66,7 @@ def test_a_recipe_holds_but_for_the_flags_beside_it(name: str) -> None:
         {"drop_path": 1.0},
         {"num_workers": -2},
         {"refiner_channels": 24},
-        {"foregrounds": "there"},
+        {"foregrounds": ("there",)},
         {"gradient_clip": -1.0},
         {"max_hours": -1.0},
         {"weight_l1": -0.5},
@@ -82,7 +86,7 @@ def test_impossible_values_are_named(setting: dict) -> None:
 
 
 def test_stored_config_returns_as_it_was() -> None:
-    config = Config(epochs=5, ema_decay=0.5, dataset="synthetic")
+    config = Config(epochs=5, ema_decay=0.5, dataset=("synthetic", "mine*2"))
     assert config_from_dict(config.as_dict(), "config.json") == config
     older = {name: value for name, value in config.as_dict().items() if name != "tensorboard"}
     assert config_from_dict(older, "config.json") == config
@@ -96,6 +100,8 @@ def test_stored_config_returns_as_it_was() -> None:
         ({"epochs": "5"}, "epochs = '5'"),
         ({"epochs": True}, "epochs = True"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"dataset": "mine"}, "dataset = 'mine': it must be a list of names"),
+        ({"dataset": [1]}, "must be a list of names"),
     ],
 )
 def test_stored_config_that_cannot_work(values: dict, part: str) -> None:

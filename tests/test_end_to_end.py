@@ -91,13 +91,14 @@ def test_overfitting_four_photos_lowers_sad_tenfold():
         ema_decay=0.0,
     )
     model = build_model(**config.model_options)
-    run = Run(config, torch.device("cpu"), torch.float32, model, None, Batches(10**6), validation=[])
+    run = Run(config, torch.device("cpu"), torch.float32, model, None, Batches(10**6), validation={})
     run.stage.start_epoch(run.schedule)
     dataset = SyntheticDataset(samples=4, size=64, seed=5)
     items = [dataset[(0, index)] for index in range(4)]
     batch = {
         "image": torch.stack([item["image"] for item in items]),
         "alpha": torch.stack([item["alpha"] for item in items]),
+        "unknown": torch.stack([item["unknown"] for item in items]),
         "name": [item["name"] for item in items],
     }
 

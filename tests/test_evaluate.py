@@ -104,12 +104,12 @@ def test_a_mask_that_does_not_serve_is_named(folders, tmp_path, capsys, mask):
 
 def test_composite_columns_from_the_photos(folders, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
-    for index in range(4):
-        write_image(tmp_path / "photos" / f"photo{index}.jpg", np.full((32, 32, 3), 90, dtype=np.uint8))
+    for name in ("photo0", "photo1", "photo2", "photo3", "nobodys"):
+        write_image(tmp_path / "photos" / f"{name}.jpg", np.full((32, 32, 3), 90, dtype=np.uint8))
     arguments = ("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0, "--composite")
     assert run(*arguments, "--images", tmp_path / "photos") == 1  # photo4 has none
     output = capsys.readouterr()
-    assert "composite_green" in output.out and "failed: photo4" in output.err
+    assert "composite_green" in output.out and "failed: photo4" in output.err and "nobodys" not in output.err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One export of a small Swin, made once: the graph at other sizes than the traced one, the road of predict, files."""
+"""One export of a small Swin, made once: the graph at sizes that were not traced, prediction with it, its files."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_export_writes_the_network_and_its_refiner_and_nothing_else(folder):
         assert [bool(axis.dim_param) for axis in shape] == [True, False, True, True], value.name
 
 
-def test_metadata_tells_another_program_what_to_do(folder):
+def test_metadata_is_enough_for_another_program(folder):
     properties = {entry.key: entry.value for entry in onnx.load(folder / "best.refiner.onnx").metadata_props}
     assert properties["part"] == "refiner" and "image_size" in properties["preprocessing"]
     assert json.loads(properties["refiner"]) == {"channels": 32, "receptive_radius": 18, "use_attention": True}
@@ -89,12 +89,14 @@ def test_prediction_is_that_of_pytorch(folder, exported, size):
     # larger than the working size, so narrow that Swin's last map is smaller than its shift, and tiny
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     model = load_model(folder / "best.safetensors")
-    wanted = predict_mattes(model, image, precision=torch.float32, tile=64)
-    got = predict_mattes(exported, image, tile=64)
-    assert got.refined_share == wanted.refined_share > 0
-    torch.testing.assert_close(got.coarse_alpha, wanted.coarse_alpha, atol=1e-4, rtol=0)
-    torch.testing.assert_close(got.refined_alpha, wanted.refined_alpha, atol=1e-3, rtol=0)
-    assert not torch.allclose(got.refined_alpha, got.coarse_alpha, atol=1e-2)
+    expected = predict_mattes(model, image, precision=torch.float32, tile=64)
+    result = predict_mattes(exported, image, tile=64)
+    assert result.refined_share == expected.refined_share > 0
+    torch.testing.assert_close(result.coarse_alpha, expected.coarse_alpha, atol=1e-4, rtol=0)
+    # each octave can carry a rounding error on ten times larger (onnx_parity.CARRIED), in few pixels
+    difference = (result.refined_alpha - expected.refined_alpha).abs()
+    assert difference.max() < 1e-2 and difference.mean() < 2e-5
+    assert not torch.allclose(result.refined_alpha, result.coarse_alpha, atol=1e-2)
 
 
 def test_the_students_half_leaves_the_refiner_out(folder):
@@ -121,11 +123,13 @@ def test_half_with_its_refiner_predicts_nearly_as_pytorch_does(folder, tmp_path,
     assert export.main(["--checkpoint", str(folder), "--output", str(output), "--half"]) == 0
     assert (tmp_path / "half.refiner.onnx").stat().st_size < 0.7 * (folder / "best.refiner.onnx").stat().st_size
     image = torch.randint(0, 256, (3, 130, 190), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    wanted = predict_mattes(load_model(folder / "best.safetensors"), image, precision=torch.float32, tile=64)
-    got = predict_mattes(loading.load(output), image, tile=64)
-    assert got.refined_alpha.dtype == torch.float32 and got.refined_share > 0
-    torch.testing.assert_close(got.coarse_alpha, wanted.coarse_alpha, atol=export.HALF_TOLERANCE, rtol=0)
-    torch.testing.assert_close(got.refined_alpha, wanted.refined_alpha, atol=0.1, rtol=0)  # see onnx_parity.CARRIED
+    expected = predict_mattes(load_model(folder / "best.safetensors"), image, precision=torch.float32, tile=64)
+    result = predict_mattes(loading.load(output), image, tile=64)
+    assert result.refined_alpha.dtype == torch.float32 and result.refined_share > 0
+    torch.testing.assert_close(result.coarse_alpha, expected.coarse_alpha, atol=export.HALF_TOLERANCE, rtol=0)
+    torch.testing.assert_close(
+        result.refined_alpha, expected.refined_alpha, atol=0.1, rtol=0
+    )  # see onnx_parity.CARRIED
 
 
 def test_a_graph_that_differs_is_not_left_behind(folder, tmp_path, monkeypatch, capsys):
@@ -155,9 +159,9 @@ def test_not_a_number_is_no_parity(monkeypatch):
     [
         (None, "does not exist"),
         (b"", "names no format"),
-        (b"\xffnot protobuf", "not a whole .onnx file"),
-        ("half", "not a whole .onnx file"),
-        ("refiner", "holds the refiner alone"),
+        (b"\xffnot protobuf", "not a complete .onnx file"),
+        ("half", "not a complete .onnx file"),
+        ("refiner", "holds only the refiner"),
         ("graph", "onnxruntime"),
     ],
 )

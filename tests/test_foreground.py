@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from inference import foreground
-from inference.foreground import blurred, composite, covering, estimate_colors, native_foreground
+from inference.foreground import blurred, composite, covering, estimate_colours, native_foreground
 
 
 def disc(size: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def mixed(size: int, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def estimate(photo: np.ndarray, alpha: np.ndarray, side: int = foreground.ESTIMATION_SIDE) -> np.ndarray:
-    return native_foreground(photo, alpha, estimate_colors(photo, alpha, side))
+    return native_foreground(photo, alpha, estimate_colours(photo, alpha, side))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -42,8 +42,8 @@ def test_edge_loses_the_old_background(dtype, side):
     top = np.iinfo(dtype).max
     edge = (alpha > 0.05) & (alpha < 0.95)
 
-    def error(colors: np.ndarray) -> float:
-        return float((np.abs(colors / top - true)[edge] * alpha[edge, None]).mean())
+    def error(colours: np.ndarray) -> float:
+        return float((np.abs(colours / top - true)[edge] * alpha[edge, None]).mean())
 
     found = estimate(photo, alpha, side)
     assert found.dtype == dtype and found.shape == photo.shape
@@ -57,9 +57,9 @@ def test_where_alpha_is_1_the_photo_is_kept_to_the_bit():
 
 def test_foreground_on_its_own_background_is_the_photo():
     photo, alpha, _ = mixed(200, np.uint8)
-    colors = estimate_colors(photo, alpha)
-    front = native_foreground(photo, alpha, colors)
-    back = native_foreground(photo, 1 - alpha, foreground.Colors(colors.background, colors.foreground))
+    colours = estimate_colours(photo, alpha)
+    front = native_foreground(photo, alpha, colours)
+    back = native_foreground(photo, 1 - alpha, foreground.Colours(colours.background, colours.foreground))
     assert np.abs(composite(front, alpha, back).astype(int) - photo).max() <= 2  # each of the three is rounded
 
 
@@ -89,7 +89,7 @@ def test_composite_mixes_by_alpha():
 def test_blurred_background_shows_nothing_of_the_subject():
     photo, alpha, _ = mixed(200, np.uint8)
     photo[alpha > 0.9] = (255, 0, 255)
-    around = blurred(estimate_colors(photo, alpha), photo)[alpha == 0]
+    around = blurred(estimate_colours(photo, alpha), photo)[alpha == 0]
     assert np.abs(around.astype(int) - photo[2, 2]).max() < 20
 
 
@@ -111,8 +111,8 @@ def test_covering_picture_fills_and_keeps_its_middle_and_proportions(size):
 def test_estimation_leaves_pytorch_its_threads():
     """In a process of its own: numba is imported once in each."""
     code = (
-        "import numpy as np, torch; from inference.foreground import estimate_colors; torch.set_num_threads(1); "
-        "estimate_colors(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.float32)); "
+        "import numpy as np, torch; from inference.foreground import estimate_colours; torch.set_num_threads(1); "
+        "estimate_colours(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.float32)); "
         "assert torch.get_num_threads() == 1, torch.get_num_threads()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(foreground.__file__).parent.parent)

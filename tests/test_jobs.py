@@ -11,7 +11,7 @@ import pytest
 
 from inference.jobs import Job, JobError, Naming, plan_jobs
 
-NAMING = Naming(photo_suffix=".png", video_suffix=".mkv", in_place="_alpha")
+NAMING = Naming(photo_suffix=".png", video_suffix=".mkv", kinds=("alpha", "cutout"))
 
 
 def touch(root: Path, *names: str) -> None:
@@ -76,8 +76,40 @@ def test_outputs_are_no_inputs(tmp_path):
     touch(tmp_path, "a.jpg", "results/a.png", "a_alpha.png")
     jobs = plan_jobs([tmp_path], tmp_path / "results", NAMING)  # a folder of results inside
     assert {job.source.name for job in jobs} == {"a.jpg", "a_alpha.png"}
-    jobs = plan_jobs([tmp_path], tmp_path, NAMING, written={"a_alpha.png": "a.jpg", "results/a.png": "a.jpg"})
+    jobs = plan_jobs([tmp_path], tmp_path, NAMING, {"a_alpha.png": "a.jpg", "results/a.png": "a.jpg"})
     assert outputs(tmp_path, jobs) == {"a.jpg": "a_alpha.png"}
+
+
+def test_what_is_called_as_an_output_is_none_only_next_to_its_input(tmp_path):
+    touch(tmp_path, "a.jpg", "a_cutout.png", "b_alpha.png", "c_alpha.jpg", "c.jpg", "d.mp4", "d_alpha.mkv")
+    jobs = plan_jobs([tmp_path], tmp_path, NAMING)
+    assert {job.source.name for job in jobs} == {"a.jpg", "b_alpha.png", "c_alpha.jpg", "c.jpg", "d.mp4"}
+    assert {job.source.name for job in jobs if job.refusal} == {"d.mp4"}  # d_alpha.mkv may be somebody's
+    named = plan_jobs([tmp_path / "a_cutout.png"], tmp_path, NAMING)
+    assert outputs(tmp_path, named) == {"a_cutout.png": "a_cutout_alpha.png"}
+
+
+def test_frames_of_an_earlier_run_are_no_inputs(tmp_path):
+    touch(tmp_path, "a.mp4", "a_alpha.frames/000001.png")
+    jobs = plan_jobs([tmp_path], tmp_path, NAMING, {"a_alpha.frames": str(tmp_path / "a.mp4")})
+    assert outputs(tmp_path, jobs) == {"a.mp4": "a_alpha.mkv"}
+
+
+def test_a_folder_that_is_not_ours_is_not_replaced_by_frames(tmp_path):
+    touch(tmp_path, "in/a.mp4", "out/a.frames/mine.txt")
+    naming = Naming(".png", ".frames", ("alpha",))
+    assert "would overwrite" in plan_jobs([tmp_path / "in"], tmp_path / "out", naming)[0].refusal
+    owners = {"a.frames": str(tmp_path / "in" / "a.mp4")}
+    assert plan_jobs([tmp_path / "in"], tmp_path / "out", naming, owners)[0].refusal is None
+
+
+def test_what_is_done_is_marked_and_needs_no_refusal(tmp_path):
+    touch(tmp_path, "a.jpg", "a_alpha.png", "b.jpg")
+    jobs = plan_jobs([tmp_path], tmp_path, NAMING, is_done=lambda source, target: target.exists())
+    assert [(job.source.name, job.is_done, job.refusal) for job in jobs] == [
+        ("a.jpg", True, None),
+        ("b.jpg", False, None),
+    ]
 
 
 def test_an_input_that_would_be_overwritten_is_refused(tmp_path):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from data.augmentation import Augmentation
 from data.dataset import PhotoDataset
 from data.loader import EpochSampler, build_training_loader, single_thread
-from data.transforms import Augmentation
-from experiments.benchmark_loader import PLAIN, benchmark_loader, write_large_photos
+from experiments.benchmark_loader import PLAIN, loader_cases, write_large_photos
 from tests.test_dataset import write_pair
 from tests.test_transforms import disc
 
@@ -155,11 +155,11 @@ def test_workers_have_one_thread() -> None:
         cv2.setNumThreads(threads[1])
 
 
-def test_benchmark_names_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_benchmark_compares_the_loader_with_a_plain_loop(tmp_path: Path) -> None:
     write_large_photos(tmp_path / "train", 1, (150, 200))
-    rates = benchmark_loader(tmp_path, target=64, images=1, rounds=1)
-    printed = capsys.readouterr().out
-    assert PLAIN in rates and all(name in printed and rate > 0 for name, rate in rates.items())
+    rows = [label | measure() for label, measure in loader_cases(tmp_path, target=64, images=1, rounds=1)]
+    assert rows[0]["row"] == PLAIN and len(rows) == 4
+    assert all(row["images/s"] / rows[0]["images/s"] == pytest.approx(row["x plain loop"]) for row in rows)
 
 
 def test_a_process_that_still_holds_its_loader_ends(tmp_path):

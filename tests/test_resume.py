@@ -334,12 +334,12 @@ def test_early_stop_and_time_limit(
     monkeypatch.setattr(
         train,
         "validate",
-        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_sad": next(scores)},
+        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_mad": next(scores)},
     )
     folder = fit(tmp_path, "--epochs", "9", "--train-samples", "2", "--early-stop-epochs", "2")
     # five: the teacher's, and four of the student's
     assert len(read_log(folder)) == 5 and "stopped early" in capsys.readouterr().out
-    assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_sad"] == 1.0
+    assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_mad"] == 1.0
     folder = fit(tmp_path / "limited", "--epochs", "9", "--train-samples", "8", "--max-hours", "1e-9")
     assert "1 of 4 batches, all saved" in capsys.readouterr().out
 
@@ -389,13 +389,13 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
     monkeypatch.setattr(
         train,
         "validate",
-        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_sad": next(scores)},
+        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_mad": next(scores)},
     )
     folder = fit(tmp_path, "--epochs", "3", "--train-samples", "2", "--no-use-teacher")
     printed = capsys.readouterr().out
     assert "could not be written (Error while serializing: I/O error: No space left" in printed
     assert printed.count("  best\n") == 2 and len(read_log(folder)) == 3
-    assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_sad"] == 2.0
+    assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_mad"] == 2.0
     progress = load_training_state(folder)["progress"]
     assert (progress["best_score"], progress["best_epoch"]) == (2.0, 3)
 

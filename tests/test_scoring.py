@@ -10,7 +10,7 @@ import pytest
 
 from common.photos import Photo, write_alpha
 from common.pool import process_pool
-from evaluation.folders import match_files
+from evaluation.folders import Folders, match_files
 from evaluation.scoring import MetricOptions, Task, score_all, score_files, score_matte
 from inference.rendering import Style, render
 from metrics import composite_error
@@ -30,7 +30,7 @@ def test_names_are_paths_without_the_last_suffix(tmp_path: Path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_alpha(path, disc())
             path.rename(path.with_suffix(suffix))
-    pairs, failures = match_files(tmp_path / "a", tmp_path / "b")
+    pairs, failures = match_files(Folders(tmp_path / "a", tmp_path / "b"))
     assert [name for name, *_ in pairs] == ["deep/cat.v2", "dog 1"] and failures == []
 
 
@@ -38,7 +38,7 @@ def test_composed_and_decomposed_accents_are_one_name(tmp_path: Path):
     for folder, form in (("a", "NFC"), ("b", "NFD")):
         (tmp_path / folder).mkdir()
         write_alpha(tmp_path / folder / (unicodedata.normalize(form, "caf\u00e9") + ".png"), disc())
-    pairs, failures = match_files(tmp_path / "a", tmp_path / "b")
+    pairs, failures = match_files(Folders(tmp_path / "a", tmp_path / "b"))
     assert len(pairs) == 1 and failures == []
 
 
@@ -48,7 +48,7 @@ def test_files_without_exactly_one_partner_are_named(tmp_path: Path):
         for name in names:
             write_alpha(tmp_path / folder / f"{name}.png", disc())
     (tmp_path / "b" / "twice.tif").write_bytes((tmp_path / "b" / "twice.png").read_bytes())
-    pairs, failures = match_files(tmp_path / "a", tmp_path / "b")
+    pairs, failures = match_files(Folders(tmp_path / "a", tmp_path / "b"))
     assert [name for name, *_ in pairs] == ["both"]
     assert [failure.name for failure in failures] == ["only_a", "only_b", "twice"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import predict_fixtures
 import pytest
 import torch
-from predict_fixtures import contents, load_once, save
+from predict_fixtures import contents, load_once, save, stop_at
 
-import predict
-from common.photos import PhotoError, read_alpha
+from common.interrupt import EXIT_CODE
+from common.photos import PhotoError
 from inference import video
 from inference.video import VideoReader, write_video
 from matting import predict_alpha
@@ -28,10 +28,7 @@ def frames(count: int = 5, height: int = 36, width: int = 48) -> list[np.ndarray
 
 
 def read_all(path: Path) -> list[np.ndarray]:
-    reader, found = VideoReader(path), []
-    while (frame := reader.read()) is not None:
-        found.append(frame)
-    return found
+    return list(VideoReader(path))
 
 
 def clip(path: Path, pictures: list[np.ndarray], rate: float = RATE) -> Path:
@@ -66,7 +63,7 @@ def test_a_video_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="stop"), write_video(tmp_path / "a.mkv", 25) as append:
         append(frames(1)[0])
         raise ValueError("stop")
-    with pytest.raises(PhotoError, match="not written whole"), write_video(tmp_path / "a.mkv", 25):
+    with pytest.raises(PhotoError, match="not written completely"), write_video(tmp_path / "a.mkv", 25):
         pass  # no frame: what a full disk looks like, as OpenCV does not say
     assert not list(tmp_path.iterdir())
 
@@ -108,47 +105,19 @@ def test_16_bits_fit_no_video_file_and_do_fit_frames(run, tmp_path):
     assert "a video holds 8 bits" not in str(row_of(tmp_path / "png")["notes"])
 
 
-def test_frames_of_another_kind_or_depth_are_not_kept(run, tmp_path, monkeypatch):
-    source = clip(tmp_path / "in" / "walk.mkv", frames())
-    flags = ("--input", source, "--output", tmp_path / "out", "--video", "png", "--skip-existing")
-
-    def depths() -> list[str]:
-        paths = sorted((tmp_path / "out" / "walk.frames").iterdir())
-        return [str(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).dtype) for path in paths]
-
-    assert run(*flags) == 0 and depths() == ["uint8"] * 5
-    predict_mattes, calls = predict.predict_mattes, []
-
-    def stop_at_the_third(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return predict_mattes(*arguments, **options)
-
-    monkeypatch.setattr(predict, "predict_mattes", stop_at_the_third)
-    assert run(*flags, "--bits", 16) == predict.INTERRUPTED and set(depths()) == {"uint8", "uint16"}
-    assert run(*flags, "--bits", 16) == 0 and depths() == ["uint16"] * 5  # the last three are not ready yet
-    assert run(*flags, "--bits", 16) == 0 and len(calls) == 3 + 5
-
-
-def test_an_interrupted_folder_of_frames_is_finished(run, tmp_path, monkeypatch):
-    source = clip(tmp_path / "in" / "walk.mkv", frames())
-    flags = ("--input", source, "--output", tmp_path / "out", "--video", "png")
-    predict_mattes, calls = predict.predict_mattes, []
-
-    def count(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return predict_mattes(*arguments, **options)
-
-    monkeypatch.setattr(predict, "predict_mattes", count)
-    assert run(*flags) == predict.INTERRUPTED
-    assert len(contents(tmp_path / "out")) == 3
-    assert run(*flags, "--skip-existing") == 0
-    assert len(contents(tmp_path / "out")) == 5 and len(calls) == 4 + 2
-    assert run(*flags, "--skip-existing") == 0 and len(calls) == 6  # now it is known to be whole
-    assert read_alpha(tmp_path / "out" / "walk.frames" / "000005.png").shape == (36, 48)
+@pytest.mark.parametrize("form", ["mkv", "png"])
+def test_a_video_that_is_interrupted_leaves_nothing_and_is_done_again(run, tmp_path, monkeypatch, form):
+    source = clip(tmp_path / "in" / "walk.mkv", frames(12))
+    flags = ("--input", source, "--output", tmp_path / "out", "--video", form)
+    with monkeypatch.context() as patch:
+        calls = stop_at(patch, 4)
+        assert run(*flags) == EXIT_CODE and 4 <= len(calls) < 12
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+    for bits in (8, 16) if form == "png" else (8, 8):  # the second time the first output is there
+        assert run(*flags, "--bits", bits) == 0
+        assert len(contents(tmp_path / "out")) == (12 if form == "png" else 1)
+    calls = stop_at(monkeypatch, -1)
+    assert run(*flags, "--skip-existing") == 0 and calls == []
 
 
 def test_a_video_cut_short_is_done_as_far_as_it_goes_and_named(run, tmp_path, capsys):

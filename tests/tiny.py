@@ -97,7 +97,7 @@ def tiny_run(batches_per_epoch: int = 4, precision: torch.dtype = torch.float32,
     has_teacher = Schedule(config, Progress(), 1).teacher_epochs > 0
     teacher = build_tiny_teacher(network, drop_path=config.drop_path) if has_teacher else None
     loader = Batches(batches_per_epoch)
-    run = Run(config, torch.device("cpu"), precision, network, teacher, loader, validation=[])
+    run = Run(config, torch.device("cpu"), precision, network, teacher, loader, validation={})
     run.folder = Path("nowhere")
     run.stage.start_epoch(run.schedule)
     return run
@@ -143,6 +143,7 @@ def random_batch(seed: int, size: int = 2) -> dict:
     return {
         "image": torch.randint(0, 256, (size, 3, 32, 32), generator=generator, dtype=torch.uint8),
         "alpha": torch.randint(0, 256, (size, 1, 32, 32), generator=generator, dtype=torch.uint8),
+        "unknown": (torch.rand(size, 1, 32, 32, generator=generator) < 0.1).to(torch.uint8),
         "name": [f"photo_{seed}_{i}" for i in range(size)],
     }
 

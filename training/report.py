@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from safetensors import SafetensorError
@@ -35,20 +35,21 @@ def summary(row: dict[str, Any], epochs: int, is_best: bool) -> str:
         return f"{row[f'{prefix}_{name}']:.3f}{coarse}"
 
     return (
-        f"{start}val SAD {figure('image_sad')}  edge SAD {figure('edge_sad')}  "
+        f"{start}val MAD {row[f'{prefix}_image_mad']:.4f}  SAD {figure('image_sad')}  edge SAD {figure('edge_sad')}  "
         f"MSE {row[f'{prefix}_image_mse']:.5f}  Grad {row[f'{prefix}_image_grad']:.3f}"
         f"{skipped}{'  best' if is_best else ''}"
     )
 
 
-def preview_rows(network: MattingNetwork, validation: Any) -> list[dict[str, Any]]:
-    """The first photos of the validation set with their true, coarse and refined alphas, as plots.preview takes them.
+def preview_rows(network: MattingNetwork, validation: Iterable[Any]) -> list[dict[str, Any]]:
+    """The first photos of the validation sets with their true, coarse and refined alphas, as plots.preview takes them.
 
     Raises ValueError for a photo that cannot be read.
     """
     rows = []
-    for index in range(min(PREVIEW_PHOTOS, len(validation))):
-        item = validation[index]
+    photos = [(dataset, index) for index in range(PREVIEW_PHOTOS) for dataset in validation if index < len(dataset)]
+    for dataset, index in photos[:PREVIEW_PHOTOS]:
+        item = dataset[index]
         mattes = predict_mattes(network, item["image"])
         alphas = {"coarse": mattes.coarse_alpha, "refined": mattes.refined_alpha}
         rows.append(
@@ -104,10 +105,11 @@ class Report:
         self._write_log()
         self._try("curves", lambda: plots.curves(run.folder / "curves.png", rows))
         if "val_coarse_image_sad" in rows[-1]:
-            self._try(
-                "preview",
-                lambda: plots.preview(run.folder / "preview.png", preview_rows(run.average.network, run.validation)),
-            )
+            self._try("preview", self._write_preview)
+
+    def _write_preview(self) -> None:
+        run = self.run
+        plots.preview(run.folder / "preview.png", preview_rows(run.average.network, run.validation.values()))
 
     def interrupted(self) -> None:
         run = self.run

@@ -30,9 +30,9 @@ class Run:
         network: MattingNetwork,
         teacher: TeacherAutoencoder | None,
         loader: DataLoader,
-        validation: Any,
+        validation: dict[str, Any],
     ) -> None:
-        """validation: a data set as evaluation.validation.validate takes it."""
+        """validation: data sets as evaluation.validation.validate takes them, by name."""
         self.config, self.device, self.precision = config, device, precision
         self.network, self.teacher = network, teacher
         self.loader, self.validation = loader, validation

@@ -26,6 +26,7 @@ class Progress:
     total_seconds: float = 0.0
     best_score: float = math.inf
     best_epoch: int = 0
+    validation_fingerprint: str = ""  # of the set that the best score was measured on
     rows: list[dict[str, Any]] = field(default_factory=list)  # of training_log.csv
 
 

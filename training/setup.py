@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 
 from common import distributed
 from common.devices import choose_device, choose_precision, describe
 from common.processes import is_main, print_once, rank, usable_cores, world_size
 from config import Config, add_config_flags, config_from_dict, config_from_flags
-from data.build import SYNTHETIC, DataError, build_training_set, build_validation_set
+from data.augmentation import Augmentation
+from data.build import SYNTHETIC, DataError, build_training_set, build_validation_sets, fingerprint, parse_source
 from data.check import quick_check
 from data.loader import build_training_loader
 from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
@@ -59,6 +60,7 @@ def prepare(flags: argparse.Namespace) -> Run:
     run = build_run(config, device, state)
     if resumed and state:
         restore(run, state, resumed)
+    check_record(run)
     run.folder = open_folder(config, resumed)
     announce(run)
     return run
@@ -72,7 +74,18 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
     seed_everything(config.seed, config.deterministic)
     if state is None:
         check_dataset(config)
-    training_set, validation_set = build_sets(config)
+    settings = Augmentation(config.working_size, scale=(config.crop_scale_min, config.crop_scale_max))
+    training_set = build_training_set(
+        config.dataset,
+        settings=settings,
+        samples=config.train_samples,
+        seed=config.seed,
+        foregrounds=config.foregrounds,
+        backgrounds=config.backgrounds,
+    )
+    validation = build_validation_sets(
+        config.dataset, image_size=config.working_size, samples=config.val_samples, seed=config.seed
+    )
     loader = build_training_loader(
         training_set,
         config.batch_size,
@@ -86,28 +99,16 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
     torch.manual_seed(config.seed + rank())  # equal weights, but each rank draws its own drop paths
     for part in filter(None, (network, teacher)):
         part.to(device).to(memory_format=torch.channels_last)  # in place
-    return Run(config, device, precision, network, teacher, loader, validation_set)
+    return Run(config, device, precision, network, teacher, loader, validation)
 
 
 def check_dataset(config: Config) -> None:
     """The cheap part of data.check, before a day is spent on a broken set. Raises DataError."""
-    if config.dataset == SYNTHETIC or not Path(config.dataset).is_dir():  # build_sets has the sentence for the latter
-        return
-    sentences = distributed.broadcast_object(quick_check(config.dataset) if is_main() else None)
+    folders = [path for path, _ in map(parse_source, config.dataset) if path != SYNTHETIC and Path(path).is_dir()]
+    found = [sentence for folder in folders for sentence in quick_check(folder)] if is_main() else []
+    sentences = distributed.broadcast_object(found)
     if sentences:
         raise DataError("\n".join(sentences))
-
-
-def build_sets(config: Config) -> tuple[Dataset, Dataset]:
-    common: dict[str, Any] = dict(image_size=config.working_size, seed=config.seed)
-    training_set = build_training_set(
-        config.dataset,
-        samples=config.train_samples,
-        foregrounds=config.foregrounds,
-        backgrounds=config.backgrounds,
-        **common,
-    )
-    return training_set, build_validation_set(config.dataset, samples=config.val_samples, **common)
 
 
 def build_networks(
@@ -166,6 +167,15 @@ def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dic
         ) from error
 
 
+def check_record(run: Run) -> None:
+    """The best score so far counts only on the validation set that it was measured on."""
+    now = fingerprint(run.validation)
+    if run.progress.best_epoch and run.progress.validation_fingerprint != now:
+        print_once("The validation set has changed: the record starts anew, and with it best.safetensors.")
+        run.progress.best_score, run.progress.best_epoch = math.inf, 0
+    run.progress.validation_fingerprint = now
+
+
 def open_folder(config: Config, resumed: Path | None) -> Path:
     """The run's folder, made or tidied by rank 0; its config.json holds the settings that the run has from now on."""
     folder = resumed
@@ -179,11 +189,12 @@ def open_folder(config: Config, resumed: Path | None) -> Path:
 
 def announce(run: Run) -> None:
     config, progress, schedule, processes = run.config, run.progress, run.schedule, world_size()
+    photos = sum(len(dataset) for dataset in run.validation.values())
     teacher = f", the first {schedule.teacher_epochs} epochs the teacher's" if schedule.teacher_epochs else ""
     print_once(
         f"{run.folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
         f"{describe(run.device)}, {str(run.precision).removeprefix('torch.')}\n"
-        f"{len(run.loader.dataset)} training and {len(run.validation)} validation photos; effective batch "  # type: ignore[arg-type]
+        f"{len(run.loader.dataset)} training and {photos} validation photos; effective batch "  # type: ignore[arg-type]
         f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} a process x "
         f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
         f"({config.lr_schedule}), {schedule.total_steps} steps{teacher}"

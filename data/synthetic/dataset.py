@@ -1,6 +1,6 @@
 """The embedded synthetic matting set: drawn subjects with exact mattes before drawn scenes.
 
-    python -m data.synthetic.dataset.dataset --output DIR --count 16 --size 512
+    python -m data.synthetic.dataset --output DIR --count 16 --size 512
 
 writes DIR/train/im, DIR/train/gt, DIR/val/im, DIR/val/gt (PNG) and DIR/contact_sheet.png.
 
@@ -151,7 +151,7 @@ def _photo(seed: int, split: str, index: int, size: int) -> tuple[np.ndarray, np
 class SyntheticDataset(Dataset):
     """Training samples, drawn afresh each epoch: `dataset[(epoch, index)]`, or `dataset[index]` of epoch 0.
 
-    An item: image uint8 (3, S, S), alpha uint8 (1, S, S), name. It depends on (seed, epoch, index) only.
+    An item: image uint8 (3, S, S), alpha and unknown uint8 (1, S, S), name. It depends on (seed, epoch, index) only.
     """
 
     def __init__(self, *, samples: int, size: int, seed: int, split: str = "train") -> None:
@@ -170,6 +170,7 @@ class SyntheticDataset(Dataset):
         return {
             "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
             "alpha": torch.from_numpy(alpha)[None],
+            "unknown": torch.zeros(1, self.size, self.size, dtype=torch.uint8),
             "name": f"{self.split}_{number:06d}",
         }
 

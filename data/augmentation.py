@@ -1,0 +1,184 @@
+"""The augmentation of a photo with its truth: plain functions of (pixels, rng).
+
+    planes = cut(planes, scale, settings, rng)       # crop, scale, padding: each plane (S, S, ...)
+    planes = move(planes, settings, rng)             # flip, rotation
+    photo = degrade(photo, settings, rng)            # colour, blur, noise, JPEG
+
+Planes are the arrays of one sample, of equal height and width: pixels uint8 (H, W, 4), photo and alpha, and unknown
+uint8 (H, W), 255 where the truth is not known. Every geometric step moves all of them alike, so nothing can move one
+against the other. Alpha is resized as the photo is: antialiased, never nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+
+from common.resize import Size, resize
+
+Pixels = np.ndarray  # uint8
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+COLOUR_STRENGTH = 0.25  # of brightness, contrast and saturation; a quarter of it for red and blue
+BLUR_SIGMA = (0.4, 1.6)  # pixels
+NOISE_SIGMA = (1.0, 8.0)  # grey levels
+JPEG_QUALITY = (50, 95)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training sample. Shares are probabilities.
+
+    At prediction the student sees the whole photo with its long side at image_size. In training the long
+    side becomes image_size * u, u log-uniform in `scale`, and a square of image_size is cut from it: the
+    subject is met at the size it has in prediction and at up to twice that, where hair has pixels.
+    """
+
+    image_size: int
+    scale: tuple[float, float] = (1.0, 2.0)
+    edge_share: float = 0.7  # crops centred on a pixel where alpha is neither 0 nor 1
+    flip_share: float = 0.5
+    rotation_share: float = 0.25
+    rotation_degrees: float = 8.0
+    colour_share: float = 0.7
+    blur_share: float = 0.1
+    noise_share: float = 0.15
+    jpeg_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"image_size {self.image_size} and scale {self.scale} must be above 0, and scale ordered.")
+
+
+def draw_scale(settings: Augmentation, rng: Generator) -> float:
+    """The u of Augmentation: long side of the scaled photo in image sizes."""
+    low, high = np.log(settings.scale)
+    return float(np.exp(rng.uniform(low, high)))
+
+
+def crop_box(alpha: Pixels, scale: float, settings: Augmentation, rng: Generator) -> tuple[int, int, int, int]:
+    """(top, left, height, width) in alpha (H, W) of what fills a square of image_size after scaling.
+
+    Centred on a random soft pixel with edge_share, as far as the borders allow; else anywhere.
+    """
+    side = max(1, round(settings.image_size / scale))
+    height, width = min(side, alpha.shape[0]), min(side, alpha.shape[1])
+    space = alpha.shape[0] - height, alpha.shape[1] - width
+    top, left = (int(rng.integers(0, room + 1)) for room in space)
+    wants_edge, pick = rng.random() < settings.edge_share, rng.random()
+    if wants_edge and max(space) > 0 and (centre := _edge_pixel(alpha, pick)) is not None:
+        top, left = (
+            min(max(at - extent // 2, 0), room) for at, extent, room in zip(centre, (height, width), space, strict=True)
+        )
+    return top, left, height, width
+
+
+def _edge_pixel(alpha: Pixels, pick: float) -> tuple[int, int] | None:
+    """The edge pixel at `pick` in [0, 1) of their list, on a grid of at most 256 steps; None without one.
+
+    Edge: 0 < alpha < 1, or a neighbour on the grid differs, so that a binary truth has an edge too.
+    """
+    step = max(1, max(alpha.shape) // 256)
+    coarse = np.ascontiguousarray(alpha[::step, ::step])
+    kernel = np.ones((3, 3), np.uint8)
+    rows, columns = np.nonzero(
+        ((coarse > 0) & (coarse < 255)) | (cv2.dilate(coarse, kernel) != cv2.erode(coarse, kernel))
+    )
+    if len(rows) == 0:
+        return None
+    at = int(pick * len(rows))
+    return int(rows[at]) * step, int(columns[at]) * step
+
+
+def cut(planes: Sequence[Pixels], scale: float, settings: Augmentation, rng: Generator) -> list[Pixels]:
+    """Crop and scale to (S, S, ...), S = image_size; planes[0] is (H, W, 4) with alpha last.
+
+    What the photo does not fill is padded by reflection, in random parts on either side.
+    """
+    top, left, height, width = crop_box(planes[0][..., 3], scale, settings, rng)
+    size = settings.image_size
+    scaled = (min(size, max(1, round(height * scale))), min(size, max(1, round(width * scale))))
+    here = slice(top, top + height), slice(left, left + width)
+    return pad_to_square([resize_pixels(plane[here], scaled) for plane in planes], size, rng)
+
+
+def resize_pixels(pixels: Pixels, size: Size) -> Pixels:
+    """Antialiased resize of uint8 (H, W) or (H, W, C) to (height, width)."""
+    channels_first = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels))).permute(2, 0, 1)
+    return np.ascontiguousarray(resize(channels_first, size).permute(1, 2, 0).numpy()).reshape(*size, *pixels.shape[2:])
+
+
+def pad_to_square(planes: Sequence[Pixels], size: int, rng: Generator) -> list[Pixels]:
+    """Pad planes (H, W, ...) by reflection to (size, size, ...), in random parts on either side."""
+    down, across = size - planes[0].shape[0], size - planes[0].shape[1]
+    top, left = int(rng.integers(0, down + 1)), int(rng.integers(0, across + 1))
+    if down == across == 0:
+        return list(planes)
+    # OpenCV reflects again and again where the padding is wider than the photo; torch's reflect refuses.
+    border = (top, down - top, left, across - left, cv2.BORDER_REFLECT_101)
+    return [cv2.copyMakeBorder(plane, *border) for plane in planes]
+
+
+def move(planes: Sequence[Pixels], settings: Augmentation, rng: Generator) -> list[Pixels]:
+    """Flip and turn all planes alike, at random."""
+    if rng.random() < settings.flip_share:
+        planes = [np.ascontiguousarray(plane[:, ::-1]) for plane in planes]
+    if rng.random() < settings.rotation_share:
+        angle = rng.uniform(-settings.rotation_degrees, settings.rotation_degrees)
+        planes = [rotate(plane, angle) for plane in planes]
+    return list(planes)
+
+
+def rotate(pixels: Pixels, angle: float) -> Pixels:
+    """Turn (H, W, ...) about its centre by degrees, reflected at the borders."""
+    height, width = pixels.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+    return cv2.warpAffine(pixels, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+
+
+def degrade(photo: Pixels, settings: Augmentation, rng: Generator) -> Pixels:
+    """Colour, and then what optics, sensor and file do to a photo, uint8 (H, W, 3), at random.
+
+    By OpenCV on uint8, which makes it cheaper than reading the file: torchvision's transforms go through float32
+    and cost 5 to 50 times as much.
+    """
+    steps: Sequence[tuple[float, Callable[[Pixels, Generator], Pixels]]] = (
+        (settings.colour_share, shift_colours),
+        (settings.blur_share, blur_lens),
+        (settings.noise_share, add_noise),
+        (settings.jpeg_share, code_as_jpeg),
+    )
+    for share, step in steps:
+        if rng.random() < share:
+            photo = step(photo, rng)
+    return photo
+
+
+def shift_colours(photo: Pixels, rng: Generator) -> Pixels:
+    """Brightness, contrast, saturation and white balance, as one 3 x 4 matrix. No hue: skin is never green."""
+    brightness, contrast, saturation = rng.uniform(1 - COLOUR_STRENGTH, 1 + COLOUR_STRENGTH, 3)
+    red, blue = rng.uniform(1 - COLOUR_STRENGTH / 4, 1 + COLOUR_STRENGTH / 4, 2)
+    matrix = contrast * (saturation * np.eye(3) + (1 - saturation) * LUMA) @ np.diag([red, 1.0, blue])
+    offset = (1 - contrast) * (LUMA @ cv2.mean(photo)[:3])  # contrast turns about the mean grey
+    return cv2.transform(photo, brightness * np.column_stack([matrix, np.full(3, offset)]))
+
+
+def blur_lens(photo: Pixels, rng: Generator) -> Pixels:
+    return cv2.GaussianBlur(photo, (0, 0), rng.uniform(*BLUR_SIGMA))
+
+
+def add_noise(photo: Pixels, rng: Generator) -> Pixels:
+    noise = rng.standard_normal(photo.shape, np.float32) * np.float32(rng.uniform(*NOISE_SIGMA))
+    return cv2.add(photo, noise, dtype=cv2.CV_8U)
+
+
+def code_as_jpeg(photo: Pixels, rng: Generator) -> Pixels:
+    """To JPEG and back. OpenCV's order of the channels decides what is luma, so it is turned to blue first."""
+    quality = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
+    coded = cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
