@@ -94,6 +94,13 @@ def test_a_link_to_nothing_is_named(failure, tmp_path):
     assert "No such file" in failure("gone.jpg")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_named_and_not_waited_for(failure, tmp_path):
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in" / "pipe.jpg")
+    assert "is a pipe" in failure("pipe.jpg")
+
+
 def test_an_unreadable_file_is_named(failure, tmp_path, monkeypatch):
     save(tmp_path / "in" / "locked.jpg")
 

@@ -20,6 +20,7 @@ from common.photos import (
     list_images,
     photo_size,
     read_alpha,
+    read_alpha_levels,
     read_photo,
     to_uint8,
     write_alpha,
@@ -508,6 +509,7 @@ def test_alpha_encodings_agree(tmp_path):
     ]
     for path in paths:
         np.testing.assert_allclose(read_alpha(path), expected, atol=1e-6, err_msg=path.name)
+        assert np.array_equal(read_alpha_levels(path), grey), path.name
     turned = save(tmp_path / "turned.png", grey, exif=exif_with(6))
     np.testing.assert_allclose(read_alpha(turned), np.rot90(expected, -1), atol=1e-6)
     soft = save(tmp_path / "soft.jpg", np.dstack([SMOOTH[..., 0]] * 3), quality=90)
