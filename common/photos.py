@@ -66,12 +66,12 @@ def read_photo(path: str | Path, shrink_to: int | None = None, max_pixels: int =
 
     Raises PhotoError for anything that is not a readable photo of at most max_pixels.
     """
-    color, alpha, icc_profile, notes = decode(path, shrink_to, max_pixels)
-    if color.ndim == 2:
-        color = cv2.cvtColor(color, cv2.COLOR_GRAY2RGB)
+    colour, alpha, icc_profile, notes = decode(path, shrink_to, max_pixels)
+    if colour.ndim == 2:
+        colour = cv2.cvtColor(colour, cv2.COLOR_GRAY2RGB)
     if icc_profile and icc_profile[16:20] != b"RGB ":
         icc_profile = None  # a CMYK or grey profile would be false for RGB pixels
-    return Photo(color, None if alpha is None else _to_unit(alpha), icc_profile, tuple(notes))
+    return Photo(colour, None if alpha is None else _to_unit(alpha), icc_profile, tuple(notes))
 
 
 def read_alpha(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -90,13 +90,13 @@ def read_alpha_levels(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndar
 
 def _alpha_levels(path: str | Path, max_pixels: int) -> np.ndarray:
     """A matte's levels, uint8 or uint16 (H, W); see read_alpha."""
-    color, alpha, _, _ = decode(path, None, max_pixels)
-    if alpha is not None or color.ndim == 2:
-        return color if alpha is None else alpha
-    red, green, blue = cv2.split(color)
+    colour, alpha, _, _ = decode(path, None, max_pixels)
+    if alpha is not None or colour.ndim == 2:
+        return colour if alpha is None else alpha
+    red, green, blue = cv2.split(colour)
     # JPEG rounds the channels of a grey picture a little apart: judged by the mean, not by the worst pixel.
     tint = max(cv2.absdiff(channel, green).mean(dtype=np.float64) for channel in (red, blue))
-    if tint > 0.01 * np.iinfo(color.dtype).max:
+    if tint > 0.01 * np.iinfo(colour.dtype).max:
         raise PhotoError(f"{path} is a picture in colours, not a matte: give a grey one or an alpha channel.")
     return green
 
