@@ -97,7 +97,7 @@ def list_files(root: str | Path, suffixes: Sequence[str], **options: Any) -> lis
 
 
 def count_others(root: str | Path, suffixes: Sequence[str], **options: Any) -> Counter[str]:
-    """How many files list_files leaves out, by suffix in lower case ("" for none). See walk for the rest."""
+    """How many files list_files leaves out, by suffix in lower case ("" for none); options as in walk."""
     names = (name.lower() for _, _, names in walk(root, **options) for name in names)
     return Counter(Path(name).suffix for name in names if not name.endswith(tuple(suffixes)))
 
@@ -105,7 +105,8 @@ def count_others(root: str | Path, suffixes: Sequence[str], **options: Any) -> C
 def say_others(others: Counter[str]) -> str:
     """ "3 files left out: 2 .jxl, 1 without suffix", or "" for none."""
     counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
-    return f"{others.total()} {'file' if others.total() == 1 else 'files'} left out: {counts}" if counts else ""
+    total = sum(others.values())
+    return f"{total} {'file' if total == 1 else 'files'} left out: {counts}" if total else ""
 
 
 def match_by_name(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str, list[list[Path]]]:

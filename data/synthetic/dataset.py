@@ -111,6 +111,7 @@ def render_sample(seed: int, split: str, index: int, size: int) -> SyntheticSamp
         if AREA[0] <= alpha.mean() <= AREA[1]:
             break
     alpha, colour = soften(rng, alpha, weather(rng, colour))
+    alpha = np.clip(alpha, 0, 1)  # blurring in float32 can leave 1 by a rounding
     blur = rng.uniform(0.02, 0.06) if rng.random() < 0.85 else 0.0
     # A second subject may stand in a blurred scene, never in a sharp one, where it would be wanted too.
     has_other = blur > 0 and rng.random() < 0.25

@@ -230,7 +230,8 @@ def soften(rng: Generator, alpha: np.ndarray, colour: np.ndarray) -> tuple[np.nd
         width = 2 * round(2.5 * sigma) + 1  # by default OpenCV takes 4 sigma each way
         blurred = cv2.GaussianBlur(premultiplied, (width, width), sigma, borderType=cv2.BORDER_REPLICATE)
         corners = rng.permutation([0.0, 0.0, 1.0, 1.0]).reshape(2, 2).astype(np.float32)
-        blurred = blurred + (premultiplied - blurred) * cv2.resize(corners, (size, size))[..., None]
+        sharp = np.asarray(cv2.resize(corners, (size, size)), np.float32)[..., None]
+        blurred = blurred + (np.asarray(premultiplied, np.float32) - np.asarray(blurred, np.float32)) * sharp
     alpha = np.minimum(blurred[..., 3], np.float32(1))
     weight = np.minimum(alpha * 255, np.float32(1))  # where next to nothing is left, keep the colour
     ratio = (weight / np.maximum(alpha, np.float32(1e-3)))[..., None]
