@@ -39,8 +39,8 @@ def alpha_faults(alpha: np.ndarray, path: str | Path, known: np.ndarray | None =
     elif len(levels) <= 3:
         *others, last = [f"{level / 257:.4g}" for level in levels]
         sentence = (
-            f"{path} holds only the values {', '.join(others)} and {last} of 255: it looks like a trimap or a label image; "
-            "mark the pixels between in a mask in unknown/, or write 0 and 255."
+            f"{path} holds only the values {', '.join(others)} and {last} of 255: it looks like a trimap or a label "
+            "image; mark the pixels between in a mask in unknown/, or write 0 and 255."
         )
         faults.append(Fault("alpha_levels", str(path), sentence))
     return faults
