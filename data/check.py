@@ -10,7 +10,6 @@ training (warnings may stand), 1: errors, each named, 2: nothing could start.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from common.files import is_hidden, write_json
 from common.photos import read_alpha, write_image
+from common.processes import usable_cores
 from data.alpha_faults import alpha_faults, judge_together
 from data.contact_sheet import contact_sheet
 from data.copies import find_copies
@@ -76,7 +76,7 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
         faults += found
         tasks += [(pair, name) for pair in pairs]
     # Threads: decoding happens outside Python's lock.
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, usable_cores())) as pool:
         results = pool.map(lambda task: inspect(*task), tasks)
         inspections = list(tqdm(results, total=len(tasks), unit="pair", disable=None if progress else True))
     for split in splits:
