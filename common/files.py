@@ -12,13 +12,14 @@ import json
 import os
 import secrets
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 TEMPORARY_FILES = ".part-*"  # as a pattern; a kill can leave one, as large as the file itself
-MADE_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+MADE_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini")
 
 
 class FileError(OSError):
@@ -93,6 +94,19 @@ def list_files(root: str | Path, suffixes: Sequence[str], **options: Any) -> lis
         folder / name for folder, _, names in walk(root, **options) for name in names if name.lower().endswith(ends)
     ]
     return sorted(files, key=lambda path: path.as_posix())
+
+
+def count_others(root: str | Path, suffixes: Sequence[str], **options: Any) -> Counter[str]:
+    """How many files list_files leaves out, by suffix in lower case ("" for none); options as in walk."""
+    names = (name.lower() for _, _, names in walk(root, **options) for name in names)
+    return Counter(Path(name).suffix for name in names if not name.endswith(tuple(suffixes)))
+
+
+def say_others(others: Counter[str]) -> str:
+    """ "3 files left out: 2 .jxl, 1 without suffix", or "" for none."""
+    counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
+    total = sum(others.values())
+    return f"{total} {'file' if total == 1 else 'files'} left out: {counts}" if total else ""
 
 
 def match_by_name(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str, list[list[Path]]]:

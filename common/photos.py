@@ -66,12 +66,12 @@ def read_photo(path: str | Path, shrink_to: int | None = None, max_pixels: int =
 
     Raises PhotoError for anything that is not a readable photo of at most max_pixels.
     """
-    color, alpha, icc_profile, notes = decode(path, shrink_to, max_pixels)
-    if color.ndim == 2:
-        color = cv2.cvtColor(color, cv2.COLOR_GRAY2RGB)
+    colour, alpha, icc_profile, notes = decode(path, shrink_to, max_pixels)
+    if colour.ndim == 2:
+        colour = cv2.cvtColor(colour, cv2.COLOR_GRAY2RGB)
     if icc_profile and icc_profile[16:20] != b"RGB ":
         icc_profile = None  # a CMYK or grey profile would be false for RGB pixels
-    return Photo(color, None if alpha is None else _to_unit(alpha), icc_profile, tuple(notes))
+    return Photo(colour, None if alpha is None else _to_unit(alpha), icc_profile, tuple(notes))
 
 
 def read_alpha(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -80,17 +80,25 @@ def read_alpha(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     From the alpha channel where there is one that is not (nearly) opaque everywhere, else from the grey, which
     may be stored as RGB. 8 and 16 bits. Raises PhotoError as read_photo, and for a picture in colours.
     """
-    color, alpha, _, _ = decode(path, None, max_pixels)
-    if alpha is not None:
-        return _to_unit(alpha)
-    if color.ndim == 2:
-        return _to_unit(color)
-    red, green, blue = cv2.split(color)
+    return _to_unit(_alpha_levels(path, max_pixels))
+
+
+def read_alpha_levels(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """As read_alpha, rounded to uint8 (H, W): a quarter of the memory."""
+    return to_uint8(_alpha_levels(path, max_pixels))
+
+
+def _alpha_levels(path: str | Path, max_pixels: int) -> np.ndarray:
+    """A matte's levels, uint8 or uint16 (H, W); see read_alpha."""
+    colour, alpha, _, _ = decode(path, None, max_pixels)
+    if alpha is not None or colour.ndim == 2:
+        return colour if alpha is None else alpha
+    red, green, blue = cv2.split(colour)
     # JPEG rounds the channels of a grey picture a little apart: judged by the mean, not by the worst pixel.
     tint = max(cv2.absdiff(channel, green).mean(dtype=np.float64) for channel in (red, blue))
-    if tint > 0.01 * np.iinfo(color.dtype).max:
+    if tint > 0.01 * np.iinfo(colour.dtype).max:
         raise PhotoError(f"{path} is a picture in colours, not a matte: give a grey one or an alpha channel.")
-    return _to_unit(green)
+    return green
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""From the words of a config to data sets: folders in the DIS5K_Flat layout, the word synthetic, and cut-outs.
+"""Data sets as a config names them: folders in the DIS5K_Flat layout, the word synthetic, and cut-outs.
 
-build_training_set(["synthetic", "Datasets/a", "Datasets/b*2"], image_size=1024, samples=2000, seed=0)
+build_training_set(["synthetic", "Datasets/a", "Datasets/b*2"], settings=Augmentation(1024), samples=2000, seed=0)
+build_validation_sets(["synthetic", "Datasets/a"], image_size=1024, samples=64, seed=0)    # by name
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ def build_training_set(
     foregrounds: Sequence[str] = (),
     backgrounds: Sequence[str] = (),
 ) -> Dataset:
-    """Training samples of each DATASET/train, `samples` drawn ones an epoch for the word synthetic, and the cut-outs
-    of `foregrounds` over all `backgrounds`; each set with its weight."""
+    """Each DATASET/train, `samples` drawn photos an epoch for the word synthetic, and the cut-outs of each folder of
+    `foregrounds` over all `backgrounds`, mixed by their weights. Raises DataError."""
     sets: list[tuple[Dataset, float]] = []
     for path, weight in map(parse_source, datasets):
         if path == SYNTHETIC:
@@ -70,15 +71,15 @@ def build_training_set(
 def build_validation_sets(datasets: Sequence[str], *, image_size: int, samples: int, seed: int) -> dict[str, Dataset]:
     """By name, each DATASET/val at native size, and `samples` fixed drawn photos for the word synthetic.
 
-    Of several sets those without a val folder are for training alone. Raises DataError where none has one.
+    Of several sets, those without a val folder only train. Raises DataError where none has one.
     """
     sets: dict[str, Dataset] = {}
-    paths = [source.path for source in map(parse_source, datasets)]
-    for path in dict.fromkeys(paths):
+    paths = list(dict.fromkeys(source.path for source in map(parse_source, datasets)))
+    for path in paths:
         if path == SYNTHETIC:
             sets[SYNTHETIC] = SyntheticValidation(samples=samples, size=image_size, seed=seed)
         elif len(paths) == 1 or (_existing(path) / "val").is_dir():
-            name = Path(path).name
+            name = Path(path).absolute().name
             sets[name if name not in sets else path] = _open(PhotoValidation, _existing(path) / "val")
     if not sets:
         raise DataError(f"None of {', '.join(paths)} has a val folder: one of them must, or nothing can be measured.")
@@ -86,23 +87,27 @@ def build_validation_sets(datasets: Sequence[str], *, image_size: int, samples: 
 
 
 def fingerprint(validation: Mapping[str, Dataset]) -> str:
-    """What tells one validation set from another: names, and sizes of the files (of drawn photos: how many of what
-    size). Scores on different ones cannot be compared."""
+    """A hash that differs between validation sets whose scores cannot be compared: of the names and sizes of all
+    files, and of the number, size and seed of drawn photos."""
     facts: list[Any] = []
     for name, dataset in validation.items():
-        pairs = getattr(dataset, "pairs", None)
-        if pairs is None:
-            facts.append((name, sorted(vars(dataset).items())))
+        if isinstance(dataset, PhotoValidation):
+            facts.append((name, [(pair.name, *map(_bytes, pair[1:])) for pair in dataset.pairs]))
         else:
-            facts.append((name, [(pair.name, *(path.stat().st_size for path in pair[1:] if path)) for pair in pairs]))
+            facts.append((name, sorted(vars(dataset).items())))
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _bytes(path: Path | None) -> int:
+    """Size of a file, -1 without one."""
+    return path.stat().st_size if path and path.is_file() else -1
 
 
 def _existing(dataset: str) -> Path:
     if not Path(dataset).is_dir():
         raise DataError(
             f"The data set {dataset} is not there: name a folder that holds train/im, train/gt, val/im and "
-            "val/gt with --dataset, or try --dataset synthetic, which needs no data at all."
+            "val/gt with --dataset, or try --dataset synthetic, which needs no files."
         )
     return Path(dataset)
 

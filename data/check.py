@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, before a GPU day is spent on it.
+"""Find what is wrong with a data set before training on it.
 
     python -m data.check Datasets/DIS5K_Flat
     python -m data.check ROOT --json report.json --contact-sheet sheet.png
@@ -10,7 +10,6 @@ training (warnings may stand), 1: errors, each named, 2: nothing could start.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,19 +19,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.photos import write_image
+from common.files import is_hidden, write_json
+from common.photos import read_alpha, write_image
 from common.processes import usable_cores
+from data.alpha_faults import alpha_faults, judge_together
 from data.contact_sheet import contact_sheet
-from data.faults import ERROR, SEVERITY, Fault, Inspection, check_sizes, find_copies, inspect, pair_up
-from data.pairs import Pair
+from data.copies import find_copies
+from data.faults import Inspection, check_sizes, inspect, pair_up
+from data.kinds import ERROR, SEVERITY, Fault
+from data.pairs import Pair, read_unknown
 
+TRAINING_SPLITS = ("train", "val")  # what train.py reads
 SHEET_PAIRS = 24
 NAMES_SHOWN = 5
+SAMPLED_TRUTHS = 20  # decoded by quick_check
 
 
 @dataclass
 class Report:
-    """Everything the doctor found. inspections: one a pair; faults: all, in the order they were found."""
+    """All findings. inspections: one a pair; faults: all, in the order they were found."""
 
     root: Path
     splits: list[str]
@@ -49,15 +54,16 @@ class Report:
 
 
 def find_splits(root: str | Path) -> dict[str, Path]:
-    """Folders with im or gt in them, by name: root itself, or those directly in it. Raises ValueError without."""
+    """Folders with im or gt in them, by name: root itself, or those directly in it. Raises ValueError without any."""
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder: give the one that holds train and val, or im and gt.")
     candidates = [root] if (root / "im").is_dir() or (root / "gt").is_dir() else sorted(root.iterdir())
+    candidates = [path for path in candidates if path == root or not is_hidden(path.name)]
     splits = {path.name: path for path in candidates if (path / "im").is_dir() or (path / "gt").is_dir()}
     if not splits:
         raise ValueError(f"{root} has neither im and gt nor a folder such as train with them in it.")
-    # train first, so that of a photo in two splits the one in the other split is named.
+    # train first, so that of a photo in two splits the copy in the other split is named
     return dict(sorted(splits.items(), key=lambda split: (split[0] != "train", split[0])))
 
 
@@ -66,14 +72,16 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
     splits = find_splits(root)
     faults, tasks = [], []
     for name, folder in splits.items():
-        pairs, found = pair_up(folder)
+        pairs, found = pair_up(folder, required=len(splits) == 1 or name in TRAINING_SPLITS)
         faults += found
         tasks += [(pair, name) for pair in pairs]
     # Threads: decoding happens outside Python's lock.
     with ThreadPoolExecutor(workers or min(8, usable_cores())) as pool:
         results = pool.map(lambda task: inspect(*task), tasks)
         inspections = list(tqdm(results, total=len(tasks), unit="pair", disable=None if progress else True))
-    faults += [fault for inspection in inspections for fault in inspection.faults]
+    for split in splits:
+        here = [entry for entry in inspections if entry.split == split]
+        faults += judge_together([fault for entry in here for fault in entry.faults], len(here))
     faults += find_copies(inspections)
     if not tasks and not faults:
         raise ValueError(f"{root} holds no photos: put them into im and their alphas, by the same name, into gt.")
@@ -81,18 +89,24 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
 
 
 def quick_check(root: str | Path) -> list[str]:
-    """The cheap part, for the start of a training: names, and sizes from the headers. One sentence a kind of fault.
+    """The cheap part, for the start of a training: names, sizes from the headers, the scale of some truths.
 
-    An empty list says that every photo has its alpha, of the same size.
+    Returns one sentence a kind of fault. An empty list says that every photo in train and val has its alpha, of the
+    same size. Other splits, such as test, are not looked at.
     """
     try:
         splits = find_splits(root)
     except ValueError as error:
         return [str(error)]
+    if set(splits) & set(TRAINING_SPLITS):
+        splits = {name: splits[name] for name in TRAINING_SPLITS if name in splits}
     faults, checked = [], 0
     for folder in splits.values():
         pairs, found = pair_up(folder)
         faults += found + [fault for pair in pairs for fault in check_sizes(pair)]
+        sample = _evenly(pairs, SAMPLED_TRUTHS // len(splits))
+        found = judge_together([fault for pair in sample for fault in _alpha_faults(pair)], len(sample))
+        faults += [fault for fault in found if fault.kind == "alpha_scale"]
         checked += len(pairs)
     if not checked and not faults:
         return [f"{root} holds no photos: put them into im and their alphas, by the same name, into gt."]
@@ -101,6 +115,16 @@ def quick_check(root: str | Path) -> list[str]:
         more = f" {len(group) - 1} more of this kind ({kind}): python -m data.check {root}" if len(group) > 1 else ""
         sentences.append(group[0].sentence + more)
     return sentences
+
+
+def _alpha_faults(pair: Pair) -> list[Fault]:
+    """alpha_faults of a pair, none where a file cannot be read: training names it and takes another sample."""
+    try:
+        alpha = read_alpha(pair.alpha)
+        known = read_unknown(pair.unknown, alpha.shape) == 0 if pair.unknown else np.ones(alpha.shape, bool)
+    except ValueError:
+        return []
+    return alpha_faults(alpha, pair.alpha, known) if known.any() else []
 
 
 def by_kind(faults: list[Fault]) -> Iterator[tuple[str, list[Fault]]]:
@@ -112,11 +136,12 @@ def by_kind(faults: list[Fault]) -> Iterator[tuple[str, list[Fault]]]:
 
 
 def split_figures(report: Report, split: str) -> dict[str, object]:
-    """Counts, sizes and softness of one split, plain values for the table and for JSON."""
+    """Counts, sizes, soft and unknown pixels of one split, plain values for the table and for JSON."""
     here = [entry for entry in report.inspections if entry.split == split]
     megapixels = [entry.size[0] * entry.size[1] / 1e6 for entry in here if entry.size]
     sides = [max(entry.size) for entry in here if entry.size]
     soft = [entry.soft_share for entry in here if entry.soft_share is not None]
+    unknown = [entry.unknown_share for entry in here if entry.unknown_share is not None]
     binary = sum(fault.kind == "alpha_binary" for entry in here for fault in entry.faults)
     return {
         "pairs": len(here),
@@ -126,6 +151,8 @@ def split_figures(report: Report, split: str) -> dict[str, object]:
         "megapixels_mean": float(np.mean(megapixels)) if megapixels else None,
         "soft_share_median": float(np.median(soft)) if soft else None,
         "binary_alphas": binary,
+        "unknown_masks": sum(entry.pair.unknown is not None for entry in here),
+        "unknown_share_mean": float(np.mean(unknown)) if unknown else None,
     }
 
 
@@ -145,6 +172,8 @@ def format_report(report: Report) -> str:
                 f"; soft pixels: median {figures['soft_share_median']:.2%} of an alpha, "
                 f"{figures['binary_alphas']} of {figures['pairs']} alphas hold 0 and 1 only"
             )
+        if figures["unknown_masks"] and figures["unknown_share_mean"] is not None:
+            line += f"; {figures['unknown_masks']} masks of unknown pixels, {figures['unknown_share_mean']:.2%} of all"
         lines.append(line)
     if len(report.splits) == 1:
         lines.append("one split only: nothing to compare for leaks between training and validation")
@@ -199,11 +228,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         report = check_dataset(options.root, options.workers, progress=True)
-        print(format_report(report))
         if options.json:
-            options.json.write_text(json.dumps(as_json(report), indent=2, ensure_ascii=False), encoding="utf-8")
+            write_json(options.json, as_json(report))
         if options.contact_sheet and report.inspections:
             write_image(options.contact_sheet, draw_sheet(report))
+        print(format_report(report))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

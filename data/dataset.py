@@ -31,7 +31,7 @@ ATTEMPTS = 8  # samples tried in place of a broken one before the run stops
 
 
 class TrainingDataset(Dataset):
-    """What the sources of training samples share: keys, random numbers, augmentation, broken files."""
+    """What all training sets share: keys, random numbers, augmentation, broken files. Subclasses load."""
 
     def __init__(self, settings: Augmentation, seed: int) -> None:
         self.settings, self.seed = settings, seed
@@ -41,7 +41,7 @@ class TrainingDataset(Dataset):
         raise NotImplementedError
 
     def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
-        """Sample `index`: pixels uint8 (S, S, 4), alpha last, and unknown uint8 (S, S); and its name.
+        """The planes of sample `index`, cropped and scaled, as augmentation.cut returns them, and its name.
 
         Raises ValueError for a broken file.
         """
@@ -63,28 +63,32 @@ class TrainingDataset(Dataset):
                 self._warn_once(str(error))
                 reason = error
                 continue
-            pixels, unknown = move(planes, self.settings, rng)
-            photo = degrade(np.ascontiguousarray(pixels[..., :3]), self.settings, rng)
-            return training_item(photo, pixels[..., 3], unknown, name)
+            pixels, *unknown = move(planes, self.settings, rng)
+            photo = degrade(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), self.settings, rng)
+            return training_item(photo, cv2.extractChannel(pixels, 3), *unknown, name=name)
         raise RuntimeError(
             f"{ATTEMPTS} samples in a row cannot be read, the last because {reason} "
             "Look at the whole set with python -m data.check."
         )
 
     def _warn_once(self, sentence: str) -> None:
-        """Name a broken file once a worker."""
+        """Name each broken file once per worker."""
         if sentence not in self._warned:
             self._warned.add(sentence)
             warnings.warn(f"{sentence} Another sample takes its place.", stacklevel=3)
 
 
-def training_item(photo: Pixels, alpha: Pixels, unknown: Pixels, name: str) -> Item:
-    """uint8 (S, S, 3), (S, S) and (S, S) as tensors with the channels first. A pixel that is touched by an unknown
-    one is unknown."""
+def training_item(photo: Pixels, alpha: Pixels, unknown: Pixels | None = None, *, name: str) -> Item:
+    """Arrays (S, S, ...) as tensors: image uint8 (3, S, S); alpha uint8 (1, S, S); unknown uint8 (1, S, S), 0 or 1.
+
+    The planes were resized alike, so unknown is above 0 wherever an unknown pixel had a weight of at least half a grey
+    level in the alpha: all of those pixels are 1.
+    """
+    touched = np.zeros_like(alpha) if unknown is None else (unknown > 0).astype(np.uint8)
     return {
-        "image": torch.from_numpy(photo).permute(2, 0, 1).contiguous(),
-        "alpha": torch.from_numpy(np.ascontiguousarray(alpha))[None],
-        "unknown": torch.from_numpy((unknown > 0).astype(np.uint8))[None],
+        "image": torch.stack([torch.from_numpy(channel) for channel in cv2.split(photo)]),
+        "alpha": torch.from_numpy(alpha)[None],
+        "unknown": torch.from_numpy(touched)[None],
         "name": name,
     }
 
@@ -94,8 +98,8 @@ class PhotoDataset(TrainingDataset):
 
     def __init__(self, root: str | Path, settings: Augmentation, seed: int) -> None:
         super().__init__(settings, seed)
-        # One array of characters: a list of paths would be copied into each forked worker page by page,
-        # as looking at a Python object writes its reference count.
+        # One array of characters: reading a list of paths writes to their reference counts, which would copy its
+        # memory into each forked worker.
         self._pairs = np.array([[str(part or "") for part in pair] for pair in find_pairs(root)], dtype=str)  # (n, 4)
 
     def __len__(self) -> int:
@@ -104,16 +108,15 @@ class PhotoDataset(TrainingDataset):
     def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
         name, *paths = map(str, self._pairs[index])
         extent = draw_scale(self.settings, rng) * self.settings.image_size  # long side of the scaled photo
-        photo, alpha, unknown = read_reduced_pair(*paths, long_side=extent)
-        scale = extent / max(alpha.shape)
-        return cut([cv2.merge([photo, alpha]), unknown], scale, self.settings, rng), name
+        planes = read_reduced_pair(*paths, long_side=extent)
+        return cut(planes, extent / max(planes[0].shape), self.settings, rng), name
 
 
 class CompositeDataset(TrainingDataset):
     """RGBA cut-outs over backgrounds, composited on the fly: alpha F + (1 - alpha) B.
 
-    A cut-out's long side becomes 0.5 to 1 of that of a scaled photo. It is scaled premultiplied, since the
-    colours of its transparent pixels mean nothing, and composited in float before anything is rounded.
+    A cut-out's long side becomes 0.5 to 1 of that of a scaled photo. It is scaled premultiplied, since the colours of
+    its transparent pixels have no meaning, and composited in float, so rounding comes last.
     """
 
     def __init__(
@@ -136,10 +139,10 @@ class CompositeDataset(TrainingDataset):
         alpha = premultiplied[..., 3:]
         composite = premultiplied[..., :3] + (1 - alpha) * backdrop
         pixels = np.rint(np.dstack([composite, 255 * alpha])).astype(np.uint8)
-        return [pixels, np.zeros_like(pixels[..., 0])], f"{Path(path).stem}+{Path(backdrop_path).stem}"
+        return [pixels], f"{Path(path).stem}+{Path(backdrop_path).stem}"
 
     def _place(self, colour: np.ndarray, alpha: np.ndarray, rng: Generator) -> np.ndarray:
-        """The scaled cut-out somewhere in the square: float32 (S, S, 4), alpha F in grey levels, alpha in [0, 1]."""
+        """The scaled cut-out at a random place in the square: float32 (S, S, 4), alpha F in grey levels, then alpha."""
         size = self.settings.image_size
         scale = draw_scale(self.settings, rng) * rng.uniform(0.5, 1.0) * size / max(alpha.shape)
         levels = cv2.convertScaleAbs(alpha, alpha=255)
@@ -147,7 +150,7 @@ class CompositeDataset(TrainingDataset):
         here = slice(top, top + height), slice(left, left + width)
         opacity = alpha[here]
         target = [min(size, max(1, round(extent * scale))) for extent in (height, width)]
-        # One channel at a time: four of them as float32 take 192 MB at 12 megapixels.
+        # one channel at a time: all four as float32 would take 192 MB at 12 megapixels
         planes = [colour[here][..., channel] * opacity for channel in range(3)] + [opacity]
         small = [resize(torch.from_numpy(plane)[None], (target[0], target[1]))[0].numpy() for plane in planes]
         canvas = np.zeros((size, size, 4), np.float32)
@@ -167,8 +170,8 @@ class CompositeDataset(TrainingDataset):
 class MixedDataset(Dataset):
     """Several training sets as one, each with a weight: dataset[(epoch, index)].
 
-    A set of n samples and weight w gives round(w n) samples an epoch, at least one: with weight 2 each of them twice
-    (differently augmented), with weight 0.5 one half of them in one epoch and the other half in the next.
+    A set of n samples and weight w gives round(w n) samples an epoch, at least one: with weight 2 each sample twice,
+    augmented differently, with weight 0.5 half of them in one epoch and the other half in the next.
     """
 
     def __init__(self, datasets: Sequence[tuple[Dataset, float]], seed: int) -> None:
@@ -188,18 +191,18 @@ class MixedDataset(Dataset):
             index -= self.counts[which]
             which += 1
         dataset = self.datasets[which]
-        # the samples of all epochs one after the other; each round through the set has an order of its own
+        # Over all epochs the set is gone through again and again, in a new order each time.
         turn, place = divmod(epoch * self.counts[which] + index, _length(dataset))
         order = np.random.default_rng((self.seed, which, turn)).permutation(_length(dataset))
         return dataset[(turn, int(order[place]))]
 
 
 def _length(dataset: Dataset) -> int:
-    return len(dataset)  # type: ignore[arg-type]  # torch's Dataset promises no length, these have one
+    return len(dataset)  # type: ignore[arg-type]  # torch's Dataset has no __len__, each of ours has
 
 
 def _images(folders: Sequence[str | Path]) -> np.ndarray:
-    """Paths of the images below the folders, as one array of characters. Raises ValueError for an empty folder."""
+    """Paths of all images in the folders, as one array of characters. Raises ValueError where a folder has none."""
     paths = []
     for folder in folders:
         found = list_images(folder)

@@ -2,7 +2,7 @@
 
     loader = build_training_loader(dataset, batch_size=8, num_workers=4, seed=0, rank=0, world_size=1)
     loader.sampler.set_epoch(epoch, start_batch=k)      # k > 0 when a run resumes within an epoch
-    for batch in loader: ...                            # image uint8 (N, 3, S, S), alpha uint8 (N, 1, S, S), name
+    for batch in loader: ...                            # image, alpha, unknown uint8 (N, C, S, S), and names
 
 Workers need no seeding: an item is a function of the dataset's seed and the key (epoch, index) alone, so
 any number of workers and ranks sees the same samples.
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -63,12 +64,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class _ForkSafeLoader(DataLoader):
     """A DataLoader whose workers may be forked from a process that has used OpenCV.
 
-    OpenCV keeps a pool of threads once it has run in parallel. A forked worker inherits the pool without its
-    threads, and then waits for them for ever, even in cv2.setNumThreads. So the pool is closed while the
-    workers start, which happens inside __iter__.
+    OpenCV keeps a pool of threads once it has run in parallel. A forked worker inherits the pool without its threads
+    and waits for them forever, even in cv2.setNumThreads. So the pool is closed while the workers start, which happens
+    inside __iter__.
     """
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> _BaseDataLoaderIter:
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
@@ -93,7 +94,8 @@ def build_training_loader(
     """
     if num_workers:
         atexit.register(end_workers)
-    sampler = EpochSampler(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+    samples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset has no __len__, each of ours has
+    sampler = EpochSampler(samples, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
     return _ForkSafeLoader(
         dataset,
         batch_size=batch_size,
@@ -102,21 +104,21 @@ def build_training_loader(
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         worker_init_fn=start_worker,
-        # DataLoader draws a number for its workers each epoch: from the global generator a resumed run, which
-        # opens one epoch more, would go on with other random numbers than the run that was never stopped.
+        # DataLoader draws a seed for its workers each epoch. From the global generator it would change what a resumed
+        # run, which starts one epoch more, draws next.
         generator=torch.Generator().manual_seed(seed),
     )
 
 
 def start_worker(worker: int) -> None:
-    """One thread, and no signals: a Ctrl-C reaches every process, but it is the training one that ends its workers."""
+    """Use one thread and ignore signals: Ctrl-C reaches every process, but the training process ends its workers."""
     single_thread(worker)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def end_workers() -> None:
-    """At exit: workers that ignore SIGTERM would be waited for for ever. They hold nothing that could be lost."""
+    """Kill the workers at exit, or Python would wait forever for them, as they ignore SIGTERM. Nothing is lost."""
     if hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # DataLoader's handler takes a worker's end for a fault
     for process in multiprocessing.active_children():
@@ -124,6 +126,6 @@ def end_workers() -> None:
 
 
 def single_thread(worker: int) -> None:
-    """One thread a worker: there are as many workers as cores, and more threads only take turns."""
+    """Use one thread: there are as many workers as cores, so more threads would only take turns."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Which photo belongs to which alpha, and reading the two so that they lie on each other.
+"""Which photo belongs to which alpha, and reading the two aligned.
 
 pairs = find_pairs("Datasets/DIS5K_Flat/val")            # ROOT/im and ROOT/gt, matched by stem
 photo, alpha = read_pair(pairs[0].image, pairs[0].alpha)
@@ -13,21 +13,29 @@ import cv2
 import numpy as np
 
 from common.files import match_by_name
-from common.photos import SUFFIXES, photo_size, read_alpha, read_photo, to_uint8
+from common.photos import SUFFIXES, photo_size, read_alpha, read_alpha_levels, read_photo, to_uint8
 
 
 class Pair(NamedTuple):
-    """A photo and its true alpha. name: path below im without its suffix, with / on every system."""
+    """The files of a photo and its true alpha. name: path below im without its suffix, with / on every system."""
 
     name: str
     image: Path
     alpha: Path
-    unknown: Path | None = None  # white where the truth is not known
+    unknown: Path | None = None  # a mask, white where the truth is not known
 
 
 def match_images(*folders: Path) -> dict[str, list[list[Path]]]:
     """files.match_by_name for photos: by name, the photos of that name in each folder."""
     return match_by_name(folders, SUFFIXES)
+
+
+def match_split(root: Path) -> dict[str, list[list[Path]]]:
+    """By name, the files in ROOT/im, ROOT/gt and, an empty list where there is no such folder, ROOT/unknown."""
+    folders = [root / "im", root / "gt", root / "unknown"]
+    if folders[2].is_dir():
+        return match_images(*folders)
+    return {name: [*sides, []] for name, sides in match_images(*folders[:2]).items()}
 
 
 def find_pairs(root: str | Path) -> list[Pair]:
@@ -40,13 +48,12 @@ def find_pairs(root: str | Path) -> list[Pair]:
         if not folder.is_dir():
             hint = f": did you mean {root / 'train'}" if (root / "train" / folder.name).is_dir() else ""
             raise ValueError(f"{folder} does not exist; photos belong in im and their alphas in gt{hint}.")
-    has_unknown = (root / "unknown").is_dir()
-    matches = match_images(root / "im", root / "gt", *([root / "unknown"] if has_unknown else []))
+    matches = match_split(root)
     for paths in (paths for sides in matches.values() for paths in sides if len(paths) > 1):
         raise ValueError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
     pairs = [
-        Pair(name, photos[0], alphas[0], unknown[0][0] if unknown and unknown[0] else None)
-        for name, (photos, alphas, *unknown) in matches.items()
+        Pair(name, photos[0], alphas[0], unknown[0] if unknown else None)
+        for name, (photos, alphas, unknown) in matches.items()
         if photos and alphas
     ]
     if not pairs:
@@ -59,7 +66,7 @@ def find_pairs(root: str | Path) -> list[Pair]:
 
 
 def read_unknown(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """Where the truth is not known: uint8 (H, W), 255 there and 0 elsewhere. size: that of the alpha.
+    """Where the truth is not known: uint8 (H, W), 255 there and 0 elsewhere. size: (H, W) of the alpha.
 
     Raises ValueError, in one sentence, where the file cannot be read or has another size.
     """
@@ -85,14 +92,14 @@ def read_pair(image: str | Path, alpha: str | Path) -> tuple[np.ndarray, np.ndar
 
 def read_reduced_pair(
     image: str | Path, alpha: str | Path, unknown: str | Path = "", *, long_side: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Photo uint8 (H, W, 3), alpha and unknown uint8 (H, W), at 1/1, 1/2, 1/4 or 1/8, for scaling to `long_side`.
+) -> list[np.ndarray]:
+    """Photo uint8 (H, W, 3), alpha and, where it has a file, unknown uint8 (H, W), at 1/1, 1/2, 1/4 or 1/8.
 
-    A JPEG is decoded at the smallest of these that still has long_side pixels. Its pixel j then covers the
-    pixels jk ... jk + k - 1 of the file, at the last border too, where the decoder fills up what is missing.
-    The alpha is averaged over the same blocks, not stretched to the same size, so the two agree at odd sizes.
-    Where EXIF turns the photo, the incomplete block may come first: then they are off by at most half a
-    pixel of the result. Raises ValueError, in one sentence, where a file cannot be read or the sizes differ.
+    A JPEG is decoded at the smallest of these sizes whose long side still has long_side pixels. Its pixel j then covers
+    the pixels jk ... jk + k - 1 of the file, also at the last border, where the decoder pads. The others are averaged
+    over the same blocks, not stretched to the same size, so all agree at odd sizes. Where EXIF turns the photo, the
+    incomplete block may come first: then they are off by at most half a pixel of the result. Raises ValueError, in one
+    sentence, where a file cannot be read or the sizes differ.
     """
     matte = read_alpha_levels(alpha)
     shrink_to = max(1, int(min(matte.shape) * long_side / max(matte.shape)))
@@ -100,42 +107,13 @@ def read_reduced_pair(
     for factor in (1, 2, 4, 8):
         if photo.shape[:2] == tuple(max(1, round(side / factor)) for side in matte.shape):
             size = (photo.shape[0], photo.shape[1])
-            mask = read_unknown(unknown, matte.shape) if unknown else np.zeros_like(matte)
-            return photo, reduce_blocks(matte, factor, size), reduce_blocks(mask, factor, size)
+            masks = [matte, read_unknown(unknown, matte.shape)] if unknown else [matte]
+            return [photo, *(reduce_blocks(mask, factor, size) for mask in masks)]
     raise ValueError(sizes_differ(image, photo_size(image)[::-1], alpha, matte.shape))
 
 
-def read_alpha_levels(path: str | Path) -> np.ndarray:
-    """An alpha rounded to uint8 (H, W).
-
-    8 bit grey PNGs, which nearly all truths are, go straight to OpenCV: 57 ms against 101 ms at 12
-    megapixels, as no float copy is made. Whatever else there is in a file, photos.read_alpha knows it.
-    """
-    matte = _read_grey_png(Path(path))
-    return cv2.convertScaleAbs(read_alpha(path), alpha=255) if matte is None else matte  # this rounds
-
-
-def _read_grey_png(path: Path) -> np.ndarray | None:
-    """uint8 (H, W) of a plain 8 bit grey PNG; None for anything else, damaged ones included."""
-    if path.suffix.lower() != ".png":
-        return None
-    try:
-        with path.open("rb") as file:
-            start = file.read(26)
-            # Byte 24 is the depth, byte 25 the colour type. Other files are left to read_alpha, which reads them whole.
-            if start[:8] != b"\x89PNG\r\n\x1a\n" or start[24:] != b"\x08\x00":
-                return None
-            data = start + file.read()
-    except OSError:
-        return None  # read_alpha will say why
-    is_whole = b"IEND" in data[-64:]  # OpenCV would find that out too, but print about it
-    if not is_whole or b"eXIf" in data or b"tRNS" in data:  # orientation and transparency have chunks of their own
-        return None
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-
-
 def reduce_blocks(matte: np.ndarray, factor: int, size: tuple[int, int]) -> np.ndarray:
-    """Average uint8 (H, W) over blocks of factor x factor, to size (h, w); the last block may reach beyond."""
+    """Average uint8 (H, W) over blocks of factor x factor, to size (h, w); the last block may be incomplete."""
     if factor == 1:
         return matte
     height, width = size[0] * factor, size[1] * factor

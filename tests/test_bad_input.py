@@ -16,7 +16,7 @@ from make_mixed_folder import BROKEN, GOOD, ROOT, encoded, half, make_mixed_fold
 from predict_fixtures import contents, picture, save
 
 import predict
-from common import photos
+from common import decoding
 from common.photos import read_alpha
 
 run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
@@ -94,6 +94,13 @@ def test_a_link_to_nothing_is_named(failure, tmp_path):
     assert "No such file" in failure("gone.jpg")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_named_and_not_waited_for(failure, tmp_path):
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in" / "pipe.jpg")
+    assert "is a pipe" in failure("pipe.jpg")
+
+
 def test_an_unreadable_file_is_named(failure, tmp_path, monkeypatch):
     save(tmp_path / "in" / "locked.jpg")
 
@@ -102,7 +109,7 @@ def test_an_unreadable_file_is_named(failure, tmp_path, monkeypatch):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return builtins.open(path, *arguments, **options)
 
-    monkeypatch.setattr(photos, "open", refuse, raising=False)
+    monkeypatch.setattr(decoding, "open", refuse, raising=False)
     assert "Permission denied" in failure("locked.jpg")
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.photos import write_alpha, write_image
+from data.alpha_faults import alpha_faults
 from data.check import as_json, check_dataset, main, quick_check
-from data.faults import SEVERITY
+from data.kinds import SEVERITY
 from data.pairs import read_pair
-from data.synthetic.dataset import write_folder
+from data.synthetic.folder import write_folder
 
 COPY = 100  # added to a pair's number for a copy of it
 
@@ -105,6 +107,70 @@ def plant_alpha_scale(root: Path, number: int) -> Path:
     return alpha(root, number)
 
 
+def plant_alpha_faint(root: Path, number: int) -> Path:
+    write_alpha(alpha(root, number), truth(root, number) * np.float32(100 / 255))  # percent
+    return alpha(root, number)
+
+
+def plant_alpha_levels(root: Path, number: int) -> Path:
+    matte = truth(root, number)
+    trimap = np.where(matte > 0.98, 255, np.where(matte < 0.02, 0, 128)).astype(np.uint8)
+    trimap[:4, :4] = 255  # a glass has no sure pixel
+    cv2.imwrite(str(alpha(root, number)), trimap)
+    return alpha(root, number)
+
+
+def plant_alpha_perhaps_inverted(root: Path, number: int) -> Path:
+    write_alpha(alpha(root, number), 1 - portrait())
+    return alpha(root, number)
+
+
+def portrait() -> np.ndarray:
+    """Head and shoulders that reach the lower border, float32 (128, 128)."""
+    matte = cv2.circle(np.zeros((128, 128), np.float32), (64, 45), 25, 1.0, -1)
+    return cv2.GaussianBlur(cv2.rectangle(matte, (10, 75), (118, 128), 1.0, -1), (0, 0), 1)
+
+
+def plant_turned_alone(root: Path, number: int) -> Path:
+    pixels = read_pair(photo(root, number), alpha(root, number))[0]
+    photo(root, number).unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down, and the alpha is not
+    Image.fromarray(pixels).save(photo(root, number).with_suffix(".jpg"), exif=exif, quality=95)
+    return photo(root, number).with_suffix(".jpg")
+
+
+def plant_photo_cut_out(root: Path, number: int) -> Path:
+    pixels, matte = read_pair(photo(root, number), alpha(root, number))
+    write_image(photo(root, number), np.dstack([pixels, np.rint(matte * 255).astype(np.uint8)]))
+    return photo(root, number)
+
+
+def write_unknown(root: Path, number: int, mask: np.ndarray) -> Path:
+    path = root / "train" / "unknown" / alpha(root, number).name
+    path.parent.mkdir(exist_ok=True)
+    write_alpha(path, mask.astype(np.float32))
+    return path
+
+
+def plant_unknown_without_photo(root: Path, number: int) -> Path:
+    return write_unknown(root, number + 2 * COPY, np.eye(128))
+
+
+def plant_unknown_sizes_differ(root: Path, number: int) -> Path:
+    return write_unknown(root, number, np.eye(127))
+
+
+def plant_unknown_unreadable(root: Path, number: int) -> Path:
+    path = write_unknown(root, number, np.eye(128))
+    path.write_bytes(b"no mask")
+    return path
+
+
+def plant_unknown_full(root: Path, number: int) -> Path:
+    return write_unknown(root, number, np.ones((128, 128)))
+
+
 def plant_alpha_binary(root: Path, number: int) -> Path:
     write_alpha(alpha(root, number), (truth(root, number) > 0.5).astype(np.float32))
     return alpha(root, number)
@@ -141,6 +207,15 @@ PLANTED = {
     "alpha_full": (plant_alpha_full, "alpha_full"),
     "alpha_inverted": (plant_alpha_inverted, "alpha_inverted"),
     "alpha_scale": (plant_alpha_scale, "alpha_scale"),
+    "alpha_faint": (plant_alpha_faint, "alpha_faint"),
+    "alpha_levels": (plant_alpha_levels, "alpha_levels"),
+    "alpha_perhaps_inverted": (plant_alpha_perhaps_inverted, "alpha_perhaps_inverted"),
+    "turned_alone": (plant_turned_alone, "turned_alone"),
+    "photo_cut_out": (plant_photo_cut_out, "photo_cut_out"),
+    "unknown_without_photo": (plant_unknown_without_photo, "unknown_without_photo"),
+    "unknown_sizes_differ": (plant_unknown_sizes_differ, "sizes_differ"),
+    "unknown_unreadable": (plant_unknown_unreadable, "unknown_unreadable"),
+    "unknown_full": (plant_unknown_full, "unknown_full"),
     "alpha_binary": (plant_alpha_binary, "alpha_binary"),
     "duplicate": (plant_duplicate, "duplicate"),
     "leak_exact": (plant_leak_exact, "leak_exact"),
@@ -148,8 +223,9 @@ PLANTED = {
 }
 
 
-def test_there_are_fourteen_faults() -> None:
-    assert len(PLANTED) == 14 and set(SEVERITY) == {kind for _, kind in PLANTED.values()} | {"folder_missing"}
+def test_every_kind_is_planted() -> None:
+    of_folders = {"folder_missing", "split_incomplete"}
+    assert set(SEVERITY) == {kind for _, kind in PLANTED.values()} | of_folders
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -162,12 +238,12 @@ def test_finds_each_planted_fault(dataset: Path, name: str) -> None:
     assert main([str(dataset)]) == (1 if SEVERITY[kind] == "error" else 0)
 
 
-def test_finds_all_fourteen_in_one_dataset(tmp_path: Path) -> None:
-    """Each at a pair of its own, so that none hides another: what an unreadable alpha holds, nobody can say."""
+def test_finds_all_in_one_dataset(tmp_path: Path) -> None:
+    """Each at a pair of its own, so that none hides another: the values of an unreadable alpha are not known."""
     write_folder(tmp_path, count=len(PLANTED), size=128, seed=3)
     planted = {(kind, plant(tmp_path, number)) for number, (plant, kind) in enumerate(PLANTED.values())}
     report = check_dataset(tmp_path)
-    assert len(report.faults) == len(planted) == 14  # they, and nothing else
+    assert len(report.faults) == len(planted) == len(PLANTED)  # these, and nothing else
     assert {(fault.kind, Path(fault.path)) for fault in report.faults} == planted
 
 
@@ -211,7 +287,7 @@ def test_quick_check_reads_headers_only(dataset: Path) -> None:
     plant_sizes_differ(dataset, 2)
     photo(dataset, 4).unlink()
     alpha(dataset, 1, "val").unlink()
-    photo(dataset, 0).write_bytes(photo(dataset, 0).read_bytes()[:-300])  # only decoding would tell
+    plant_photo_truncated(dataset, 0)  # only decoding would tell
     sentences = quick_check(dataset)
     assert len(sentences) == 3
     for sentence, name in zip(sentences, ("val_000001", "train_000004", "train_000002"), strict=True):
@@ -227,3 +303,107 @@ def test_missing_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(tmp_path)]) == 2
     assert "holds no photos" in capsys.readouterr().err
     assert "nowhere" in quick_check(tmp_path / "nowhere")[0]
+
+
+SCALES = {
+    "labels": (lambda a: np.uint8(a > 0.5) * 15, "value 15", "17"),
+    "0/1": (lambda a: np.uint8(a > 0.5), "value 1;", "255"),
+    "0/127": (lambda a: np.uint8(a > 0.5) * 127, "value 127", "2.0079"),
+    "0/128": (lambda a: np.uint8(a > 0.5) * 128, "value 128", "1.9922"),
+    "percent": (lambda a: np.uint8(a * 100), "percent", "2.55"),
+    "7 bits": (lambda a: np.uint8(a * 127), "0 to 127", "2.0079"),
+    "8 in 16": (lambda a: np.uint16(a * 255), "8 bit values in a 16", "257"),
+    "12 in 16": (lambda a: np.uint16(a * 4095), "12 bit values in a 16", "16.004"),
+    "14 in 16": (lambda a: np.uint16(a * 16383), "14 bit values in a 16", "4.0002"),
+    "half": (lambda a: np.uint8(a * 200), "if its subject is opaque", "255"),
+    "trimap": (
+        lambda a: np.where(a == 0, 0, np.where(a == 1, 255, 128)).astype(np.uint8),
+        "0, 128 and 255",
+        "trimap",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_a_set_whose_truths_never_reach_1_does_not_train(dataset: Path, name: str) -> None:
+    """Each named with its likely scale, by data.check and at the start of a training."""
+    change, scale, factor = SCALES[name]
+    for split in ("train", "val"):
+        for number in range(6):
+            cv2.imwrite(str(alpha(dataset, number, split)), change(portrait()))
+    report = check_dataset(dataset)
+    assert [fault.kind for fault in report.errors] == ["alpha_scale"] * 12 and not report.warnings
+    for sentence in (report.errors[0].sentence, *quick_check(dataset)):
+        assert scale in sentence and factor in sentence and "train_000000.png" in sentence
+
+
+def test_one_faint_truth_among_others_may_be_a_glass(dataset: Path) -> None:
+    plant_alpha_faint(dataset, 2)
+    plant_alpha_levels(dataset, 3)
+    assert quick_check(dataset) == []
+    plant_alpha_scale(dataset, 4)  # two levels: certainly no glass
+    assert ["train_000004.png" in sentence for sentence in quick_check(dataset)] == [True]
+
+
+def test_a_mask_keeps_its_grey_where_its_alpha_channel_says_nothing(dataset: Path) -> None:
+    for number in range(6):
+        grey = np.rint(truth(dataset, number) * 255).astype(np.uint8)
+        channel = np.full_like(grey, 255)
+        channel[0, :5] = 254
+        Image.fromarray(np.dstack([grey, grey, grey, channel])).save(alpha(dataset, number))
+    assert check_dataset(dataset).faults == [] and quick_check(dataset) == []
+
+
+def test_unknown_pixels_are_not_judged_but_counted(dataset: Path, capsys: pytest.CaptureFixture) -> None:
+    """A trimap is a good truth where its band is marked as unknown."""
+    for number in range(6):
+        levels = cv2.imread(str(plant_alpha_levels(dataset, number)), cv2.IMREAD_GRAYSCALE)
+        write_unknown(dataset, number, levels == 128)
+    assert quick_check(dataset) == []
+    report = check_dataset(dataset)
+    assert {fault.kind for fault in report.faults} == {"alpha_binary"}
+    shares = [entry.unknown_share for entry in report.inspections if entry.split == "train"]
+    assert all(0 < share < 1 for share in shares)
+    figures = as_json(report)["splits"]
+    assert figures["train"]["unknown_share_mean"] == pytest.approx(np.mean(shares))
+    assert (figures["train"]["unknown_masks"], figures["val"]["unknown_masks"]) == (6, 0)
+    main([str(dataset)])
+    assert f"6 masks of unknown pixels, {np.mean(shares):.2%}" in capsys.readouterr().out
+
+
+def test_inverted_or_not() -> None:
+    crown = np.zeros((120, 120), np.float32)
+    crown[:80] = 1
+    crown[80:, 45:75] = 1  # a tree fills the upper half
+    kinds = [
+        [fault.kind for fault in alpha_faults(cv2.blur(matte, (3, 3)), "a.png")]
+        for matte in (portrait(), 1 - portrait(), crown)
+    ]
+    assert kinds == [[], ["alpha_perhaps_inverted"], []]
+
+
+def test_exif_that_the_sizes_confirm_is_no_fault(dataset: Path) -> None:
+    pixels, matte = read_pair(photo(dataset, 2), alpha(dataset, 2))
+    photo(dataset, 2).unlink()
+    write_alpha(alpha(dataset, 2), matte[:100])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(pixels[:100]).transpose(Image.Transpose.ROTATE_90)
+    stored.save(photo(dataset, 2).with_suffix(".jpg"), exif=exif, quality=95)
+    assert check_dataset(dataset).faults == []
+
+
+def test_what_lies_beside_train_and_val_does_not_stop_a_training(dataset: Path) -> None:
+    for folder in ("test/im", "__MACOSX/im", "@eaDir/gt", "train/im/@eaDir/a.png", "train/unlabeled"):
+        (dataset / folder).mkdir(parents=True)
+    shutil.copy(photo(dataset, 0), dataset / "test" / "im" / "a.png")
+    for junk in ("train/im/._x.jpg", "val/gt/Thumbs.db", "train/gt/.DS_Store", "train/im/@eaDir/a.png/SYNO.jpg"):
+        (dataset / junk).write_bytes(b"junk")
+    assert quick_check(dataset) == []
+    report = check_dataset(dataset)
+    assert [(fault.kind, Path(fault.path)) for fault in report.faults] == [
+        ("split_incomplete", dataset / "test" / "gt")
+    ]
+    assert main([str(dataset)]) == 0
+    shutil.rmtree(dataset / "val" / "gt")
+    assert len(quick_check(dataset)) == 1 and main([str(dataset)]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
-from common.photos import read_alpha, write_alpha, write_image
+from common.photos import read_alpha, read_alpha_levels, write_alpha, write_image
 from data import pairs
+from data.augmentation import Augmentation
 from data.dataset import CompositeDataset, MixedDataset, PhotoDataset, PhotoValidation
-from data.pairs import find_pairs, read_alpha_levels, read_reduced_pair
-from data.transforms import Augmentation
-from tests.test_transforms import STILL, centroid, disc
+from data.loader import EpochSampler
+from data.pairs import find_pairs, read_reduced_pair
+from tests.test_augmentation import STILL, centroid, disc
 
 
 def write_pair(root: Path, name: str, alpha: np.ndarray, suffix: str = ".jpg") -> None:
@@ -72,7 +75,7 @@ def test_reduced_photo_and_alpha_agree_at_odd_sizes(tmp_path: Path, size: tuple[
     height, width = size
     # Near the far corner, where a stretch would show most.
     write_pair(tmp_path, "a", disc(height, width, (width - 130.4, height - 141.8), 100))
-    photo, alpha = read_reduced_pair(tmp_path / "im" / "a.jpg", tmp_path / "gt" / "a.png", long_side)
+    photo, alpha = read_reduced_pair(tmp_path / "im" / "a.jpg", tmp_path / "gt" / "a.png", long_side=long_side)
     assert photo.shape[:2] == alpha.shape
     assert max(alpha.shape) >= min(long_side, height) - 1  # never smaller than what is wanted
     if long_side <= height // 2:
@@ -92,7 +95,7 @@ def test_exif_turns_the_photo_onto_its_alpha(tmp_path: Path, orientation: int) -
     exif[0x0112] = orientation
     stored.convert("RGB").save(tmp_path / "im" / "a.jpg", exif=exif, quality=95)
     for long_side in (1203, 600, 150):
-        photo, alpha = read_reduced_pair(tmp_path / "im" / "a.jpg", tmp_path / "gt" / "a.png", long_side)
+        photo, alpha = read_reduced_pair(tmp_path / "im" / "a.jpg", tmp_path / "gt" / "a.png", long_side=long_side)
         # 0.5 is reached where the photo is turned and its incomplete block, now the first, is half full.
         assert np.abs(np.subtract(centroid(photo[..., 0]), centroid(alpha))).max() < 0.505
 
@@ -122,27 +125,6 @@ def test_alpha_levels_are_read_alpha_rounded(tmp_path: Path, kind: str) -> None:
         assert np.array_equal(levels, matte)
 
 
-@pytest.mark.parametrize(("mode", "whole"), [("L", True), ("RGB", False), ("I;16", False)])
-def test_a_png_is_read_to_its_end_only_where_it_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, whole: bool
-) -> None:
-    """Else read_alpha reads it all again."""
-    Image.new(mode, (60, 40)).save(tmp_path / "a.png")
-    opened, read = Path.open, []
-
-    def open_and_count(path: Path, *arguments, **options) -> object:
-        file = opened(path, *arguments, **options)
-        reading = file.read
-        file.read = lambda *size: read.append(reading(*size)) or read[-1]
-        return file
-
-    monkeypatch.setattr(Path, "open", open_and_count)
-    monkeypatch.setattr(pairs, "read_alpha", lambda path: np.zeros((40, 60), np.float32))
-    read_alpha_levels(tmp_path / "a.png")
-    size = (tmp_path / "a.png").stat().st_size
-    assert sum(map(len, read)) == (size if whole else 26)
-
-
 def test_items_are_a_function_of_seed_epoch_and_index(folder: Path) -> None:
     first, second = (PhotoDataset(folder, Augmentation(64), seed=7) for _ in range(2))
     keys = [(epoch, index) for epoch in range(3) for index in range(4)]
@@ -151,7 +133,8 @@ def test_items_are_a_function_of_seed_epoch_and_index(folder: Path) -> None:
     for one, other in zip(there, back, strict=True):
         assert torch.equal(one["image"], other["image"]) and torch.equal(one["alpha"], other["alpha"])
         assert one["image"].shape == (3, 64, 64) and one["alpha"].shape == (1, 64, 64)
-        assert one["image"].dtype == one["alpha"].dtype == torch.uint8
+        assert one["image"].dtype == one["alpha"].dtype == one["unknown"].dtype == torch.uint8
+        assert one["unknown"].shape == (1, 64, 64) and not one["unknown"].any()  # no mask, all known
     assert len({item["image"].numpy().tobytes() for item in there}) == len(keys)
     other_seed = PhotoDataset(folder, Augmentation(64), seed=8)[(0, 0)]
     assert not torch.equal(other_seed["image"], there[0]["image"])
@@ -182,7 +165,7 @@ def test_sizes_that_differ_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"disc1\.jpg has 90 x 121 pixels and its alpha disc1\.png 80 x 121"):
         PhotoValidation(folder)[1]
     with pytest.raises(ValueError, match=r"disc1\.jpg has 90 x 121 .* 80 x 121"):
-        read_reduced_pair(folder / "im" / "disc1.jpg", folder / "gt" / "disc1.png", 30)
+        read_reduced_pair(folder / "im" / "disc1.jpg", folder / "gt" / "disc1.png", long_side=30)
 
 
 def test_broken_file_is_replaced_and_named_once(folder: Path) -> None:
@@ -216,7 +199,7 @@ def composites(tmp_path: Path) -> CompositeDataset:
         pixels[..., 3] = opacity
         write_image(tmp_path / "cutouts" / f"c{number}.png", pixels)
     write_image(tmp_path / "scenes" / "sea.png", np.full((90, 160, 3), (0, 0, 180), np.uint8))
-    return CompositeDataset(tmp_path / "cutouts", tmp_path / "scenes", Augmentation(96, **STILL), seed=0)
+    return CompositeDataset(tmp_path / "cutouts", [tmp_path / "scenes"], Augmentation(96, **STILL), seed=0)
 
 
 def test_composite_equation(composites: CompositeDataset) -> None:
@@ -237,14 +220,110 @@ def test_composites_need_transparency(composites: CompositeDataset, tmp_path: Pa
         assert composites[(0, 1)]["name"] in ("c0+sea", "c2+sea")
     with pytest.raises(ValueError, match="holds no images"):
         (tmp_path / "nothing").mkdir()
-        CompositeDataset(tmp_path / "nothing", tmp_path / "scenes", Augmentation(96), seed=0)
+        CompositeDataset(tmp_path / "nothing", [tmp_path / "scenes"], Augmentation(96), seed=0)
 
 
-def test_mixed_dataset_finds_the_source(folder: Path, composites: CompositeDataset) -> None:
+@pytest.mark.parametrize("side", ["im", "gt", "unknown"])
+def test_a_mask_of_unknown_pixels_is_optional_and_paired_by_name(folder: Path, side: str) -> None:
+    write_unknown(folder, "disc2", np.eye(122, 90, dtype=np.uint8) * 255)
+    assert [pair.unknown and pair.unknown.name for pair in find_pairs(folder)] == [None, None, "disc2.png", None]
+    write_image(folder / side / "disc2.webp", np.zeros((122, 90, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"disc2\.(jpg|png) and disc2\.webp share a name"):
+        find_pairs(folder)
+
+
+def write_unknown(root: Path, name: str, mask: np.ndarray) -> None:
+    (root / "unknown").mkdir(exist_ok=True)
+    Image.fromarray(mask).save(root / "unknown" / f"{name}.png")
+
+
+def test_unknown_pixels_move_with_the_photo(folder: Path) -> None:
+    """The mask is the disc itself, so it must cover what it covers in the photo, however small the item is."""
+    for number in range(4):
+        alpha = read_alpha_levels(folder / "gt" / f"disc{number}.png")
+        write_unknown(folder, f"disc{number}", np.where(alpha > 0, 255, 0).astype(np.uint8))
+    settings = Augmentation(24, **(STILL | {"rotation_share": 1.0, "flip_share": 0.5}))
+    dataset = PhotoDataset(folder, settings, seed=1)
+    for epoch in range(4):
+        for number in range(4):
+            item = dataset[(epoch, number)]
+            assert set(np.unique(item["unknown"])) <= {0, 1}
+            touched = item["alpha"] > 0
+            assert item["unknown"][touched].all()  # whatever an unknown pixel reached is unknown
+            assert item["unknown"].sum() <= 1.2 * touched.sum()
+
+
+def test_validation_has_unknown_pixels_where_there_is_a_mask(folder: Path) -> None:
+    mask = np.zeros((122, 90), np.uint8)
+    mask[3:9, 5:7] = 255
+    write_unknown(folder, "disc2", mask)
+    items = [PhotoValidation(folder)[number] for number in range(4)]
+    assert ["unknown" in item for item in items] == [False, False, True, False]
+    assert items[2]["unknown"].dtype == torch.bool
+    assert torch.equal(items[2]["unknown"][0], torch.from_numpy(mask > 0))
+    write_unknown(folder, "disc2", mask[1:])
+    for read in (
+        lambda: PhotoValidation(folder)[2],
+        lambda: pairs.read_reduced_pair(*find_pairs(folder)[2][1:], long_side=9),
+    ):
+        with pytest.raises(ValueError, match=r"disc2\.png has 90 x 121 pixels and its alpha 90 x 122"):
+            read()
+
+
+class Numbers(Dataset):
+    """Returns the key that it is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int, int]:
+        assert 0 <= key[1] < self.count
+        return (self.count, *key)
+
+
+@pytest.mark.parametrize("weight", [1, 2, 0.5, 0.3, 1.7])
+def test_every_sample_is_seen_equally_often(weight: float) -> None:
+    mixed = MixedDataset([(Numbers(10), weight), (Numbers(7), 1)], seed=3)
+    count = round(10 * weight)
+    assert len(mixed) == count + 7
+    epochs = [[mixed[(epoch, index)] for index in range(len(mixed))] for epoch in range(10)]
+    seen = [key for epoch in epochs for key in epoch]
+    assert len(set(seen)) == len(seen)  # no sample comes twice with the same augmentation
+    times = Counter(key[2] for key in seen if key[0] == 10)
+    assert set(times) == set(range(10)) and set(times.values()) == {count}
+    assert all(sorted(key[2] for key in epoch if key[0] == 7) == list(range(7)) for epoch in epochs)
+    orders = {tuple(key[2] for key in epoch if key[0] == 7) for epoch in epochs}
+    assert len(orders) > 5
+
+
+def test_a_small_weight_still_gives_a_sample() -> None:
+    assert len(MixedDataset([(Numbers(3), 0.01), (Numbers(5), 1)], seed=0)) == 6
+
+
+def test_mixed_items_are_those_of_their_sets(folder: Path, composites: CompositeDataset) -> None:
     photos = PhotoDataset(folder, Augmentation(96, **STILL), seed=0)
-    mixed = MixedDataset([photos, composites])
-    assert len(mixed) == 7
-    assert mixed[(2, 3)]["name"] == "disc3" and torch.equal(mixed[(2, 3)]["image"], photos[(2, 3)]["image"])
-    assert torch.equal(mixed[(2, 4)]["image"], composites[(2, 0)]["image"])
+    mixed, again = (MixedDataset([(photos, 1), (composites, 2)], seed=0) for _ in range(2))
+    assert len(mixed) == 4 + 6
+    names = [mixed[(2, index)]["name"].split("+")[0] for index in range(10)]
+    assert sorted(names) == sorted([f"disc{n}" for n in range(4)] + 2 * [f"c{n}" for n in range(3)])
+    item = mixed[(2, 1)]
+    assert torch.equal(item["image"], photos[(2, int(item["name"][-1]))]["image"])
+    assert torch.equal(item["image"], again[(2, 1)]["image"])
     with pytest.raises(IndexError):
-        mixed[(0, 7)]
+        mixed[(0, 10)]
+
+
+def test_two_ranks_and_a_resumed_run_share_a_mixed_epoch() -> None:
+    mixed = MixedDataset([(Numbers(9), 2), (Numbers(6), 0.5)], seed=1)
+
+    def epoch_of(rank: int, world_size: int, start: int = 0) -> list[tuple[int, int, int]]:
+        sampler = EpochSampler(len(mixed), batch_size=4 // world_size, seed=5, rank=rank, world_size=world_size)
+        sampler.set_epoch(3, start_batch=start)
+        return [mixed[key] for key in sampler]
+
+    alone, first, second = epoch_of(0, 1), epoch_of(0, 2), epoch_of(1, 2)
+    assert sorted(alone) == sorted(first + second) and not set(first) & set(second)
+    assert epoch_of(0, 1, start=2) == alone[8:]

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from common.files import FileError, atomic_write, list_files, match_by_name, walk, write_json
+from common.files import FileError, atomic_write, count_others, list_files, match_by_name, say_others, walk, write_json
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -76,3 +83,10 @@ def test_three_folders_match_by_name(tmp_path: Path) -> None:
         "dog": [2, 0, 1],
         "x/cat.v2": [1, 1, 0],
     }
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b/a.JXL", "c.jxl", "README", ".hidden", "Thumbs.db")
+    assert say_others(count_others(tmp_path, (".jpg",))) == "3 files left out: 1 without suffix, 2 .jxl"
+    assert say_others(count_others(tmp_path / "b", (".jpg",))) == "1 file left out: 1 .jxl"
+    assert say_others(count_others(tmp_path / "b", (".jpg", ".jxl"))) == ""

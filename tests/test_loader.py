@@ -17,8 +17,8 @@ from data.augmentation import Augmentation
 from data.dataset import PhotoDataset
 from data.loader import EpochSampler, build_training_loader, single_thread
 from experiments.benchmark_loader import PLAIN, loader_cases, write_large_photos
+from tests.test_augmentation import disc
 from tests.test_dataset import write_pair
-from tests.test_transforms import disc
 
 
 def batches(sampler: EpochSampler) -> list[list[tuple[int, int]]]:
@@ -95,7 +95,7 @@ def assert_same(first: list[dict], second: list[dict]) -> None:
     assert len(first) == len(second)
     for one, other in zip(first, second, strict=True):
         assert one["name"] == other["name"]
-        assert torch.equal(one["image"], other["image"]) and torch.equal(one["alpha"], other["alpha"])
+        assert all(torch.equal(one[name], other[name]) for name in ("image", "alpha", "unknown"))
 
 
 def test_workers_do_not_change_the_batches(dataset: PhotoDataset) -> None:
@@ -105,7 +105,8 @@ def test_workers_do_not_change_the_batches(dataset: PhotoDataset) -> None:
         expected = epoch_of(alone, epoch)
         assert_same(epoch_of(helped, epoch), expected)
     assert_same(epoch_of(helped, 1, start_batch=1), expected[1:])
-    assert expected[0]["image"].shape == (2, 3, 32, 32) and expected[0]["alpha"].shape == (2, 1, 32, 32)
+    assert expected[0]["image"].shape == (2, 3, 32, 32)
+    assert expected[0]["alpha"].shape == expected[0]["unknown"].shape == (2, 1, 32, 32)
 
 
 def test_workers_start_from_a_process_that_used_opencv(dataset: PhotoDataset) -> None:

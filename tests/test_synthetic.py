@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from data.pairs import read_pair
+from data.synthetic.__main__ import main
 from data.synthetic.backgrounds import random_palette
 from data.synthetic.dataset import (
     SUBJECTS,
@@ -15,7 +17,6 @@ from data.synthetic.dataset import (
     SyntheticValidation,
     degrade,
     draw_subject,
-    main,
     render_sample,
 )
 
@@ -110,6 +111,7 @@ def test_training_item_follows_the_contract_and_the_epoch():
     assert len(dataset) == 5
     assert item["image"].dtype == torch.uint8 and item["image"].shape == (3, 64, 64)
     assert item["alpha"].dtype == torch.uint8 and item["alpha"].shape == (1, 64, 64)
+    assert item["unknown"].shape == (1, 64, 64) and not item["unknown"].any()
     truth = render_sample(2, "train", 1 * 5 + 3, 64)
     np.testing.assert_array_equal(item["alpha"][0].numpy(), np.rint(truth.alpha * 255))  # never degraded
     assert not torch.equal(item["image"], dataset[(0, 3)]["image"])
@@ -151,4 +153,8 @@ def test_command_writes_the_flat_layout_and_a_contact_sheet(tmp_path):
         images = sorted(path.name for path in (tmp_path / split / "im").iterdir())
         assert images == sorted(path.name for path in (tmp_path / split / "gt").iterdir())
         assert len(images) == 2
+    written = read_pair(tmp_path / "val" / "im" / "val_000001.png", tmp_path / "val" / "gt" / "val_000001.png")
+    item = SyntheticValidation(samples=2, size=64, seed=0)[1]
+    np.testing.assert_array_equal(written[0].transpose(2, 0, 1), item["image"].numpy())  # red is red
+    np.testing.assert_allclose(written[1], item["alpha"][0].numpy(), atol=0.51 / 255)
     assert cv2.imread(str(tmp_path / "contact_sheet.png")).shape[0] >= 64

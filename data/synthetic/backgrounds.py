@@ -24,13 +24,13 @@ def to_fixed(points: np.ndarray, size: int) -> np.ndarray:
 
 def noise(rng: Generator, size: int, cells: float, octaves: int = 3) -> np.ndarray:
     """Multi-octave value noise, uint8 (S, S) stretched to 0..255; `cells` is the coarsest grid."""
-    total = np.zeros((2, 2), np.float32)
+    total: np.ndarray = np.zeros((2, 2), np.float32)
     for octave in range(octaves):  # each octave enlarges the sum of those before it: one full-size resize
         count = max(2, round(cells * 2**octave) + 1)
         if octave and count > size:
             break
         total = cv2.resize(total, (count, count), interpolation=cv2.INTER_CUBIC)
-        total += rng.random((count, count), np.float32) * 0.55**octave
+        total = total + rng.random((count, count), np.float32) * 0.55**octave
     low, high = total.min(), total.max()
     field = np.rint((total - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
     is_fine = 3 * len(field) >= size  # then linear looks the same, and is faster
@@ -76,7 +76,8 @@ def texture(rng: Generator, size: int, palette: np.ndarray) -> np.ndarray:
             if family == "spots":
                 across = y * math.cos(angle) - x * math.sin(angle)
                 wave *= np.sin(2 * math.pi * frequency * across + 5 * warp)
-        field = cv2.normalize(wave + 0.3 * warp, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+        wave = wave + 0.3 * warp
+        field = cv2.normalize(wave, np.empty_like(wave), 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     return colour_map(field, palette)
 
 
@@ -105,7 +106,10 @@ def leaf(points: int = 24, belly: float = 0.35) -> np.ndarray:
 
 
 def place(
-    points: np.ndarray, centre: tuple[float, float], scale: tuple[float, float] | float, angle: float = 0.0
+    points: np.ndarray,
+    centre: tuple[float, float] | np.ndarray,
+    scale: tuple[float, float] | np.ndarray | float,
+    angle: float = 0.0,
 ) -> np.ndarray:
     """Scale, rotate (radians) and move points (..., 2)."""
     cosine, sine = math.cos(angle), math.sin(angle)

@@ -1,8 +1,7 @@
-"""The embedded synthetic matting set: drawn subjects with exact mattes before drawn scenes.
+"""The synthetic set: drawn subjects with exact mattes over drawn scenes.
 
-    python -m data.synthetic.dataset --output DIR --count 16 --size 512
-
-writes DIR/train/im, DIR/train/gt, DIR/val/im, DIR/val/gt (PNG) and DIR/contact_sheet.png.
+dataset = SyntheticDataset(samples=2000, size=512, seed=0)
+item = dataset[(epoch, index)]        # image uint8 (3, S, S); alpha, unknown uint8 (1, S, S); name
 
 A sample depends on (seed, split, index) and the size only. It satisfies
 image = alpha * foreground + (1 - alpha) * background exactly: opacity is drawn at twice the size
@@ -12,10 +11,8 @@ alpha, as a camera would: lens blur, noise, JPEG.
 
 from __future__ import annotations
 
-import argparse
 import math
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -24,6 +21,7 @@ import torch
 from numpy.random import Generator
 from torch.utils.data import Dataset
 
+from data.dataset import Item, training_item
 from data.synthetic import creatures, objects
 from data.synthetic.backgrounds import random_palette, render_scene
 from data.synthetic.foregrounds import Canvas, soften
@@ -113,6 +111,7 @@ def render_sample(seed: int, split: str, index: int, size: int) -> SyntheticSamp
         if AREA[0] <= alpha.mean() <= AREA[1]:
             break
     alpha, colour = soften(rng, alpha, weather(rng, colour))
+    alpha = np.clip(alpha, 0, 1)  # blurring in float32 can leave 1 by a rounding
     blur = rng.uniform(0.02, 0.06) if rng.random() < 0.85 else 0.0
     # A second subject may stand in a blurred scene, never in a sharp one, where it would be wanted too.
     has_other = blur > 0 and rng.random() < 0.25
@@ -133,16 +132,17 @@ def degrade(rng: Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.7:
         grain = rng.standard_normal(image.shape, np.float32)
         image = cv2.scaleAdd(grain, rng.uniform(0.002, 0.015), image)
-    pixels = cv2.max(image, 0.0)
+    pixels: np.ndarray = np.maximum(image, np.float32(0))
     pixels = cv2.convertScaleAbs(pixels, None, 255)  # rounds, saturates
     if rng.random() < 0.5:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(65, 97))]
         coded = cv2.imencode(".jpg", pixels[..., ::-1], quality)[1]
-        pixels = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+        decoded: np.ndarray = cv2.imdecode(coded, cv2.IMREAD_COLOR)  # type: ignore[assignment]  # None if broken
+        pixels = decoded[..., ::-1]
     return np.ascontiguousarray(pixels)
 
 
-def _photo(seed: int, split: str, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_photo(seed: int, split: str, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A degraded image uint8 (S, S, 3) and its untouched alpha float32 (S, S)."""
     sample = render_sample(seed, split, index, size)
     return degrade(_generator(seed, split, index, "camera"), sample.image), sample.alpha
@@ -160,19 +160,13 @@ class SyntheticDataset(Dataset):
     def __len__(self) -> int:
         return self.samples
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor | str]:
+    def __getitem__(self, key: int | tuple[int, int]) -> Item:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < self.samples:
             raise IndexError(f"index {index} is outside a set of {self.samples} samples.")
         number = int(index) + int(epoch) * self.samples
-        image, alpha = _photo(self.seed, self.split, number, self.size)
-        alpha = np.rint(alpha * 255).astype(np.uint8)
-        return {
-            "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
-            "alpha": torch.from_numpy(alpha)[None],
-            "unknown": torch.zeros(1, self.size, self.size, dtype=torch.uint8),
-            "name": f"{self.split}_{number:06d}",
-        }
+        image, alpha = draw_photo(self.seed, self.split, number, self.size)
+        return training_item(image, np.rint(alpha * 255).astype(np.uint8), name=f"{self.split}_{number:06d}")
 
 
 class SyntheticValidation(Dataset):
@@ -187,51 +181,12 @@ class SyntheticValidation(Dataset):
     def __len__(self) -> int:
         return self.samples
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | str]:
+    def __getitem__(self, index: int) -> Item:
         if not 0 <= index < self.samples:
             raise IndexError(f"index {index} is outside a set of {self.samples} samples.")
-        image, alpha = _photo(self.seed, "val", int(index), self.size)
+        image, alpha = draw_photo(self.seed, "val", int(index), self.size)
         return {
             "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
             "alpha": torch.from_numpy(alpha)[None],
             "name": f"val_{index:06d}",
         }
-
-
-def write_folder(output: Path, *, count: int, size: int, seed: int) -> None:
-    """Write `count` samples of each split in the DIS5K_Flat layout, and a contact sheet."""
-    tiles, tile = [], min(size, 384)
-    for split in SPLITS:
-        for name in ("im", "gt"):
-            (output / split / name).mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            image, alpha = _photo(seed, split, index, size)
-            matte = np.rint(alpha * 255).astype(np.uint8)
-            name = f"{split}_{index:06d}.png"
-            cv2.imwrite(str(output / split / "im" / name), image[..., ::-1])
-            cv2.imwrite(str(output / split / "gt" / name), matte)
-            if len(tiles) < 16:
-                pair = np.hstack([image, cv2.cvtColor(matte, cv2.COLOR_GRAY2RGB)])
-                tiles.append(cv2.resize(pair, (2 * tile, tile), interpolation=cv2.INTER_AREA))
-    columns = min(4, len(tiles))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
-    cv2.imwrite(str(output / "contact_sheet.png"), np.vstack(rows)[..., ::-1])
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Command line: write a folder of samples."""
-    parser = argparse.ArgumentParser(description="Write synthetic photos and their mattes as PNG files.")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--count", type=int, default=16, help="samples of each split")
-    parser.add_argument("--size", type=int, default=512, help="side of the square pictures in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures")
-    options = parser.parse_args(argv)
-    if options.count < 1 or options.size < 32:
-        parser.error("--count must be at least 1 and --size at least 32.")
-    write_folder(options.output, count=options.count, size=options.size, seed=options.seed)
-    print(f"{options.count} samples of each split and contact_sheet.png in {options.output}")
-
-
-if __name__ == "__main__":
-    main()

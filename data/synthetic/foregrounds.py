@@ -25,8 +25,8 @@ class Canvas:
 
     def __init__(self, *, rng: Generator, size: int, matrix: np.ndarray, palette: np.ndarray) -> None:
         self.rng, self.size, self.matrix, self.palette = rng, size, matrix, palette
-        self.cover = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
-        self.colour = np.full((size, size, 3), int(palette.mean() * 255), np.uint8)
+        self.cover: np.ndarray = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
+        self.colour: np.ndarray = np.full((size, size, 3), int(palette.mean() * 255), np.uint8)
         self.light = rng.uniform(-1, 1, 2) * 0.03
 
     def fixed(self, points: np.ndarray, supersampling: int = 1) -> np.ndarray:
@@ -56,10 +56,10 @@ class Canvas:
         cv2.fillPoly(mask, points, 255, shift=SUBPIXEL_BITS)
         cv2.polylines(mask, points, True, 255, margin, shift=SUBPIXEL_BITS)
         small = cv2.resize(mask, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-        shift = np.float32([[1, 0, self.light[0] * len(small)], [0, 1, self.light[1] * len(small)]])
+        shift = np.array([[1, 0, self.light[0] * len(small)], [0, 1, self.light[1] * len(small)]], np.float32)
         small = cv2.GaussianBlur(cv2.warpAffine(small, shift, small.shape[::-1]), (0, 0), 0.05 * len(small))
         shade = cv2.resize(cv2.convertScaleAbs(small, None, 0.75, 80), mask.shape[::-1])
-        lit = cv2.multiply(paint, cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB), scale=1 / 220)
+        lit = cv2.multiply(np.asarray(paint), cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB), scale=1 / 220)
         cv2.copyTo(lit, mask, self.colour)
 
     def texture(self, palette: np.ndarray) -> np.ndarray:
@@ -138,7 +138,7 @@ def _lay(cover: np.ndarray, layer: np.ndarray) -> None:
     cover[...] = cv2.add(cv2.subtract(cover, product), layer)
 
 
-def _strand_mask(points: np.ndarray, width: float, shape: tuple[int, int], taper: bool) -> np.ndarray:
+def _strand_mask(points: np.ndarray, width: float, shape: tuple[int, ...], taper: bool) -> np.ndarray:
     """Opacity of strands, uint8 of the given shape; points (N, P, 2) in fixed point, width in pixels."""
     mask = np.zeros(shape, np.uint8)
     if width > 4 or not taper:
@@ -220,7 +220,7 @@ def soften(rng: Generator, alpha: np.ndarray, colour: np.ndarray) -> tuple[np.nd
     if mode == "motion":
         step, turn = rng.uniform(0.01, 0.05) * size / 4, rng.uniform(0, math.pi)
         direction = np.array([math.cos(turn), math.sin(turn)])
-        blurred = premultiplied
+        blurred: np.ndarray = premultiplied
         while step > 0.25:  # the mean of two copies, then of two of those ...: a box of 4 steps
             ahead, behind = _shift(blurred, step * direction), _shift(blurred, -step * direction)
             blurred = cv2.addWeighted(ahead, 0.5, behind, 0.5, 0)
@@ -230,7 +230,8 @@ def soften(rng: Generator, alpha: np.ndarray, colour: np.ndarray) -> tuple[np.nd
         width = 2 * round(2.5 * sigma) + 1  # by default OpenCV takes 4 sigma each way
         blurred = cv2.GaussianBlur(premultiplied, (width, width), sigma, borderType=cv2.BORDER_REPLICATE)
         corners = rng.permutation([0.0, 0.0, 1.0, 1.0]).reshape(2, 2).astype(np.float32)
-        blurred += (premultiplied - blurred) * cv2.resize(corners, (size, size))[..., None]
+        sharp = np.asarray(cv2.resize(corners, (size, size)), np.float32)[..., None]
+        blurred = blurred + (np.asarray(premultiplied, np.float32) - np.asarray(blurred, np.float32)) * sharp
     alpha = np.minimum(blurred[..., 3], np.float32(1))
     weight = np.minimum(alpha * 255, np.float32(1))  # where next to nothing is left, keep the colour
     ratio = (weight / np.maximum(alpha, np.float32(1e-3)))[..., None]

@@ -52,7 +52,7 @@ def bicycle(canvas: Canvas) -> None:
     canvas.lines(handle, 0.02 * canvas.size, steel, taper=False)
     canvas.fill(place(blob(rng, 0.05), tuple(seat - [0, 0.04]), (0.09, 0.025)), (0.12, 0.1, 0.1))
     basket = place(polygon(4), (0.8, 0.28), (0.16, 0.12), rng.normal(0, 0.05))
-    _grid(canvas, basket, rng.integers(5, 11), rng.uniform(0.6, 1.6), steel)
+    _grid(canvas, basket, int(rng.integers(5, 11)), rng.uniform(0.6, 1.6), steel)
 
 
 def racket(canvas: Canvas) -> None:
