@@ -169,7 +169,8 @@ def synchronize(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words: the GPU's name, or the number of CPU threads."""
+    """The device in words: the GPU's name and memory, or the number of CPU threads."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name} ({properties.total_memory / 2**30:.0f} GB)"
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type

@@ -336,6 +336,20 @@ def test_processes_share_their_work_without_a_warning(
     assert not [str(warning.message) for warning in recwarn if "buffers" in str(warning.message)]
 
 
+def test_processes_share_a_compiled_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages.torch, "compile", partial(torch.compile, backend="eager"))
+    settings = STUDENT | dict(max_student_downscale=2, accumulation_steps=2)
+    plain = train_on(tiny_run(**settings), *batches(*range(4)))
+    monkeypatch.setattr(stages, "world_size", lambda: 2)
+    torch.distributed.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
+    try:
+        run = tiny_run(compile=True, **settings)
+        assert isinstance(run.stage.module, torch.nn.parallel.DistributedDataParallel)
+        torch.testing.assert_close(train_on(run, *batches(*range(4))), plain, rtol=0, atol=1e-5)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_compiled_network_trains_alike_and_saves_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_network = torch.compile
     graphs = []

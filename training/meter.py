@@ -54,7 +54,8 @@ class Meter:
         """Mean of each term over the epoch's batches that had it, over all ranks. Waits for the device."""
         if not self.sums:
             return {}
-        own = torch.stack([self.sums[name].double() / self.counts[name] for name in self.sums]).cpu()
+        sums = torch.stack(list(self.sums.values())).cpu().double()  # on the CPU: MPS has no float64
+        own = sums / torch.tensor([self.counts[name] for name in self.sums])
         return dict(zip(self.sums, distributed.mean_over_ranks(own).tolist(), strict=True))
 
     def check(self, max_bad_steps: int) -> None:
