@@ -150,3 +150,15 @@ def test_the_native_photo_is_not_changed(model):
     predict_alpha(model, image)
     assert torch.equal(image, before)
     assert matting.GATE == 1 / 510
+
+
+def test_tiles_show_no_seam_through_all_octaves(model, monkeypatch):
+    """Every tile refined at each octave, against whole octaves."""
+    monkeypatch.setattr(matting, "GATE", -1.0)
+    image = torch.randint(0, 256, (3, 420, 300), dtype=torch.uint8)
+    for tile in (48, 64, 200):
+        tiled = predict_mattes(model, image, precision=torch.float32, tile=tile)
+        whole = predict_mattes(model, image, precision=torch.float32, gated=False)
+        assert tiled.refined_share == 1.0 and tiled.refined_alpha is not None and whole.refined_alpha is not None
+        assert (tiled.refined_alpha - whole.refined_alpha).abs().max() <= 1e-5
+        assert (whole.refined_alpha - whole.coarse_alpha).abs().max() > 0.01  # the refiner did something
