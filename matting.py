@@ -21,10 +21,12 @@ from common.resize import Size, resize_to_working_size
 from models.octaves import climb, interpolate
 from models.refiner import uncertainty
 
-GATE = 1 / 510  # half a grey level: |attention * delta| below it cannot change an 8-bit matte
+GATE = 1 / 510  # half a grey level: a correction below it changes an 8-bit matte by one grey level at most
 TILE = 192  # pixels; smaller skips more, larger wastes less on halos (estimated from tile counts)
-CPU_TILE_MEMORY = 64 * 2**20  # tensors under 32 MB, whose pages malloc keeps; larger ones are zeroed anew, 2x slower
-BYTES_PER_CHANNEL = 28  # peak memory of the refiner, a pixel and channel, in float32; checked by a test
+# Bytes of a batch of tiles on a CPU, all tensors together. The largest takes about a fifth of it, below the 32 MB up to
+# which malloc keeps pages; larger tensors would get pages that are zeroed anew, 2x slower.
+CPU_TILE_MEMORY = 64 * 2**20
+BYTES_PER_CHANNEL = 28  # peak memory of the refiner per pixel and channel, in float32; checked by a test
 
 
 class RefinerLike(Protocol):
@@ -41,7 +43,7 @@ class RefinerLike(Protocol):
 
 
 class MattingModel(Protocol):
-    """What prediction asks of a model: models.MattingNetwork, or an ONNX file behind the same face."""
+    """What prediction asks of a model: models.MattingNetwork, or an ONNX file with the same interface."""
 
     image_size: int  # working size of the long side, in pixels
 
@@ -70,7 +72,7 @@ class Mattes:
 
     @property
     def alpha(self) -> Tensor:
-        """The model's matte, float32 (1, H, W) in [0, 1]: refined where there is a refiner."""
+        """The model's matte, float32 (1, H, W) in [0, 1]: refined if there is a refiner."""
         return self.coarse_alpha if self.refined_alpha is None else self.refined_alpha
 
 
@@ -152,7 +154,7 @@ def refine_uncertain(
 
 
 def _uncertain_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
-    """Corners (y, x) of the tiles whose largest attention reaches the gate; one transfer from the device a photo."""
+    """Corners (y, x) of the tiles whose largest attention reaches the gate; one transfer from the device per octave."""
     rows = []
     for y in range(0, coarse.shape[-2], tile):  # a row of tiles at a time: no second map of the photo's size
         attention = uncertainty(coarse[0, y : y + tile]).amax(0)  # (W,)

@@ -62,7 +62,7 @@ def _by_stage(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def _is_term(name: str) -> bool:
-    return name in ("loss", "alignment") or name.split("_")[0] in ("coarse", "refined", "teacher")
+    return name in ("loss", "alignment") or name.startswith(("coarse_", "refined_", "lower_octaves_", "teacher_"))
 
 
 def preview(path: Path, rows: Sequence[Mapping]) -> None:

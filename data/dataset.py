@@ -22,7 +22,16 @@ from torch.utils.data import Dataset
 
 from common.photos import list_images, read_photo, to_uint8
 from common.resize import resize
-from data.augmentation import Augmentation, Pixels, crop_box, cut, degrade, draw_scale, move, resize_pixels
+from data.augmentation import (
+    Augmentation,
+    Pixels,
+    crop_and_scale,
+    crop_box,
+    degrade,
+    draw_scale,
+    flip_and_rotate,
+    resize_pixels,
+)
 from data.pairs import find_pairs, read_pair, read_reduced_pair, read_unknown
 
 Item = dict[str, Any]  # tensors by name, and the sample's name
@@ -41,7 +50,7 @@ class TrainingDataset(Dataset):
         raise NotImplementedError
 
     def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
-        """The planes of sample `index`, cropped and scaled, as augmentation.cut returns them, and its name.
+        """The planes of sample `index`, cropped and scaled, as augmentation.crop_and_scale returns them, and its name.
 
         Raises ValueError for a broken file.
         """
@@ -63,7 +72,7 @@ class TrainingDataset(Dataset):
                 self._warn_once(str(error))
                 reason = error
                 continue
-            pixels, *unknown = move(planes, self.settings, rng)
+            pixels, *unknown = flip_and_rotate(planes, self.settings, rng)
             photo = degrade(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), self.settings, rng)
             return training_item(photo, cv2.extractChannel(pixels, 3), *unknown, name=name)
         raise RuntimeError(
@@ -109,7 +118,7 @@ class PhotoDataset(TrainingDataset):
         name, *paths = map(str, self._pairs[index])
         extent = draw_scale(self.settings, rng) * self.settings.image_size  # long side of the scaled photo
         planes = read_reduced_pair(*paths, long_side=extent)
-        return cut(planes, extent / max(planes[0].shape), self.settings, rng), name
+        return crop_and_scale(planes, extent / max(planes[0].shape), self.settings, rng), name
 
 
 class CompositeDataset(TrainingDataset):

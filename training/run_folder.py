@@ -1,4 +1,4 @@
-"""A run's folder: made once, logged to a row an epoch, found again to resume."""
+"""A run's folder: made once, given a row of the log per epoch, found again to resume."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def create_run(output: str, name: str) -> Path:
 def find_run(output: str, run: str) -> Path:
     """The named run (a path, or its name under `output`), or the newest one for an empty name.
 
-    The newest is the one whose state or settings were written last: a run that was killed before its first saving
-    counts: resuming an older one in its place would be a surprise.
+    The newest is the one whose state or settings were written last. A run that was killed before it saved a state
+    counts too, so that no older run is resumed by mistake. Raises RunError.
     """
     if not run:
         runs = [file.parent for file in Path(output).glob(f"*/{CONFIG_FILE}")]
@@ -74,7 +74,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """config.json, written only where it says something else: resuming must not make a run newer."""
+    """Write config.json if the settings have changed: resuming alone must not make a run newer."""
     path = folder / CONFIG_FILE
     if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != settings:
         write_json(path, settings)
@@ -88,7 +88,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_log(folder: Path, rows: Sequence[dict]) -> None:
     """training_log.csv, whole, from the rows that the training state holds: no duplicate and no gap after a kill."""
-    # the columns of the last row first: the row before the first step has no losses yet
+    # Where the columns come from: "epoch" to "skipped_steps" from report.Report.row; the loss and its terms from
+    # losses.py, averaged by meter.Meter; "val_..." from train.validation_scores. docs/training.md explains each.
+    # Names are taken from the last row first: the row before the first step has no losses yet.
     columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))
     with atomic_write(folder / LOG_FILE) as temporary:
         pd.DataFrame(list(rows), columns=columns).to_csv(temporary, index=False, float_format="%.6g")

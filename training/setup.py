@@ -50,7 +50,7 @@ def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse
 def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
     """The run that the flags ask for, ready for its next step; losses: train.stage_losses, to try one before it.
 
-    Raises one of training.errors.SENTENCES.
+    Raises one of training.errors.EXPECTED_ERRORS.
     """
     resumed, base = None, None
     if flags.resume is not None:
