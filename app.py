@@ -98,7 +98,7 @@ def set_environment(folder: str, host: str) -> None:
 
 
 def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -> None:
-    """Show the page until Ctrl-C or SIGTERM. Raises StartError where the address is taken."""
+    """Show the page until Ctrl-C or SIGTERM. Raises StartError if the address is taken."""
     from inference import web_page  # imports Gradio, which is optional and reads the environment
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--train", action="store_true", help="measure training steps instead of prediction")
     what = "estimate the peak memory of a training step on a GPU, for both stages, on any machine; see --amp"
     flag("--memory", action="store_true", help=what)
-    what = "images a training step; 0 = 1 on a CPU, 4 on a GPU, and 1, 2, 4, 8 with --memory"
+    what = "images per training step; 0 = 1 on a CPU, 4 on a GPU, and 1, 2, 4, 8 with --memory"
     flag("--batch-size", type=int, default=0, help=what)
     what = "training: the teacher's stage; the student's, with the frozen teacher (also compiled, or with gradient "
     what += "checkpointing), without a teacher, or with the student frozen too (--freeze-encoder-epochs)"

@@ -64,16 +64,16 @@ class Config:
     dataset: tuple[str, ...] = (DATASET,)  # folders with train and val, or the word synthetic; mine*2 counts twice
     foregrounds: tuple[str, ...] = ()  # folders of RGBA cut-outs, composited on the fly over --backgrounds
     backgrounds: tuple[str, ...] = ()  # folders of photos without a main object, for --foregrounds
-    train_samples: int = 2000  # size of the synthetic training set: samples an epoch
+    train_samples: int = 2000  # size of the synthetic training set: samples per epoch
     val_samples: int = 64  # size of the synthetic validation set
-    num_workers: int = -1  # loader processes a GPU; -1 = as many as the cores allow, 0 = load in the training process
+    num_workers: int = -1  # loader processes per GPU; -1 = as many as the cores allow, 0 = load in the training process
     crop_scale_min: float = 1.0  # long side of the scaled photo in crops: 1 shows a whole photo, less a small one
     crop_scale_max: float = 2.0  # the largest: a crop of a half of the photo's long side
     max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times smaller than the crop
 
     # optimization
     epochs: int = 100  # passes over the training set
-    batch_size: int = 8  # images a step and process
+    batch_size: int = 8  # images per step and process
     accumulation_steps: int = 1  # batches whose gradients are added before a step
     learning_rate: float = 2e-4  # peak learning rate of decoder, refiner and encoders without pretrained weights
     encoder_lr_scale: float = 0.25  # pretrained encoders learn at this share of --learning-rate
@@ -218,7 +218,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # The same on 8 GPUs: torchrun --nproc-per-node 8 train.py --recipe dis5k-8gpu
     "dis5k-8gpu": dict(
         image_size=1024,
-        batch_size=4,  # 32 photos a step: four times the batch, a quarter of the steps
+        batch_size=4,  # 32 photos per step: four times the batch, a quarter of the steps
         accumulation_steps=1,
         learning_rate=4e-4,  # AdamW: with the square root of the batch
         encoder_lr_scale=0.25,

@@ -111,7 +111,7 @@ def variant_name(model_options: dict[str, Any]) -> str:
 def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, half: bool = False) -> list[Path]:
     """Write output (and output.refiner.onnx), check them and return the files. metadata: from checkpoint.read_metadata.
 
-    Raises ParityError where the check fails; then no file is written, and earlier files of these names are kept.
+    Raises ParityError if the check fails; then no file is written, and earlier files of these names are kept.
     """
     files = [output] if model.refiner is None else [output, output.with_suffix(".refiner.onnx")]
     with contextlib.ExitStack() as stack:

@@ -42,7 +42,7 @@ def edge_loss(prediction: Tensor, truth: Tensor, radius: int = EDGE_RADIUS) -> T
 
 
 def gradient_loss(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Mean |dx p - dx g| + |dy p - dy g| with forward differences, in alpha a pixel. Scalar; 0 at 1x1."""
+    """Mean |dx p - dx g| + |dy p - dy g| with forward differences, in alpha per pixel. Scalar; 0 at 1x1."""
     difference = prediction - truth  # differences are linear: one tensor to differentiate instead of two
     dx = difference[..., :, 1:] - difference[..., :, :-1]
     dy = difference[..., 1:, :] - difference[..., :-1, :]
@@ -78,7 +78,7 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def cross_entropy_loss(logits: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy on logits against a soft truth, in nats a pixel. Scalar, finite for any finite logit.
+    """Binary cross-entropy on logits against a soft truth, in nats per pixel. Scalar, finite for any finite logit.
 
     known: (N, 1, H, W), 0 where the truth is not known.
     """

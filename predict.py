@@ -126,7 +126,7 @@ def matte_all(
 
 
 def check(job: Job, interrupt: Interrupt) -> None:
-    """Raise Stopped where no more should be done, PhotoError for a job that cannot be done."""
+    """Raise Stopped if no more should be done, PhotoError for a job that cannot be done."""
     interrupt.check()
     if job.refusal is not None:
         raise PhotoError(job.refusal)

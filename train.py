@@ -213,7 +213,7 @@ def close_epoch(run: Run) -> None:
 def validation_scores(run: Run) -> dict[str, float]:
     """Figures of the averaged weights, the mean over the validation sets first; the same on every rank.
 
-    Raises RunError where no photo can be scored.
+    Raises RunError if no photo can be scored.
     """
     workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, own_cores())
     try:

@@ -1,6 +1,6 @@
 """Bytes of a photo to upright pixels, for common/photos.py: what the libraries read, and where they need help.
 
-Pillow reads all that has 8 bits a channel, with pillow-heif for HEIC; OpenCV reads 16 bits, which Pillow cuts to 8.
+Pillow reads all that has 8 bits per channel, with pillow-heif for HEIC; OpenCV reads 16 bits, which Pillow cuts to 8.
 OpenCV would read a JPEG of 12 megapixels in 101 ms, Pillow takes 126: reading it and writing its matte takes 1.16 times
 as long, reading it reduced for training 0.9 times. But OpenCV cannot read all, and prints about what is wrong.
 """
@@ -129,7 +129,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _tidy_png(stream: BinaryIO, kept: Collection[bytes]) -> BinaryIO:
-    """A PNG of the chunks named in `kept`, EXIF first. Raises ValueError where one of its pixels' is damaged.
+    """A PNG of the chunks named in `kept`, EXIF first. Raises ValueError if one of its pixels' is damaged.
 
     By hand, as Pillow refuses a file for one wrong bit in a comment or a long one, does not know the EXIF block behind
     the pixels until it has decoded them, and OpenCV's libpng prints about all these without naming the file.
@@ -205,7 +205,7 @@ def _decode_8_bit(
 
 
 def _is_16_bit(picture: Image.Image) -> bool:
-    """Whether a PNG or TIFF has 16 unsigned bits a channel; Pillow's mode does not tell."""
+    """Whether a PNG or TIFF has 16 unsigned bits per channel; Pillow's mode does not tell."""
     if isinstance(picture, TiffImageFile):
         return set(picture.tag_v2.get(258, (1,))) == {16} and set(picture.tag_v2.get(339, (1,))) == {1}
     return isinstance(picture, PngImagePlugin.PngImageFile) and any("16" in str(tile.args) for tile in picture.tile)

@@ -68,7 +68,7 @@ def find_splits(root: str | Path) -> dict[str, Path]:
 
 
 def check_dataset(root: str | Path, workers: int | None = None, progress: bool = False) -> Report:
-    """Read every pair under root and report what is wrong. Raises ValueError where there is no dataset."""
+    """Read every pair under root and report what is wrong. Raises ValueError if there is no dataset."""
     splits = find_splits(root)
     faults, tasks = [], []
     for name, folder in splits.items():

@@ -44,7 +44,7 @@ class TrainingDataset(Dataset):
 
     def __init__(self, settings: Augmentation, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        self._warned: set[str] = set()  # at most one entry a file; decides about warnings, never about items
+        self._warned: set[str] = set()  # at most one entry per file; decides about warnings, never about items
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -179,7 +179,7 @@ class CompositeDataset(TrainingDataset):
 class MixedDataset(Dataset):
     """Several training sets as one, each with a weight: dataset[(epoch, index)].
 
-    A set of n samples and weight w gives round(w n) samples an epoch, at least one: with weight 2 each sample twice,
+    A set of n samples and weight w gives round(w n) samples per epoch, at least one: with weight 2 each sample twice,
     augmented differently, with weight 0.5 half of them in one epoch and the other half in the next.
     """
 
@@ -211,7 +211,7 @@ def _length(dataset: Dataset) -> int:
 
 
 def _images(folders: Sequence[str | Path]) -> np.ndarray:
-    """Paths of all images in the folders, as one array of characters. Raises ValueError where a folder has none."""
+    """Paths of all images in the folders, as one array of characters. Raises ValueError if a folder has none."""
     paths = []
     for folder in folders:
         found = list_images(folder)
@@ -232,7 +232,7 @@ class PhotoValidation(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Item:
-        """Raises ValueError, in one sentence, where a file cannot be read or the sizes differ."""
+        """Raises ValueError, in one sentence, if a file cannot be read or the sizes differ."""
         pair = self.pairs[index]
         photo, alpha = read_pair(pair.image, pair.alpha)
         item: Item = {

@@ -153,7 +153,7 @@ def predict_sources(
 ) -> dict[str, np.ndarray]:
     """Label -> matte float32 (H, W) of a photo uint8 (3, H, W); each model runs once, through predict_mattes.
 
-    Raises PhotoError where the photo does not fit in memory: the others may.
+    Raises PhotoError if the photo does not fit in memory: the others may.
     """
     models = {id(source.model): source.model for source in sources}
     try:

@@ -31,7 +31,7 @@ from models.checkpoint import MODEL_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
-PHOTOS_FILE = "photos.csv"  # in a run's folder: scores of its model on --photos, a row a photo
+PHOTOS_FILE = "photos.csv"  # in a run's folder: scores of its model on --photos, one row per photo
 TSR, TWIN, NO_TEACHER, NEITHER = "TSR-Matte", "TwinSwin-Matte", "without teacher", "neither"
 VARIANTS = {  # name: flags of train.py
     TSR: (),

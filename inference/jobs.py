@@ -60,7 +60,7 @@ def plan_jobs(
 
     owners: outputs of earlier runs, below `output`, each with the full path of its input. They are no inputs, and one
     whose input is still there is not overwritten by that of another. is_done(input, output): whether an output that is
-    there can stay. Raises JobError where there is nothing to do.
+    there can stay. Raises JobError if there is nothing to do.
     """
     named = [path for given in inputs for path in _expand_list(given)]
     own = {os.path.realpath(output / path): source for path, source in (owners or {}).items()}

@@ -26,7 +26,7 @@ Row = dict[str, Any]
 def read_manifest(folder: Path) -> dict[str, Row]:
     """Make the output folder; return the rows of earlier runs by output, a path below the folder.
 
-    Raises PhotoError where the folder cannot be made, or holds somebody else's manifest.json.
+    Raises PhotoError if the folder cannot be made, or holds somebody else's manifest.json.
     """
     path = folder / NAME
     try:

@@ -26,7 +26,7 @@ Background = Callable[[np.ndarray, Colours], np.ndarray]  # (photo, its colours)
 
 @dataclass(frozen=True)
 class Style:
-    """What is written: the kind, bits a channel, and what a composite is put on."""
+    """What is written: the kind, bits per channel, and what a composite is put on."""
 
     kind: str
     bits: int = 8

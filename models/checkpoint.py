@@ -125,7 +125,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingN
 
 def load_weights(model: MattingNetwork, path: Path, fresh: Sequence[str] = ()) -> None:
     """Copy a model file's weights into a model of the same shape; parts whose names begin with one of `fresh` stay as
-    they are. Raises RuntimeError where the file does not fit."""
+    they are. Raises RuntimeError if the file does not fit."""
     state = safetensors.torch.load_file(path)
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.startswith(tuple(fresh))]

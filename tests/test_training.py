@@ -137,7 +137,7 @@ def test_learning_rate_schedules() -> None:
 def test_schedule_ends_where_its_epochs_end_with_another_number_of_batches() -> None:
     runs = [tiny_run(batches_per_epoch=count, epochs=4, **STUDENT) for count in (8, 4)]
     for run in runs:
-        run.progress.epoch, run.progress.step = 2, 16  # made with 8 batches an epoch
+        run.progress.epoch, run.progress.step = 2, 16  # made with 8 batches per epoch
     assert runs[0].schedule.learning_rate == runs[1].schedule.learning_rate == learning_rate_at(2, 4, 2e-4, "cosine")
 
 

@@ -150,7 +150,7 @@ def build_networks(
 
 def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dict[str, Any]) -> None:
     """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises CheckpointError
-    where they do not fit."""
+    if they do not fit."""
     if not os.path.isfile(checkpoint):
         raise CheckpointError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
     trained = read_metadata(checkpoint)["model"]
@@ -202,7 +202,7 @@ def announce(run: Run) -> None:
         f"{run.folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
         f"{describe(run.device)}, {str(run.precision).removeprefix('torch.')}\n"
         f"{len(run.loader.dataset)} training and {photos} validation photos; effective batch "  # type: ignore[arg-type]
-        f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} a process x "
+        f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} per process x "
         f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
         f"({config.lr_schedule}), {schedule.total_steps} steps{teacher}"
     )
