@@ -205,7 +205,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     files("--output", type=Path, metavar="DIR", default=Path("test_results"), help="folder (default: %(default)s)")
     models = f"{MODEL_FILE}, its run folder, or an .onnx of export.py (default: the newest in {RUNS}/)"
     files("--checkpoint", type=Path, metavar="C", help=models)
-    skip = "finish a job: leave out inputs whose output is there, newer than the input and the checkpoint"
+    skip = "finish a job: skip inputs that have an output newer than the input and the checkpoint"
     files("--skip-existing", action="store_true", help=skip)
     limit = "refuse larger photos (default: %(default)s)"
     files("--max-pixels", type=int, metavar="N", default=photos.MAX_PIXELS, help=limit)
@@ -215,26 +215,24 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "composite: the subject on a background (default: %(default)s)"
     )
     look("--kind", choices=KINDS, default="alpha", help=kinds)
-    grounds = (
-        "for a composite: red, #00ff00, a photo's path, or blur for the photo's own, out of focus (default: white)"
-    )
+    grounds = "of a composite: red, #00ff00, a photo's path, or blur for its own background, blurred (default: white)"
     look("--background", metavar="B", help=grounds)
-    formats = "of a cutout, foreground or composite (default: png); a matte is always PNG"
+    formats = "file format of a cutout, foreground or composite (default: png); a matte is always PNG"
     look("--format", choices=("png", "webp"), default="png", help=formats)
-    bits = "a channel, in PNG (default: 8); a video file always holds 8"
+    bits = "bits per channel of a PNG (default: 8); a video file always has 8"
     look("--bits", type=int, choices=(8, 16), default=8, help=bits)
     videos = (
-        "of a video make a .mkv (FFV1: lossless, large), a .mp4 (mp4v: plays everywhere, lossy) or a folder of PNG "
+        "what a video becomes: .mkv (FFV1: lossless, large), .mp4 (mp4v: plays everywhere, lossy) or a folder of PNG "
         "(default: mkv for alpha, png for cutout, else mp4)"
     )
     look("--video", choices=VIDEO_SUFFIXES, help=videos)
     machine = parser.add_argument_group("machine").add_argument
     machine("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    precisions = "of the network; off is float32 (default: the fastest that the device has)"
+    precisions = "number type of the network; off is float32 (default: the fastest that the device has)"
     machine("--precision", choices=("auto", "bf16", "fp16", "off"), default="auto", help=precisions)
-    memory = "for the tiles refined at once (default: a share of what is free)"
+    memory = "memory for tiles, in MB (default: a share of what is free)"
     machine("--max-memory", type=int, metavar="MB", help=memory)
-    workers = "photos read ahead, and photos written behind the network; each takes memory; 0: no threads (default: 1)"
+    workers = "photos read ahead of the network and written after it; each takes memory; 0: no threads (default: 1)"
     machine("--workers", type=int, metavar="N", default=1, help=workers)
     options = parser.parse_args(argv)
     if options.workers < 0 or options.max_pixels < 1 or (options.max_memory is not None and options.max_memory < 1):
