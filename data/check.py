@@ -91,7 +91,7 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
 def quick_check(root: str | Path) -> list[str]:
     """The cheap part, for the start of a training: names, sizes from the headers, the scale of some truths.
 
-    Returns one sentence a kind of fault. An empty list says that every photo in train and val has its alpha, of the
+    Returns one sentence per kind of fault. An empty list says that every photo in train and val has its alpha, of the
     same size. Other splits, such as test, are not looked at.
     """
     try:
