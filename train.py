@@ -246,7 +246,8 @@ def save_state(run: Run, required: bool = False) -> None:
 
 def stops_early(run: Run) -> bool:
     patience, progress = run.config.early_stop_epochs, run.progress
-    if patience and progress.rows and progress.epoch - max(progress.best_epoch, progress.teacher_epochs) >= patience:
+    is_scored = bool(progress.rows) and any(name.startswith("val_") for name in progress.rows[-1])
+    if patience and is_scored and progress.epoch - max(progress.best_epoch, progress.teacher_epochs) >= patience:
         print_once(f"No better validation score for {patience} epochs: stopped early.")
         return True
     return False

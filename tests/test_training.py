@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from timm.models.swin_transformer import SwinTransformerBlock
 
 import train
 from models import build_model
@@ -16,7 +19,7 @@ from tests.tiny import random_batch, tiny_run, train_epoch, train_on, weights
 from training import stage as stages
 from training.optimization import build_optimizer, learning_rate_at
 from training.random_state import seed_everything
-from training.report import Report
+from training.report import Report, summary
 
 STUDENT = dict(use_teacher=False)
 
@@ -290,6 +293,23 @@ def test_epoch_reads_at_the_log_interval_and_stops_at_a_step_border(monkeypatch:
     assert run.progress.step == 4 and run.meter.counts["loss"] == 7
 
 
+def test_every_kth_epoch_is_validated_and_the_last() -> None:
+    run, validated = tiny_run(epochs=6, teacher_epochs=2, validate_every=2, early_stop_epochs=1), []
+    assert train.is_validated(run)  # --init-from, before the first step
+    for run.progress.epoch in range(6):
+        run.progress.batch = 4
+        if run.progress.epoch == 2:
+            run.start_student_stage()
+        validated.append(train.is_validated(run))
+    assert validated == [False, False, False, True, False, True]  # 1 and 2 are the teacher's
+    run.progress.epoch = run.progress.best_epoch = 4
+    for run.progress.epoch, row, stops in ((5, {"loss": 1.0}, False), (6, {"val_coarse_image_mad": 1.0}, True)):
+        run.progress.rows = [row]
+        assert train.stops_early(run) is stops  # only an epoch that was scored can be called no better
+    assert "not validated" in summary({"epoch": 3, "skipped_steps": 0, "coarse_l1": 0.1}, 6, False)
+    assert "teacher's stage" in summary({"epoch": 1, "skipped_steps": 0, "teacher_l1": 0.1}, 6, False)
+
+
 def test_student_sees_smaller_views_of_some_batches() -> None:
     for largest, expected in ((1, {1}), (2, {1, 2}), (3, {1, 2}), (4, {1, 2, 4})):
         run, scales = tiny_run(max_student_downscale=largest), set()
@@ -299,15 +319,19 @@ def test_student_sees_smaller_views_of_some_batches() -> None:
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:
-    image, gradients = torch.rand(1, 3, 32, 32), []
+    image, gradients, calls = torch.rand(1, 3, 32, 32), [], Counter()
+    options = dict(backbone="swin_tiny_patch4_window7_224", image_size=32, use_refiner=False, drop_path=0.5)
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=32, use_refiner=False).train()
+        model = build_model(**options).train()
         if checkpointing:
             model.student.set_gradient_checkpointing()
+            for block in (m for m in model.modules() if isinstance(m, SwinTransformerBlock)):
+                block.register_forward_pre_hook(lambda block, *_: calls.update([block]))
         model(image).coarse_logits.square().mean().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(*gradients)
+    assert list(calls.values()) == [2] * 12  # every block by itself, of the last stage too
 
 
 def test_processes_share_their_work_without_a_warning(
@@ -325,10 +349,18 @@ def test_processes_share_their_work_without_a_warning(
 
 def test_compiled_network_trains_alike_and_saves_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_network = torch.compile
-    # "eager" traces as always but needs no C++ compiler
-    monkeypatch.setattr(stages.torch, "compile", lambda model: compile_network(model, backend="eager"))
-    plain, compiled = tiny_run(**STUDENT), tiny_run(compile=True, **STUDENT)
+    graphs = []
+
+    def eager(graph: torch.fx.GraphModule, inputs: list) -> torch.fx.GraphModule:  # needs no C++ compiler
+        graphs.append([size for x in inputs for size in getattr(x, "shape", [x])])
+        return graph
+
+    monkeypatch.setattr(stages.torch, "compile", partial(compile_network, backend=eager))
+    settings = STUDENT | dict(max_student_downscale=2, batches_per_epoch=8)
+    plain, compiled = tiny_run(**settings), tiny_run(compile=True, **settings)
     assert compiled.stage.module is not compiled.network
-    ends = [train_on(run, *batches(0, 1)) for run in (plain, compiled)]
-    torch.testing.assert_close(*ends, rtol=0, atol=1e-6)
+    ends = [train_on(run, *batches(*range(8))) for run in (plain, compiled)]
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-5)
+    assert not any(isinstance(size, torch.SymInt) for sizes in graphs for size in sizes)
+    assert len(graphs) == 2  # one for each size of the view, and no more
     assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()
