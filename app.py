@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from common.devices import DeviceError, choose_device, describe
+from common.processes import print_any_name
 from config import Config
 from inference import loading
 from inference.web_files import Studio
@@ -42,6 +43,7 @@ class StartError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    print_any_name()
     options = parse_options(argv)
     try:
         if find_spec("gradio") is None:
@@ -51,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         device = choose_device(options.device)
         path = find_model(options.checkpoint, RUNS)
+        print(f"checkpoint: {path}", flush=True)
         predictor = partial(predict_alpha, loading.load(path, device))
         with tempfile.TemporaryDirectory(prefix="tsr-matte-") as folder:
             set_environment(folder, options.host)

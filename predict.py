@@ -37,6 +37,7 @@ from common.files import FileError
 from common.interrupt import EXIT_CODE, Interrupt, Stopped
 from common.photos import PhotoError, read_photo
 from common.pool import bounded_map
+from common.processes import print_any_name, print_once
 from config import Config
 from inference import loading, video
 from inference.jobs import Job, JobError, Naming, is_up_to_date, plan_jobs
@@ -52,6 +53,7 @@ USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    print_any_name()
     options = parse_options(argv)
     interrupt = Interrupt()
     try:
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             device = choose_device(options.device)
             distributed.setup(device, distributed.LONG_PATIENCE_MINUTES)
             options.checkpoint = find_model(options.checkpoint, RUNS)
+            print_once(f"checkpoint: {options.checkpoint}")
             predictor = partial(
                 predict_alpha,
                 loading.load(options.checkpoint, device),
@@ -185,12 +188,13 @@ def report(
         }
         counts = ", ".join(f"{header[name]} {name}" for name in ("done", "failed", "skipped"))
         rate = f"{header['done'] / max(seconds, 1e-3):.2f} files/s"
-        print(f"{counts}, {rate}" + (f"; {stopped}: finish with --skip-existing" if stopped else ""))
         rows += [job_row(job, notes=["was there before"]) for job in skipped if job.output.as_posix() not in earlier]
-        try:
-            print(write_manifest(options.output, header, rows, earlier))
+        manifest = ""
+        try:  # before anything is printed: a reader who leaves (| head) must not cost it
+            manifest = f"\n{write_manifest(options.output, header, rows, earlier)}"
         except FileError as error:
             failures.append(str(error))
+        print(f"{counts}, {rate}" + (f"; {stopped}: finish with --skip-existing" if stopped else "") + manifest)
         for reason in failures:
             print(f"failed: {reason}", file=sys.stderr)
     return EXIT_CODE if interrupt.wanted() else 1 if failures or stopped else 0

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from common import distributed
 from common.devices import autocast
-from common.processes import is_main, print_once, usable_cores
+from common.processes import is_main, print_any_name, print_once, usable_cores
 from common.resize import resize, resize_alpha
 from evaluation.validation import final_figures, validate
 from losses import matting_losses, teacher_losses
@@ -43,6 +43,7 @@ UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     flags = setup.parse_flags(__doc__, argv)
     run = None
     try:

@@ -10,8 +10,8 @@ training (warnings may stand), 1: errors, each named, 2: nothing could start.
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.files import is_hidden
+from common.files import is_hidden, write_json
 from common.photos import read_alpha, write_image
+from common.processes import print_any_name
 from data.alpha_faults import alpha_faults, judge_together
 from data.contact_sheet import contact_sheet
 from data.copies import find_copies
@@ -113,7 +114,8 @@ def quick_check(root: str | Path) -> list[str]:
         return [f"{root} holds no photos: put them into im and their alphas, by the same name, into gt."]
     sentences = []
     for kind, group in by_kind(faults):
-        more = f" {len(group) - 1} more of this kind ({kind}): python -m data.check {root}" if len(group) > 1 else ""
+        command = f"python -m data.check {shlex.quote(str(root))}"
+        more = f" {len(group) - 1} more of this kind ({kind}): {command}" if len(group) > 1 else ""
         sentences.append(group[0].sentence + more)
     return sentences
 
@@ -217,6 +219,7 @@ def _evenly(pairs: list[Pair], count: int) -> list[Pair]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
+    print_any_name()
     parser = argparse.ArgumentParser(
         prog="python -m data.check",
         description="Find what is wrong with a dataset before training on it.",
@@ -229,11 +232,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         report = check_dataset(options.root, options.workers, progress=True)
-        print(format_report(report))
         if options.json:
-            options.json.write_text(json.dumps(as_json(report), indent=2, ensure_ascii=False), encoding="utf-8")
+            write_json(options.json, as_json(report))
         if options.contact_sheet and report.inspections:
             write_image(options.contact_sheet, draw_sheet(report))
+        print(format_report(report))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ import torch
 from PIL import ImageColor
 
 from common import photos
+from common.files import make_folder
 from common.photos import Photo, PhotoError
 from inference.foreground import Colours, blurred, composite, covering, estimate_colours, native_foreground
 
@@ -65,20 +66,15 @@ def render(photo: Photo, matte: np.ndarray, style: Style) -> np.ndarray:
 
 
 def write_rendered(path: Path, rendered: np.ndarray, style: Style, icc_profile: bytes | None = None) -> None:
-    """Write what render gave, and the folder it goes to. A matte has no colours, so no profile. Raises PhotoError."""
-    make_folder(path.parent)
+    """Write what render gave, and the folder it goes to. A matte has no colours, so no profile.
+
+    Raises PhotoError, and FileError for the folder.
+    """
+    make_folder(path.parent, "choose another --output")
     if style.kind == "alpha":
         photos.write_alpha(path, rendered, style.bits)
     else:
         photos.write_image(path, rendered, icc_profile)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it. Raises PhotoError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PhotoError(f"{folder} cannot be made ({error.strerror}): choose another --output.") from error
 
 
 def to_uint16(image: np.ndarray) -> np.ndarray:

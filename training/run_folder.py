@@ -91,4 +91,5 @@ def write_log(folder: Path, rows: Sequence[dict]) -> None:
     # the columns of the last row first: the row before the first step has no losses yet
     columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))
     with atomic_write(folder / LOG_FILE) as temporary:
-        pd.DataFrame(list(rows), columns=columns).to_csv(temporary, index=False, float_format="%.6g")
+        log = pd.DataFrame(list(rows), columns=columns)
+        log.to_csv(temporary, index=False, float_format="%.6g", errors="backslashreplace")
