@@ -53,11 +53,11 @@ def matte_video(
     with write_video(target, reader.rate) if is_file else write_frames(target, style) as append:
         frames = overlapped(matte_frame, reader)
         bar = tqdm(frames, source.name, reader.promised or None, False, unit="frame", disable=not distributed.is_main())
-        before = None
+        before = np.empty(0)
         for number, (_, picture) in enumerate(bar):
             if isinstance(picture, Exception):
                 raise picture
-            for _ in range(reader.repeats[number] if is_file else 0):
+            for _ in range(reader.repeats[number] if is_file else 0):  # 0 for the first
                 append(before)
             append(picture)
             before = picture
@@ -69,7 +69,7 @@ def matte_video(
     count, seconds = len(has_any), round(time.perf_counter() - start, 4)
     row = {"width": reader.width, "height": reader.height, "frames": count, "frame_rate": reader.rate}
     if reader.is_cut_short:
-        row["error"] = f"{source} is cut short, {count} frames could be read: copy it again."
+        row["error"] = f"{source} is cut short, only {count} frames could be read: copy it again."
     elif count < 0.9 * reader.promised:  # headers are often a little wrong
         row["error"] = f"{source} is cut short, only {count} of {reader.promised} frames could be read: copy it again."
     return {**row, "seconds": seconds, "notes": notes}

@@ -78,7 +78,7 @@ class VideoReader:
         """The header's rate where the frames' times agree with it, else that of the times."""
         claimed = self._capture.get(cv2.CAP_PROP_FPS)
         probe = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
-        times = []
+        times: list[float] = []
         while len(times) < PROBED and probe.grab():
             times.append(probe.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         probe.release()
@@ -90,8 +90,7 @@ class VideoReader:
                 self.notes.append(f"no frame rate: {DEFAULT_RATE:g} assumed")
             return claimed if is_claimed else DEFAULT_RATE
         middle = float(np.median(gaps))
-        even = gaps[np.abs(gaps - middle) <= max(0.002, 0.25 * middle)]  # times are rounded, in MKV to 1 ms
-        measured = 1 / float(even.mean())
+        measured = 1 / float(gaps[gaps <= 2 * middle].mean())  # without the pauses; a mean, as MKV rounds times to 1 ms
         return claimed if is_claimed and abs(claimed / measured - 1) < 0.01 else measured
 
 
