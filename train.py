@@ -37,6 +37,7 @@ from training.errors import RunError, exit_code_of, loaded, resume_hint
 from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, save_best
 from training.run import Run
+from training.run_folder import unlock
 
 SCORING_THREADS = 4  # alongside a network on a GPU
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         return exit_code_of(error, run.folder if run else None)
     finally:
+        if run and is_main():
+            unlock(run.folder)
         distributed.shutdown()
     return 0
 
