@@ -3,11 +3,13 @@
     python benchmark.py --sizes 512 1024 2048 4096          prediction by part: encoder, decoder, refiner, all
     python benchmark.py --train --sizes 512 1024            a training step by part, with and without teacher
     python benchmark.py --train --dataset ROOT              also steps fed by the loader: does the device wait?
+    python benchmark.py --memory --sizes 1024               the peak memory of a training step on a GPU, estimated
     python benchmark.py --loader [ROOT]                     the loader next to a plain loop and to decoding alone
 
 Times are means of several runs after a warm-up. Peak memory is the process's on a CPU, above what is held before, and
-the allocator's on a GPU. Weights are random: speed does not depend on them, and the photo, not the model, sets the
-share of uncertain pixels. What runs out of memory costs its row, not the table.
+the allocator's on a GPU; --memory needs no GPU, and says how much its estimate leaves out. Weights are random: speed
+does not depend on them, and the photo, not the model, sets the share of uncertain pixels. What runs out of memory costs
+its row, not the table.
 
 Exit codes: 0 measured, 2 could not start, 130 stopped by Ctrl-C, after the rows so far.
 """
@@ -16,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,10 +29,11 @@ import torch
 from common.devices import DeviceError, choose_device, choose_precision, describe, is_out_of_memory
 from common.files import write_json
 from common.photos import PhotoError
-from common.processes import print_any_name
+from common.processes import print_any_name, usable_cores
 from config import VARIANTS
 from data.build import DataError
 from experiments.benchmark_loader import loader_cases
+from experiments.benchmark_memory import memory_cases
 from experiments.benchmark_prediction import prediction_cases
 from experiments.benchmark_training import OPTIONS, training_cases
 
@@ -47,18 +49,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag = parser.add_argument
     what = "side of the square photo (prediction) or crop (training)"
     flag("--sizes", type=int, nargs="+", default=[512, 1024], metavar="PIXELS", help=what)
-    flag("--variants", nargs="+", default=["tiny", "base"], choices=list(VARIANT_NAMES))
+    what = "default: tiny and base; all with --memory"
+    flag("--variants", nargs="+", default=[], choices=list(VARIANT_NAMES), help=what)
     cases, what = ["portrait", "worst"], "prediction: a subject of usual size, or a photo that is uncertain everywhere"
     flag("--photos", nargs="+", choices=cases, default=cases, help=what)
     flag("--working-size", type=int, default=1024, help="long side of the photo as the student sees it")
     flag("--train", action="store_true", help="measure training steps instead of prediction")
-    flag("--batch-size", type=int, default=0, help="images a training step; 0 = 1 on a CPU, 4 on a GPU")
+    what = "estimate the peak memory of a training step on a GPU, for both stages, on any machine; see --amp"
+    flag("--memory", action="store_true", help=what)
+    what = "images a training step; 0 = 1 on a CPU, 4 on a GPU, and 1, 2, 4, 8 with --memory"
+    flag("--batch-size", type=int, default=0, help=what)
     what = "training: the teacher's stage; the student's, with the frozen teacher (also compiled, or with gradient "
     what += "checkpointing), without a teacher, or with the student frozen too (--freeze-encoder-epochs)"
     flag("--options", nargs="*", default=list(OPTIONS)[:3], choices=OPTIONS, help=what)
     what = "training: also time steps that the loader feeds, from ROOT/train or the word synthetic"
     flag("--dataset", default="", metavar="ROOT", help=what)
-    workers = min(12, (os.cpu_count() or 1) - 1)
+    workers = min(12, usable_cores() - 1)
     flag("--num-workers", type=int, default=workers, help="loader processes for --dataset (default: %(default)s)")
     flag("--steps", type=int, default=20, help="timed steps for --dataset (default: %(default)s)")
     what = "measure the loader on ROOT/train, or on 12-megapixel photos that it makes"
@@ -101,11 +107,16 @@ def make_folder(folder: Path) -> None:
 
 
 def network_cases(flags: argparse.Namespace) -> Iterator[tuple[dict, Callable[[], dict]]]:
-    """Rows of prediction or of training steps. Raises DataError and DeviceError."""
+    """Rows of prediction, of training steps or of their memory. Raises DataError and DeviceError."""
+    if flags.memory:
+        print("estimated; the CUDA context, workspaces and fragmentation take 1.5 to 3 GB more")
+        for name in flags.variants or VARIANT_NAMES:
+            yield from memory_cases(VARIANT_NAMES[name], flags)
+        return
     device = choose_device(flags.device)
     precision = choose_precision(flags.amp, device)
     print(f"{describe(device)}, {str(precision).removeprefix('torch.')}, torch {torch.__version__}")
-    for name in flags.variants:
+    for name in flags.variants or ("tiny", "base"):
         cases = training_cases if flags.train else prediction_cases
         yield from cases(VARIANT_NAMES[name], flags, device, precision)
 

@@ -106,6 +106,7 @@ class Config:
     output: str = "checkpoints"  # where run folders are made
     log_interval: int = 20  # steps between readings of the loss: each reading waits for the device
     save_every_minutes: float = 15.0  # last.pt is also written this often within an epoch; 0 = only at epoch ends
+    validate_every: int = 1  # epochs from one validation to the next; the last epoch always has one
     early_stop_epochs: int = 0  # stop after this many epochs without a better validation score; 0 = never
     max_bad_steps: int = 20  # non-finite steps in a row after which the run stops
     max_hours: float = 0.0  # stop cleanly after this time; 0 = no limit
@@ -191,6 +192,7 @@ class Config:
 ABOVE_ZERO = (
     "epochs", "batch_size", "accumulation_steps", "train_samples", "val_samples", "log_interval",
     "max_student_downscale", "crop_scale_min", "refiner_blocks", "max_bad_steps", "learning_rate", "refiner_lr_scale",
+    "validate_every",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "seed", "encoder_lr_scale", "teacher_epochs", "freeze_encoder_epochs", "early_stop_epochs", "save_every_minutes",

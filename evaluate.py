@@ -12,7 +12,6 @@ Exit codes: 0 all scored, 1 some files failed (each is named), 2 nothing could s
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 # No torch and no pandas here: the processes that compute metrics import this file too, and would wait for them.
 from common.files import FileError, make_folder
 from common.photos import PhotoError
-from common.processes import is_main, print_any_name, usable_cores, world_size
+from common.processes import is_main, own_cores, print_any_name, world_size
 from config import DATASET, Config
 from evaluation.folders import Folders, score_folders
 from evaluation.scoring import MetricOptions, Scores, StartError, report_failures
@@ -102,7 +101,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 def default_workers() -> int:
     """This process's share of the cores, at most 8."""
-    return max(1, min(8, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return min(8, own_cores())
 
 
 def make_output_folders(options: argparse.Namespace) -> None:

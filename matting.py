@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.devices import autocast, choose_precision
+from common.devices import autocast, choose_precision, free_memory
 from common.resize import Size, resize_to_working_size
 from models.octaves import climb, interpolate
 from models.refiner import uncertainty
@@ -36,6 +36,9 @@ class RefinerLike(Protocol):
     channels: int  # width, for an estimate of its memory
     receptive_radius: int  # pixels to each side that can change a pixel
     use_attention: bool
+
+    @property
+    def device(self) -> torch.device: ...  # where it computes
 
     def __call__(self, image: Tensor, alpha: Tensor, /) -> Tensor: ...
 
@@ -163,7 +166,7 @@ def refine_uncertain(
     tiles = list(_uncertain_tiles(coarse, tile) if refiner.use_attention else _all_tiles(coarse, tile))
     halo = refiner.receptive_radius
     window = (min(height, tile + 2 * halo), min(width, tile + 2 * halo))
-    batch = _tiles_per_batch(refiner, window, coarse.device, max_memory)
+    batch = _tiles_per_batch(refiner, window, max_memory)
     for start in range(0, len(tiles), batch):
         group = tiles[start : start + batch]
         corners = [
@@ -195,10 +198,9 @@ def _all_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
     return itertools.product(range(0, coarse.shape[-2], tile), range(0, coarse.shape[-1], tile))
 
 
-def _tiles_per_batch(
-    refiner: RefinerLike, window: tuple[int, int], device: torch.device, max_memory: int | None
-) -> int:
+def _tiles_per_batch(refiner: RefinerLike, window: tuple[int, int], max_memory: int | None) -> int:
     if max_memory is None:
-        max_memory = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else CPU_TILE_MEMORY
+        free = free_memory(refiner.device)
+        max_memory = CPU_TILE_MEMORY if free is None else free // 4
     a_tile = window[0] * window[1] * refiner.channels * BYTES_PER_CHANNEL
     return max(1, min(max_memory // a_tile, 64))

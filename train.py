@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from common import distributed
 from common.devices import autocast
-from common.processes import is_main, print_any_name, print_once, usable_cores
+from common.processes import is_main, own_cores, print_any_name, print_once
 from common.resize import resize, resize_alpha
 from evaluation.validation import final_figures, validate
 from losses import matting_losses, teacher_losses
@@ -39,7 +39,7 @@ from training.report import Report, save_best
 from training.run import Run
 from training.run_folder import unlock
 
-SCORING_THREADS = 4  # alongside a network on a GPU
+SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = setup.parse_flags(__doc__, argv)
     run = None
     try:
-        run = setup.prepare(flags)
+        run = setup.prepare(flags, stage_losses)
         fit(run)
     except BaseException as error:
         return exit_code_of(error, run.folder if run else None)
@@ -117,7 +117,7 @@ def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
     for number, batch in enumerate(batches, start=1):
         with contextlib.nullcontext() if number == len(batches) else stage.without_sync():
             with autocast(run.device, run.precision):
-                terms = stage_losses(run, batch, weights)
+                terms = stage_losses(run, batch, weights, student_scale(run))
             stage.scaler.scale(terms["loss"] / len(batches)).backward()
         run.meter.add(terms, batch["name"])
         run.progress.batch += 1
@@ -133,12 +133,11 @@ def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
     run.progress.step += 1
 
 
-def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Forward pass and named losses of the stage that the run is in."""
+def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float], scale: int) -> dict[str, Tensor]:
+    """Forward pass and named losses of the stage that the run is in; scale: see student_scale."""
     image = batch["image"].to(run.device, non_blocking=True, memory_format=torch.channels_last).float() / 255
     alpha = batch["alpha"].to(run.device, non_blocking=True).float() / 255  # (N, 1, S, S)
     known = 1.0 - batch["unknown"].to(run.device, non_blocking=True).float()  # (N, 1, S, S)
-    scale = student_scale(run)
     size = (max(1, image.shape[-2] // scale), max(1, image.shape[-1] // scale))
     truth = resize_alpha(alpha, size)  # what the student should see, (N, 1, S / scale, S / scale)
     if run.is_teacher_stage:
@@ -186,8 +185,7 @@ def finish_epoch(run: Run, report: Report) -> None:
     """Validate the averaged weights, add the row of the log, keep the best weights, save the state."""
     progress = run.progress
     row = report.row()
-    # the student has not started yet in the teacher's epochs
-    scores = {} if run.is_teacher_stage and progress.batch else validation_scores(run)
+    scores = validation_scores(run) if is_validated(run) else {}
     progress.rows.append(row | {f"val_{name}": value for name, value in scores.items()})
     score = final_figures(scores).get("image_mad", math.inf)
     is_best = score < progress.best_score and save_best(run, scores)
@@ -197,6 +195,14 @@ def finish_epoch(run: Run, report: Report) -> None:
         close_epoch(run)
     save_state(run)
     report.write(is_best)
+
+
+def is_validated(run: Run) -> bool:
+    """Whether the epoch that ends is: not the teacher's, in which the student has not started; the last one always."""
+    progress, epoch = run.progress, run.progress.epoch + 1
+    if not progress.batch:
+        return True  # --init-from, before the first step
+    return not run.is_teacher_stage and (epoch % run.config.validate_every == 0 or epoch >= run.config.epochs)
 
 
 def close_epoch(run: Run) -> None:
@@ -212,7 +218,7 @@ def validation_scores(run: Run) -> dict[str, float]:
 
     Raises RunError where no photo can be scored.
     """
-    workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, usable_cores())
+    workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, own_cores())
     try:
         sets = {
             name: validate(run.average.network, dataset, workers=workers, precision=run.precision)

@@ -27,8 +27,8 @@ LOST_PEER = ("gloo", "nccl", "closed by peer", "reset by peer", "process group",
 def setup(device: torch.device | None = None, patience_minutes: float = PATIENCE_MINUTES) -> None:
     """Join the process group that torchrun describes in the environment; does nothing without torchrun.
 
-    Uses nccl between GPUs, and gloo for data in main memory. patience_minutes bounds how long a rank waits for a slow
-    one, unless the environment variable TSR_TIMEOUT_MINUTES is set. It may be long: a rank that dies closes its
+    Uses nccl between GPUs where torch has it, and gloo for all else. patience_minutes bounds how long a rank waits for
+    a slow one, unless the environment variable TSR_TIMEOUT_MINUTES is set. It may be long: a rank that dies closes its
     connections, and the others notice at once. Only a host that loses power or its network is waited for.
     """
     if world_size() > 1 and not dist.is_initialized():
@@ -36,7 +36,8 @@ def setup(device: torch.device | None = None, patience_minutes: float = PATIENCE
         if on_gpu:
             torch.cuda.set_device(device)
         timeout = datetime.timedelta(minutes=float(os.environ.get(TIMEOUT_MINUTES, patience_minutes)))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
+        with_nccl = on_gpu and dist.is_nccl_available()  # Windows has none: gloo carries the gradients there
+        dist.init_process_group("cpu:gloo,cuda:nccl" if with_nccl else "gloo", timeout=timeout)
 
 
 def shutdown() -> None:

@@ -42,10 +42,15 @@ def print_once(sentence: str) -> None:
 def usable_cores() -> int:
     """Cores that this process may use, at least 1: its affinity, limited by a container's quota.
 
-    Under torchrun all processes of a host share them: divide by LOCAL_WORLD_SIZE.
+    Under torchrun all processes of a host share them, see own_cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(cores, _cgroup_quota())))
+
+
+def own_cores() -> int:
+    """This process's share of the usable cores, at least 1."""
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _cgroup_quota() -> float:

@@ -29,7 +29,7 @@ def alpha_faults(alpha: np.ndarray, path: str | Path, known: np.ndarray | None =
         return [Fault("alpha_full", str(path), f"{path} is 1 everywhere: it cuts nothing out.")]
     levels = np.flatnonzero(np.bincount(np.rint(values.ravel() * 65535).astype(np.uint16), minlength=1))
     if highest < OPAQUE:
-        is_certain = highest <= FAINTEST or len(levels) <= 2
+        is_certain = highest <= FAINTEST or len(levels) == 2
         return [Fault("alpha_scale" if is_certain else "alpha_faint", str(path), _scale_sentence(path, levels))]
     faults = _inverted(alpha, path)
     is_soft = (values > SOFT[0]) & (values < SOFT[1])
@@ -37,10 +37,10 @@ def alpha_faults(alpha: np.ndarray, path: str | Path, known: np.ndarray | None =
         sentence = f"{path} holds 0 and 1 only, no soft pixel: hair and glass cannot be learned from it."
         faults.append(Fault("alpha_binary", str(path), sentence))
     elif len(levels) <= 3:
-        names = " and ".join(f"{level / 257:.4g}" for level in levels)
+        *others, last = [f"{level / 257:.4g}" for level in levels]
         sentence = (
-            f"{path} holds only the values {names} of 255: it looks like a trimap or a label image; mark the pixels "
-            "between in a mask in unknown/, or write 0 and 255."
+            f"{path} holds only the values {', '.join(others)} and {last} of 255: it looks like a trimap or a label "
+            "image; mark the pixels between in a mask in unknown/, or write 0 and 255."
         )
         faults.append(Fault("alpha_levels", str(path), sentence))
     return faults

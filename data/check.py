@@ -10,7 +10,6 @@ training (warnings may stand), 1: errors, each named, 2: nothing could start.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from common.files import is_hidden, write_json
 from common.photos import read_alpha, write_image
-from common.processes import print_any_name
+from common.processes import print_any_name, usable_cores
 from data.alpha_faults import alpha_faults, judge_together
 from data.contact_sheet import contact_sheet
 from data.copies import find_copies
@@ -78,7 +77,7 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
         faults += found
         tasks += [(pair, name) for pair in pairs]
     # Threads: decoding happens outside Python's lock.
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, usable_cores())) as pool:
         results = pool.map(lambda task: inspect(*task), tasks)
         inspections = list(tqdm(results, total=len(tasks), unit="pair", disable=None if progress else True))
     for split in splits:

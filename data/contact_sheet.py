@@ -1,4 +1,4 @@
-"""One picture of many pairs: each photo beside its alpha and cut out over green, with its name."""
+"""One picture of many pairs: each photo next to its alpha and cut out over green, with its name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def contact_sheet(pairs: Sequence[Pair], marked: set[Pair]) -> np.ndarray:
     for number, pair in enumerate(pairs):
         left, top = number % columns * (3 * TILE + 8), number // columns * (TILE + CAPTION + 4)
         sheet.paste(Image.fromarray(_panels(pair)), (left, top + CAPTION))
-        # The built-in font knows Latin letters only; a name in others is shown by its code points.
+        # Pillow's built-in font has Latin letters only; other names are shown by their code points.
         caption = pair.name if pair.name.isascii() else pair.name.encode("ascii", "backslashreplace").decode()
         draw.text((left + 3, top + 2), caption[-70:], fill="red" if pair in marked else "black")
     return np.asarray(sheet)

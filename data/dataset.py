@@ -81,7 +81,8 @@ class TrainingDataset(Dataset):
 def training_item(photo: Pixels, alpha: Pixels, unknown: Pixels | None = None, *, name: str) -> Item:
     """Arrays (S, S, ...) as tensors: image uint8 (3, S, S); alpha uint8 (1, S, S); unknown uint8 (1, S, S), 0 or 1.
 
-    The planes were resized alike, so unknown is above 0 wherever an unknown pixel had any weight: all of those are 1.
+    The planes were resized alike, so unknown is above 0 wherever an unknown pixel had a weight of at least half a grey
+    level in the alpha: all of those pixels are 1.
     """
     touched = np.zeros_like(alpha) if unknown is None else (unknown > 0).astype(np.uint8)
     return {

@@ -163,6 +163,8 @@ def turned_alone(pair: Pair) -> str | None:
 def _orientation(path: Path) -> int:
     """EXIF orientation of a file that has been read before; 1 where the EXIF block is broken."""
     with Image.open(path) as picture:
+        if picture.format == "PNG" and "exif" not in picture.info:
+            return 1  # getexif would decode the pixels to look for a block after them, which few programs write
         try:
             return picture.getexif().get(EXIF_ORIENTATION, 1)
         except (SyntaxError, ValueError, struct.error):

@@ -10,7 +10,7 @@ ranks are those of one process.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -20,13 +20,14 @@ import torch
 import matting
 from common.devices import is_out_of_memory
 from common.photos import PhotoError
-from common.pool import process_pool
+from common.pool import bounded_map, process_pool
 from common.processes import rank, world_size
 from evaluation.scoring import MetricOptions, Scores, Task, fail, report_failures, score_all, score_matte
 from evaluation.tables import by_matte, summarize
 from matting import MattingModel
 from models import MattingNetwork
 
+READ_AHEAD = 2  # photos, while the network predicts
 QUICK = MetricOptions(full=False)
 COARSE, REFINED = "coarse", "refined"  # matting.Mattes has coarse_alpha and refined_alpha
 
@@ -50,7 +51,8 @@ def validate(
     """Mean figures of a model's mattes: "coarse_image_sad" ... "coarse_edge_grad"; with a refiner "refined_..." too.
 
     dataset[i] is a dict of image uint8 (3, H, W), alpha float32 (1, H, W), name, and, where part of the truth is not
-    known, unknown bool (1, H, W). workers: threads that score while the network predicts; 0 takes turns. precision:
+    known, unknown bool (1, H, W). workers: threads that score while the network predicts, and others read the next
+    photos; 0 takes turns. precision:
     as for matting.predict_mattes. Under torchrun every rank calls this and gets the same means. Photos that cannot be
     scored are named on stderr and left out; those without an edge band are left out of the edge figures, which are 0
     if there is no other. Raises ValueError if nothing could be scored.
@@ -58,12 +60,14 @@ def validate(
     sources = [MatteSource(COARSE, model, COARSE)]
     if model.refiner is not None:
         sources.append(MatteSource(REFINED, model, REFINED))
-    was_training = model.training
+    was_training, was_benchmark = model.training, torch.backends.cudnn.benchmark
     model.eval()
+    torch.backends.cudnn.benchmark = False  # photos have many sizes, and each new one would be searched for
     try:
         scores = score_dataset(sources, dataset, options, workers, precision=precision, threads=True)
     finally:
         model.train(was_training)
+        torch.backends.cudnn.benchmark = was_benchmark
     report_failures(scores.failures)
     if not scores.rows:
         raise ValueError("no validation photo could be scored: look at the set with python -m data.check.")
@@ -96,9 +100,12 @@ def score_dataset(
     or threads.
     """
     shard = range(rank(), len(dataset), world_size())
-    tasks = _predicted(sources, dataset, shard, options, precision)
     make_pool = ThreadPoolExecutor if threads else process_pool  # NumPy and OpenCV release the interpreter lock
-    with make_pool(workers) if workers else nullcontext() as pool:
+    with (
+        make_pool(workers) if workers else nullcontext() as pool,
+        ThreadPoolExecutor(READ_AHEAD) if workers else nullcontext() as readers,
+    ):
+        tasks = _predicted(sources, dataset, shard, options, precision, readers)
         return score_all(tasks, len(shard) * len(sources), pool, 2 * workers)
 
 
@@ -108,14 +115,15 @@ def _predicted(
     shard: Iterable[int],
     options: MetricOptions,
     precision: torch.dtype | None,
+    readers: Executor | None,
 ) -> Iterator[Task]:
     """Tasks for score_all; that of a photo that cannot be read, or is too large to predict, fails."""
-    for index in shard:
-        try:
-            item = dataset[index]
-        except (ValueError, OSError) as error:
-            yield Task({"name": _name(dataset, index), "index": index}, fail, (error,))
+    for index, item in bounded_map(readers, dataset.__getitem__, shard, READ_AHEAD):
+        if isinstance(item, (ValueError, OSError)):
+            yield Task({"name": _name(dataset, index), "index": index}, fail, (item,))
             continue
+        if isinstance(item, Exception):
+            raise item
         try:
             mattes = predict_sources(sources, item["image"], precision)
         except PhotoError as error:

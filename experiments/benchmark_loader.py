@@ -18,12 +18,12 @@ from PIL import Image
 from torch.utils.benchmark import Timer
 from torchvision.transforms.v2 import functional as F
 
-from common.photos import photo_size, read_photo, write_alpha
+from common.photos import photo_size, read_alpha_levels, read_photo, write_alpha
 from common.resize import working_size
 from data.augmentation import Augmentation
 from data.build import DataError
 from data.dataset import PhotoDataset
-from data.pairs import Pair, find_pairs, read_alpha_levels
+from data.pairs import Pair, find_pairs
 from data.synthetic.dataset import render_sample
 
 PLAIN = "plain loop"  # what most training scripts do: Pillow decodes and resizes all pixels, then float tensors

@@ -88,7 +88,7 @@ def measure_step(
         row |= measure_fed(run, fed, flags.num_workers, flags.steps)
     run.stage.module = run.stage.model  # operations cannot be counted in compiled code
     with FlopCounterMode(display=False) as counter, autocast(device, precision):
-        stage_losses(run, batch, run.schedule.loss_weights)["loss"].backward()
+        stage_losses(run, batch, run.schedule.loss_weights, scale=1)["loss"].backward()
     row["of peak"] = counter.get_total_flops() / seconds / peak
     if not config.compile:
         calls = {

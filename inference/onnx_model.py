@@ -50,6 +50,8 @@ class OnnxRefiner:
 
     def __init__(self, session: Session, *, channels: int, receptive_radius: int, use_attention: bool = True) -> None:
         self.session = session
+        on_gpu = "CUDAExecutionProvider" in session.session.get_providers()
+        self.device = torch.device("cuda" if on_gpu else "cpu")
         self.use_attention = use_attention
         self.channels = channels
         self.receptive_radius = receptive_radius

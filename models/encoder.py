@@ -10,6 +10,7 @@ import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -64,9 +65,15 @@ class Encoder(nn.Module):
         stages = self.swin((x - self.mean) / self.std)  # 4 x (N, H/s, W/s, C)
         return [norm(f).permute(0, 3, 1, 2) for norm, f in zip(self.norms, stages, strict=True)]  # (N, C, H/s, W/s)
 
-    def set_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Trade a second forward of each stage for not keeping its activations."""
-        self.swin.set_grad_checkpointing(enabled)
+    def set_gradient_checkpointing(self) -> None:
+        """Trade a second forward of each block for not keeping its activations.
+
+        By block, not by stage as timm's feature extractor would: while a stage of 18 blocks is recomputed, it holds the
+        activations of all of them.
+        """
+        for stage in self.swin.modules():
+            if isinstance(stage, SwinTransformerStage):
+                stage.grad_checkpointing = True
 
 
 def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file: str | None, drop_path: float) -> Any:

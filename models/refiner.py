@@ -139,6 +139,10 @@ class Refiner(nn.Module):
             correction = uncertainty(coarse_alpha) * correction
         return (coarse_alpha + correction).clamp(0.0, 1.0)
 
+    @property
+    def device(self) -> torch.device:
+        return self.stem.weight.device
+
     def delta(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
         """The bounded correction before attention, float32 (N, 1, H, W) in [-1, 1]."""
         inputs = [2.0 * image - 1.0, gradient_map(image), 2.0 * coarse_alpha - 1.0]

@@ -318,7 +318,7 @@ SCALES = {
     "half": (lambda a: np.uint8(a * 200), "if its subject is opaque", "255"),
     "trimap": (
         lambda a: np.where(a == 0, 0, np.where(a == 1, 255, 128)).astype(np.uint8),
-        "0 and 128 and 255",
+        "0, 128 and 255",
         "trimap",
     ),
 }

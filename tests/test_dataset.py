@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from common.photos import read_alpha, write_alpha, write_image
+from common.photos import read_alpha, read_alpha_levels, write_alpha, write_image
 from data import pairs
 from data.augmentation import Augmentation
 from data.dataset import CompositeDataset, MixedDataset, PhotoDataset, PhotoValidation
 from data.loader import EpochSampler
-from data.pairs import find_pairs, read_alpha_levels, read_reduced_pair
+from data.pairs import find_pairs, read_reduced_pair
 from tests.test_augmentation import STILL, centroid, disc
 
 
@@ -123,27 +123,6 @@ def test_alpha_levels_are_read_alpha_rounded(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(levels, np.rint(read_alpha(path) * 255).astype(np.uint8))
     if kind not in ("jpeg", "palette"):
         assert np.array_equal(levels, matte)
-
-
-@pytest.mark.parametrize(("mode", "whole"), [("L", True), ("RGB", False), ("I;16", False)])
-def test_a_png_is_read_to_its_end_only_where_it_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, whole: bool
-) -> None:
-    """Else read_alpha reads it all again."""
-    Image.new(mode, (60, 40)).save(tmp_path / "a.png")
-    opened, read = Path.open, []
-
-    def open_and_count(path: Path, *arguments, **options) -> object:
-        file = opened(path, *arguments, **options)
-        reading = file.read
-        file.read = lambda *size: read.append(reading(*size)) or read[-1]
-        return file
-
-    monkeypatch.setattr(Path, "open", open_and_count)
-    monkeypatch.setattr(pairs, "read_alpha", lambda path: np.zeros((40, 60), np.float32))
-    read_alpha_levels(tmp_path / "a.png")
-    size = (tmp_path / "a.png").stat().st_size
-    assert sum(map(len, read)) == (size if whole else 26)
 
 
 def test_items_are_a_function_of_seed_epoch_and_index(folder: Path) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from common import distributed
 from common.devices import DeviceError, is_out_of_memory
 from common.processes import rank
@@ -21,6 +19,13 @@ from models.checkpoint import CheckpointError
 from training.meter import NonFiniteError
 
 LOST_WORKER = "DataLoader worker (pid"  # how torch's message starts; it is raised wherever the process happens to be
+SHARED_MEMORY_WORDS = ("Bus error", "</torch_")  # torch's workers name their files /torch_PID_...
+SHARED_MEMORY_FULL = (
+    "The loader's workers ran out of shared memory (/dev/shm): give the container more with docker run --shm-size 16g "
+    "or --ipc=host, or load in the training process with --num-workers 0"
+)
+# by name, since to import torch's compiler takes seconds
+COMPILER_ERRORS = {"TorchDynamoException", "CppCompileError", "InvalidCxxCompiler"}
 INTERRUPTED = 130
 
 
@@ -58,18 +63,34 @@ def exit_code_of(error: BaseException, folder: Path | None) -> int:
 def sentence_of(error: BaseException) -> str | None:
     """What to tell a person of an error that is not the program's fault; None for any other."""
     first_line = (str(error).splitlines() or [""])[0]
+    if is_shared_memory_full(error):
+        return f"{SHARED_MEMORY_FULL}, then resume with --resume."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename} cannot be used ({error.strerror}): look at its permissions, and at the disk's room."
     if isinstance(error, SENTENCES):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "Stopped at once; --resume resumes what was saved last."
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            f"The device has too little memory ({first_line}): lower --batch-size and raise --accumulation-steps by "
-            "the same factor, or add --gradient-checkpointing."
-        )
     if isinstance(error, RuntimeError) and LOST_WORKER in str(error):
         return f"{first_line} Too little memory is the usual reason: lower --num-workers, then resume with --resume."
+    if is_out_of_memory(error):
+        return (
+            f"The memory does not suffice ({first_line}): lower --batch-size and raise --accumulation-steps by "
+            "the same factor, or add --gradient-checkpointing."
+        )
+    if COMPILER_ERRORS.intersection(kind.__name__ for kind in type(error).__mro__):
+        reason = " ".join(str(error).split())[:300]
+        return (
+            f"--compile does not work on this machine ({reason}): it needs a C++ compiler, and on a GPU Triton (on "
+            "Windows the package triton-windows); install them, or leave --compile out."
+        )
     return None
+
+
+def is_shared_memory_full(error: BaseException) -> bool:
+    """Whether /dev/shm, through which the loader's workers pass photos, ran full: a bus error, or a failing write."""
+    text = str(error)
+    return isinstance(error, (RuntimeError, OSError)) and any(words in text for words in SHARED_MEMORY_WORDS)
 
 
 def loaded(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
@@ -77,7 +98,7 @@ def loaded(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str
     try:
         yield from batches
     except (RuntimeError, ValueError, OSError) as error:
-        if LOST_WORKER in str(error):
+        if LOST_WORKER in str(error) or is_shared_memory_full(error):
             raise
         reason = str(error).strip().splitlines()[-1]  # a worker sends its whole traceback
         raise RunError(

@@ -49,10 +49,11 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     `fused` and `foreach` too: they belong to the device, and a run saved on one kind resumes on another.
     """
     restored = ("params", "lr")  # the rate of the last step; the next step sets its own
-    own = [{name: value for name, value in group.items() if name not in restored} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
-        group |= settings
+    groups = [
+        saved | {name: value for name, value in own.items() if name not in restored}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict(state | {"param_groups": groups})  # where it puts its step counts depends on `fused`
 
 
 def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) -> float:

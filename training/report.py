@@ -26,7 +26,8 @@ def summary(row: dict[str, Any], epochs: int, is_best: bool) -> str:
     loss = f"loss {row['loss']:.4f}  {row['images_per_second']:.1f} images/s  " if "loss" in row else ""
     start = f"epoch {row['epoch']}/{epochs}  {loss}"
     if "val_coarse_image_sad" not in row:
-        return f"{start}teacher's stage{skipped}"
+        stage = "teacher's stage" if any(name.startswith("teacher_") for name in row) else "not validated"
+        return f"{start}{stage}{skipped}"
     refined = "val_refined_image_sad" in row
     prefix = "val_refined" if refined else "val_coarse"
 

@@ -13,7 +13,7 @@ import torch
 
 from common import distributed
 from common.devices import choose_device, choose_precision, describe
-from common.processes import is_main, print_once, rank, usable_cores, world_size
+from common.processes import is_main, own_cores, print_once, rank, world_size
 from config import Config, add_config_flags, config_from_dict, config_from_flags
 from data.augmentation import Augmentation
 from data.build import SYNTHETIC, DataError, build_training_set, build_validation_sets, fingerprint, parse_source
@@ -28,8 +28,10 @@ from training.report import require_tensorboard
 from training.run import Run
 from training.run_folder import create_run, find_run, lock, read_settings, remove_leftovers, write_settings
 from training.schedule import Progress, Schedule
+from training.trial import Losses, check_memory
 
 REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_colours", "use_attention")
+TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a step may take a minute
 
 
 def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,8 +47,11 @@ def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse
     return parser.parse_args(argv)
 
 
-def prepare(flags: argparse.Namespace) -> Run:
-    """The run that the flags ask for, ready for its next step; raises one of training.errors.SENTENCES."""
+def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
+    """The run that the flags ask for, ready for its next step; losses: train.stage_losses, to try one before it.
+
+    Raises one of training.errors.SENTENCES.
+    """
     resumed, base = None, None
     if flags.resume is not None:
         resumed = find_run(getattr(flags, "output", Config().output), flags.resume)
@@ -60,6 +65,8 @@ def prepare(flags: argparse.Namespace) -> Run:
     run = build_run(config, device, state)
     if resumed and state:
         restore(run, state, resumed)
+    if device.type in TRIED_ON:
+        check_memory(run, losses)
     check_record(run)
     run.folder = open_folder(config, resumed)
     announce(run)
@@ -218,5 +225,5 @@ def loader_workers(config: Config, device: torch.device) -> int:
     """
     if config.num_workers >= 0:
         return config.num_workers
-    spare = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    spare = own_cores() - 1
     return 0 if device.type == "cpu" and spare < 2 else max(1, min(12, spare))

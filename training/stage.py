@@ -21,6 +21,7 @@ BUFFER_SWITCH = (
     if "forward_sync_buffers" in inspect.signature(nn.parallel.DistributedDataParallel).parameters
     else "broadcast_buffers"
 )
+COMPILATIONS_PER_VIEW = 4  # as parts freeze and unfreeze, with and without gradients
 
 
 class Stage:
@@ -73,7 +74,7 @@ class Stage:
         return frozen
 
     def _wrap(self) -> nn.Module:
-        module: Any = torch.compile(self.model) if self.config.compile else self.model
+        module: Any = compiled(self.model, self.config) if self.config.compile else self.model
         switches: dict[str, Any] = {BUFFER_SWITCH: False}
         if world_size() > 1:
             module = nn.parallel.DistributedDataParallel(
@@ -101,6 +102,14 @@ class Stage:
         load_optimizer_state(self.optimizer, state["optimizer"])
         if state["precision"] == str(self.precision):
             self.scaler.load_state_dict(state["scaler"])
+
+
+def compiled(model: nn.Module, config: Config) -> Any:
+    """The model, compiled for each size of the student's view by itself: one graph for all would have dynamic shapes,
+    which make a Swin's windows slow. At the limit of recompilations torch would go on uncompiled without a word."""
+    views = config.max_student_downscale.bit_length()
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILATIONS_PER_VIEW * views)
+    return torch.compile(model, dynamic=False)
 
 
 def lr_scales(config: Config) -> dict[str, float]:

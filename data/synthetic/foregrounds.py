@@ -220,7 +220,7 @@ def soften(rng: Generator, alpha: np.ndarray, colour: np.ndarray) -> tuple[np.nd
     if mode == "motion":
         step, turn = rng.uniform(0.01, 0.05) * size / 4, rng.uniform(0, math.pi)
         direction = np.array([math.cos(turn), math.sin(turn)])
-        blurred = premultiplied
+        blurred: np.ndarray = premultiplied
         while step > 0.25:  # the mean of two copies, then of two of those ...: a box of 4 steps
             ahead, behind = _shift(blurred, step * direction), _shift(blurred, -step * direction)
             blurred = cv2.addWeighted(ahead, 0.5, behind, 0.5, 0)
