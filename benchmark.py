@@ -29,7 +29,7 @@ import torch
 from common.devices import DeviceError, choose_device, choose_precision, describe, is_out_of_memory
 from common.files import write_json
 from common.photos import PhotoError
-from common.processes import usable_cores
+from common.processes import print_any_name, usable_cores
 from config import VARIANTS
 from data.build import DataError
 from experiments.benchmark_loader import loader_cases
@@ -81,6 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    print_any_name()
     flags = parse(argv)
     try:
         if flags.json:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from common import distributed
 from common.devices import autocast
-from common.processes import is_main, own_cores, print_once
+from common.processes import is_main, own_cores, print_any_name, print_once
 from common.resize import resize, resize_alpha
 from evaluation.validation import final_figures, validate
 from losses import matting_losses, teacher_losses
@@ -38,12 +38,14 @@ from training.errors import RunError, exit_code_of, loaded, resume_hint
 from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report
 from training.run import Run
+from training.run_folder import unlock
 
 SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     flags = setup.parse_flags(__doc__, argv)
     run = None
     try:
@@ -52,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         return exit_code_of(error, run.folder if run else None)
     finally:
+        if run and is_main():
+            unlock(run.folder)
         distributed.shutdown()
     return 0
 

@@ -38,6 +38,17 @@ class PhotoError(ValueError):
     """A file that cannot be read or written; str() is one sentence: which, what is wrong, what to do."""
 
 
+def require_file(path: str | Path, what: str) -> None:
+    """Raise PhotoError for what is no file with anything in it, OSError for what is not there. what: photo or video."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise PhotoError(f"{path} is a folder, not a {what}: name the files in it, or rename it.")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait forever
+        raise PhotoError(f"{path} is a pipe or a device, not a file: save the {what} to a file.")
+    if status.st_size == 0:
+        raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
+
+
 def upright_size(path: str | Path) -> tuple[int, int]:
     """(width, height) after the EXIF orientation, without decoding. Raises PhotoError."""
     with _opened(path, png_chunks=(b"IHDR", b"eXIf")) as (picture, _):
@@ -85,13 +96,7 @@ def _opened(path: str | Path, png_chunks: Collection[bytes] = _PNG_KEPT) -> Iter
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse 179 megapixels, whatever max_pixels says
     PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # of a profile: printers' have more than Pillow's 1 MB
     try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise PhotoError(f"{path} is a folder, not a photo: name the files in it, or rename it.")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait forever
-            raise PhotoError(f"{path} is a pipe or a device, not a file: save the photo to a file.")
-        if status.st_size == 0:
-            raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
+        require_file(path, "photo")
         with open(path, "rb") as file:
             is_png = file.read(8) == _PNG_SIGNATURE
             stream = _tidy_png(file, png_chunks) if is_png else file

@@ -26,6 +26,7 @@ import pandas as pd
 import safetensors
 
 from common.files import atomic_write
+from common.processes import print_any_name
 from experiments import ablation_tables as tables
 from models.checkpoint import MODEL_FILE
 
@@ -142,6 +143,7 @@ def describe(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flag = parser.add_argument
     flag("--output", type=Path, required=True, metavar="DIR", help="folder for the runs")

@@ -19,7 +19,7 @@ from pathlib import Path
 from common.files import walk
 from common.photos import SUFFIXES as PHOTO_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mts", ".ts", ".wmv")
 OUTPUT_SUFFIXES = (".png", ".webp", ".mkv", ".mp4")
 
 

@@ -18,6 +18,7 @@ from training.errors import RunError
 from training.random_state import random_state, restore_random_state
 from training.run import Run
 from training.run_folder import PREVIOUS_STATE_FILE, STATE_FILE
+from training.schedule import Progress
 
 
 def capture(run: Run) -> dict[str, Any]:
@@ -116,13 +117,33 @@ def load_training_state(folder: Path) -> dict[str, Any]:
             except Exception as error:  # zip, pickle and torch raise their own classes for a broken file
                 reasons.append(f"{name}: {type(error).__name__}")
                 continue
-            if isinstance(state, dict):
+            fault = _fault(state)
+            if not fault:
                 return state
-            reasons.append(f"{name}: not a training state")
+            reasons.append(f"{name}: {fault}")
     raise CheckpointError(
         f"{folder} has no training state to resume ({'; '.join(reasons) or 'no last.pt'}): start a new run, or "
         "fine-tune its best.safetensors with --init-from."
     )
+
+
+def _fault(state: Any) -> str:
+    """What is wrong with the types in a file, "" for nothing; what is left to be wrong is found by restore."""
+    if not isinstance(state, dict):
+        return "not a training state"
+    tables: dict[str, Any] = dict.fromkeys(("network", "average", "stage", "progress", "layout"), dict)
+    others = {"teacher": dict | None, "average_updates": int, "is_teacher_stage": bool, "ranks": list}
+    for name, kind in (tables | others).items():
+        if not isinstance(state.get(name, Ellipsis), kind):
+            return f"{name} is missing or of a wrong type"
+    for name, default in asdict(Progress()).items():
+        value = state["progress"].get(name, default)
+        kind = float | int if isinstance(default, float) else type(default)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return f"{name} is of a wrong type"
+    if not all(isinstance(row, dict) for row in state["progress"].get("rows", [])):
+        return "rows are of a wrong type"
+    return ""
 
 
 def save_best(run: Run, scores: dict[str, float]) -> bool:

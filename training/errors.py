@@ -65,6 +65,8 @@ def sentence_of(error: BaseException) -> str | None:
     first_line = (str(error).splitlines() or [""])[0]
     if is_shared_memory_full(error):
         return f"{SHARED_MEMORY_FULL}, then resume with --resume."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename} cannot be used ({error.strerror}): look at its permissions, and at the disk's room."
     if isinstance(error, EXPECTED_ERRORS):
         return str(error)
     if isinstance(error, KeyboardInterrupt):

@@ -26,7 +26,7 @@ from training.errors import RunError
 from training.random_state import seed_everything
 from training.report import require_tensorboard
 from training.run import Run
-from training.run_folder import create_run, find_run, read_settings, remove_leftovers, write_settings
+from training.run_folder import create_run, find_run, lock, read_settings, remove_leftovers, write_settings
 from training.schedule import Progress, Schedule
 from training.trial import Losses, check_memory
 
@@ -185,13 +185,19 @@ def check_record(run: Run) -> None:
 
 def open_folder(config: Config, resumed: Path | None) -> Path:
     """The run's folder, made or tidied by rank 0; its config.json holds the settings that the run has from now on."""
-    folder = resumed
+    outcome: Path | Exception | None = None
     if is_main():
-        if folder is None:
-            folder = create_run(config.output, f"{config.method}_{config.variant.name}")
-        remove_leftovers(folder)
-        write_settings(folder, config.as_dict())
-    return Path(distributed.broadcast_object(str(folder)))
+        try:
+            outcome = resumed or create_run(config.output, f"{config.method}_{config.variant.name}")
+            lock(outcome)
+            remove_leftovers(outcome)
+            write_settings(outcome, config.as_dict())
+        except (RunError, OSError) as error:  # the other ranks wait for it
+            outcome = error
+    outcome = distributed.broadcast_object(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def announce(run: Run) -> None:
