@@ -102,7 +102,7 @@ def write_video(path: Path, rate: float) -> Iterator[Append]:
     """Give a function that appends a frame; the file appears at the end, complete.
 
     A frame is a matte, float32 (H, W) in [0, 1], or grey (H, W) or RGB (H, W, 3) of uint8 or uint16. One of odd size
-    gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError where the file cannot be written.
+    gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError if the file cannot be written.
     """
     require_text(path)
     with atomic_write(path) as temporary:

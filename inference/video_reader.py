@@ -13,7 +13,7 @@ import numpy as np
 from common.decoding import require_file
 from common.photos import PhotoError
 
-DEFAULT_RATE = 25.0  # frames a second, where a file names none and gives its frames no times
+DEFAULT_RATE = 25.0  # frames per second, where a file names none and gives its frames no times
 PROBED = 100  # frames whose times tell the rate
 MAX_PAUSE = 60.0  # seconds a picture may stand still; longer is damage more often than not
 STUCK = 5  # equal frames at the end that are worth a note
@@ -23,10 +23,10 @@ COUNTING = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # MP4 and MOV
 class VideoReader:
     """The frames of a video, upright: iterate over it, once, for RGB uint8 (H, W, 3).
 
-    rate: frames a second, by the frames' own times, which headers get wrong. repeats: for each frame given so far, how
+    rate: per second, by the frames' own times, which headers get wrong. repeats: for each frame given so far, how
     often the one before it has to be shown again to keep the time where the rate varies. promised: how many frames the
     header counts, 0 if it does not. width, height: pixels. notes: what a person should know, complete at the end.
-    Raises PhotoError where there is no frame.
+    Raises PhotoError if there is no frame.
     """
 
     def __init__(self, path: Path) -> None:

@@ -161,7 +161,7 @@ def length(path: Path) -> float:
 
 
 def test_a_recording_of_a_browser_keeps_its_time(run, tmp_path, capsys):
-    """It claims 1000 frames a second; its frames' own times, 20 to 50 ms apart, end after 2.07 s."""
+    """It claims 1000 frames per second; its frames' own times, 20 to 50 ms apart, end after 2.07 s."""
     assert run("--input", DATA / "browser.webm", "--output", tmp_path) == 0
     assert length(tmp_path / "browser.mkv") == pytest.approx(2.07, abs=0.1)
     row = row_of(tmp_path)
@@ -170,7 +170,7 @@ def test_a_recording_of_a_browser_keeps_its_time(run, tmp_path, capsys):
 
 
 def test_a_pause_lasts_as_long_as_in_the_source(run, tmp_path):
-    """12 frames 0.1 s apart, but for a pause of 2.5 s behind the sixth. Its header says 3.3 frames a second."""
+    """12 frames 0.1 s apart, but for a pause of 2.5 s behind the sixth. Its header says 3.3 frames per second."""
     assert run("--input", DATA / "pause.mp4", "--output", tmp_path / "file") == 0
     found = read_all(tmp_path / "file" / "pause.mkv")
     assert len(found) == 36 and VideoReader(tmp_path / "file" / "pause.mkv").rate == pytest.approx(10)

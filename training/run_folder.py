@@ -84,7 +84,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def lock(folder: Path) -> None:
-    """Mark the folder as this process's. Raises RunError where another one trains in it.
+    """Mark the folder as this process's. Raises RunError if another one trains in it.
 
     A lock whose process is gone is taken over; whether one of another host is, nobody here can tell.
     """
