@@ -504,7 +504,7 @@ def wrong_states(state: dict) -> list[dict]:
     progress = state["progress"]
     found += [{**state, "progress": {**progress, name: value}} for name in progress for value in (None, [5])]
     ranks = state["ranks"][0]
-    found += [{**state, "ranks": [{**ranks, name: value}]} for name in ranks for value in (5, {})]
+    found += [{**state, "ranks": [{**ranks, name: value}]} for name in ranks for value in (5, "x")]
     return [*found, {**state, "ranks": [5]}, {**state, "stage": {}}, {**state, "network": {"a": 5}}]
 
 
@@ -516,7 +516,7 @@ def test_a_state_with_values_of_a_wrong_type_is_refused_in_a_sentence(
     for state in wrong_states(load_training_state(folder)):
         torch.save(state, folder / STATE_FILE)
         capsys.readouterr()
-        assert train.main(["--resume", str(folder)]) == 2
+        assert train.main(["--resume", str(folder)]) == 2, state
         said = capsys.readouterr().err.strip()
         assert str(folder) in said and said.count("\n") == 0, said
 

@@ -117,20 +117,26 @@ def load_training_state(folder: Path) -> dict[str, Any]:
             except Exception as error:  # zip, pickle and torch raise their own classes for a broken file
                 reasons.append(f"{name}: {type(error).__name__}")
                 continue
-            fault = _fault(state)
-            if not fault:
+            if isinstance(state, dict):
                 return state
-            reasons.append(f"{name}: {fault}")
+            reasons.append(f"{name}: not a training state")
     raise CheckpointError(
         f"{folder} has no training state to resume ({'; '.join(reasons) or 'no last.pt'}): start a new run, or "
         "fine-tune its best.safetensors with --init-from."
     )
 
 
-def _fault(state: Any) -> str:
-    """What is wrong with the types in a file, "" for nothing; what is left to be wrong is found by restore."""
-    if not isinstance(state, dict):
-        return "not a training state"
+def check_types(state: dict[str, Any], folder: Path) -> None:
+    """Raise RunError for values that capture does not write; what is left to be wrong is found by restore."""
+    fault = _fault(state)
+    if fault:
+        raise RunError(
+            f"The state in {folder} is not as train.py wrote it ({fault}): start a new run, or fine-tune its "
+            "best.safetensors with --init-from."
+        )
+
+
+def _fault(state: dict[str, Any]) -> str:
     tables: dict[str, Any] = dict.fromkeys(("network", "average", "stage", "progress", "layout"), dict)
     others = {"teacher": dict | None, "average_updates": int, "is_teacher_stage": bool, "ranks": list}
     for name, kind in (tables | others).items():

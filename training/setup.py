@@ -21,7 +21,7 @@ from data.check import quick_check
 from data.loader import build_training_loader
 from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_weights, read_metadata
-from training.checkpoint import has_state, load_training_state, restore
+from training.checkpoint import check_types, has_state, load_training_state, restore
 from training.errors import RunError
 from training.random_state import seed_everything
 from training.report import require_tensorboard
@@ -61,7 +61,10 @@ def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
     distributed.setup(device)
     if distributed.broadcast_object(str(resumed)) != str(resumed):  # another run wrote while the processes started
         raise RunError(f"The processes found different newest runs, one of them {resumed}: name the run to resume.")
-    state = load_training_state(resumed) if resumed and has_state(resumed) else None
+    state = None
+    if resumed and has_state(resumed):
+        state = load_training_state(resumed)
+        check_types(state, resumed)
     run = build_run(config, device, state)
     if resumed and state:
         restore(run, state, resumed)
