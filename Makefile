@@ -1,5 +1,6 @@
 # make demo     train a tiny model on the drawn set and matte test_data/ with it (DEMO_FLAGS="--train-samples 750")
 # make test     run the tests
+# make test-cuda  run the tests that need a GPU
 # make lint     check style, formatting and types
 # make app      serve the web page on this machine (APP_FLAGS="--checkpoint C")
 # make export   export the newest checkpoint to ONNX (EXPORT_FLAGS="--half")
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 
-.PHONY: demo test lint setup app test-app export test-export figures clean
+.PHONY: demo test test-cuda lint setup app test-app export test-export figures clean
 
 setup: $(VENV)/.installed
 
@@ -40,6 +41,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+test-cuda: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/test_cuda.py -rs
 
 $(VENV)/.installed-app: requirements/app.txt $(VENV)/.installed
 	$(INSTALL) -r requirements/app.txt

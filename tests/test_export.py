@@ -26,7 +26,7 @@ OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=96, refiner_b
 
 @pytest.fixture(scope="module", autouse=True)
 def small_swin():
-    """The same graph as Swin-Tiny's with two blocks a stage and a sixth of its width; one thread."""
+    """The same graph as Swin-Tiny's with two blocks per stage and a sixth of its width; one thread."""
     create, threads = models.encoder.timm.create_model, torch.get_num_threads()
 
     def create_small(name, **options):

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import matting
-from matting import BYTES_PER_CHANNEL, predict_alpha, predict_mattes, refine_uncertain
+from matting import BYTES_PER_CHANNEL, as_pixels, predict_alpha, predict_mattes, refine_uncertain
 from models import Refiner, build_model
 from models.refiner import uncertainty
 
@@ -162,3 +163,43 @@ def test_tiles_show_no_seam_through_all_octaves(model, monkeypatch):
         assert tiled.refined_share == 1.0 and tiled.refined_alpha is not None and whole.refined_alpha is not None
         assert (tiled.refined_alpha - whole.refined_alpha).abs().max() <= 1e-5
         assert (whole.refined_alpha - whole.coarse_alpha).abs().max() > 0.01  # the refiner did something
+
+
+def test_what_people_have_is_one_photo(model):
+    """Tensor, array and PIL image, in uint8 and in float, are the same pixels."""
+    pixels = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
+    array = pixels.permute(1, 2, 0).numpy()
+    rgba = Image.fromarray(array)
+    rgba.putalpha(100)
+    photos = (pixels.float() / 255, pixels.double() / 255, array, array[:, ::-1][:, ::-1], array / 255, rgba)
+    for photo in (*photos, np.asfortranarray(array), Image.fromarray(array), pixels.permute(1, 2, 0).permute(2, 0, 1)):
+        assert torch.equal(as_pixels(photo), pixels)
+    grey = as_pixels(Image.fromarray(array[..., 0]))
+    assert grey.shape == (3, 20, 30) and torch.equal(grey[2], pixels[0])
+    assert torch.equal(predict_alpha(model, array / 255), predict_alpha(model, pixels))
+
+
+@pytest.mark.parametrize(
+    ("image", "cure"),
+    [
+        (torch.zeros(20, 30, 3, dtype=torch.uint8), r"\(3, H, W\)"),
+        (torch.zeros(1, 3, 20, 30), r"one photo in RGB, \(3, H, W\)"),
+        (torch.zeros(4, 20, 30), r"\(3, H, W\)"),
+        (torch.zeros(20, 30), r"\(3, H, W\)"),
+        (torch.zeros(3, 0, 30), r"\(3, H, W\)"),
+        (np.zeros((3, 20, 30), np.uint8), r"\(H, W, 3\)"),
+        (np.zeros((20, 30, 4), np.uint8), r"\(H, W, 3\)"),
+        (np.zeros((20, 30, 3), np.uint16), "uint16: give uint8"),
+        (np.zeros((20, 30, 3), np.int64), "int64: give uint8"),
+        (np.full((20, 30, 3), 255.0), "from 255 to 255"),
+        (torch.full((3, 20, 30), -0.1), "-0.1"),
+        (torch.full((3, 20, 30), torch.nan), "nan"),
+        (Image.new("I;16", (30, 20)), "read_photo"),
+        (Image.new("F", (30, 20)), "read_photo"),
+        ("cat.jpg", "str: give uint8"),
+        (None, "NoneType: give uint8"),
+    ],
+)
+def test_what_is_no_photo_is_refused_in_a_sentence(model, image, cure):
+    with pytest.raises(ValueError, match=cure):
+        predict_alpha(model, image)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from timm.models.swin_transformer import SwinTransformerBlock
 
 import train
 from models import build_model
@@ -16,6 +19,7 @@ from tests.tiny import random_batch, tiny_run, train_epoch, train_on, weights
 from training import stage as stages
 from training.optimization import build_optimizer, learning_rate_at
 from training.random_state import seed_everything
+from training.report import Report, summary
 
 STUDENT = dict(use_teacher=False)
 
@@ -107,6 +111,17 @@ def test_groups_by_part_and_decay() -> None:
     assert scales(run) == expected(student=0.25, decoder=1.0, refiner=5.0)
 
 
+def test_the_log_has_the_rate_of_parts_with_scale_1() -> None:
+    settings = dict(pretrained=True, encoder_lr_scale=0.0, learning_rate=1e-3, lr_schedule="constant")
+    run = tiny_run(**settings)
+    train_on(run, random_batch(0))
+    assert Report(run).row()["learning_rate"] == 1e-3
+    run.progress.batch = 0
+    run.start_student_stage()
+    train_on(run, random_batch(0))
+    assert Report(run).row()["learning_rate"] == 1e-3
+
+
 def test_relative_position_tables_do_not_decay() -> None:
     model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=32)
     tables = {id(p) for name, p in model.named_parameters() if "relative_position" in name}
@@ -125,7 +140,7 @@ def test_learning_rate_schedules() -> None:
 def test_schedule_ends_where_its_epochs_end_with_another_number_of_batches() -> None:
     runs = [tiny_run(batches_per_epoch=count, epochs=4, **STUDENT) for count in (8, 4)]
     for run in runs:
-        run.progress.epoch, run.progress.step = 2, 16  # made with 8 batches an epoch
+        run.progress.epoch, run.progress.step = 2, 16  # made with 8 batches per epoch
     assert runs[0].schedule.learning_rate == runs[1].schedule.learning_rate == learning_rate_at(2, 4, 2e-4, "cosine")
 
 
@@ -145,7 +160,7 @@ def test_the_teacher_learns_first_and_a_random_student_starts_as_it() -> None:
     for epoch in range(2):
         rates.append(run.schedule.learning_rate)
         assert parts_that_move(run, 2 * epoch, 2 * epoch + 1) == {"teacher", "teacher's decoder"}
-    assert run.progress.teacher_epochs == 2 and not run.schedule.is_teacher_stage
+    assert run.progress.teacher_epochs == 2 and not run.schedule.wants_teacher_stage
     rates.append(run.schedule.learning_rate)
     assert rates[2] == rates[0] > rates[1]  # each stage has its own schedule
     run.start_student_stage()
@@ -205,10 +220,10 @@ def test_terms_are_named_by_stage() -> None:
     for seed in range(8):  # views of 1, 2 and 4 times smaller: with and without octaves below the last
         train_on(run, random_batch(seed))
     alpha_terms = ("l1", "gradient", "laplacian")
-    assert set(run.meter.means()) == {"loss", "coarse_bce", "alignment", "refined_edge", "octaves_edge"} | {
-        f"{matte}_{term}" for matte in ("coarse", "refined", "octaves") for term in alpha_terms
+    assert set(run.meter.means()) == {"loss", "coarse_bce", "alignment", "refined_edge", "lower_octaves_edge"} | {
+        f"{matte}_{term}" for matte in ("coarse", "refined", "lower_octaves") for term in alpha_terms
     }
-    assert run.meter.counts["octaves_l1"] < run.meter.counts["refined_l1"] == 8
+    assert run.meter.counts["lower_octaves_l1"] < run.meter.counts["refined_l1"] == 8
 
 
 def test_frozen_student_rests_while_the_rest_learns() -> None:
@@ -278,6 +293,23 @@ def test_epoch_reads_at_the_log_interval_and_stops_at_a_step_border(monkeypatch:
     assert run.progress.step == 4 and run.meter.counts["loss"] == 7
 
 
+def test_every_kth_epoch_is_validated_and_the_last() -> None:
+    run, validated = tiny_run(epochs=6, teacher_epochs=2, validate_every=2, early_stop_epochs=1), []
+    assert train.is_validated(run)  # --init-from, before the first step
+    for run.progress.epoch in range(6):
+        run.progress.batch = 4
+        if run.progress.epoch == 2:
+            run.start_student_stage()
+        validated.append(train.is_validated(run))
+    assert validated == [False, False, False, True, False, True]  # 1 and 2 are the teacher's
+    run.progress.epoch = run.progress.best_epoch = 4
+    for run.progress.epoch, row, stops in ((5, {"loss": 1.0}, False), (6, {"val_coarse_image_mad": 1.0}, True)):
+        run.progress.rows = [row]
+        assert train.stops_early(run) is stops  # only an epoch that was scored can be called no better
+    assert "not validated" in summary({"epoch": 3, "skipped_steps": 0, "coarse_l1": 0.1}, 6, False)
+    assert "teacher's stage" in summary({"epoch": 1, "skipped_steps": 0, "teacher_l1": 0.1}, 6, False)
+
+
 def test_student_sees_smaller_views_of_some_batches() -> None:
     for largest, expected in ((1, {1}), (2, {1, 2}), (3, {1, 2}), (4, {1, 2, 4})):
         run, scales = tiny_run(max_student_downscale=largest), set()
@@ -287,15 +319,19 @@ def test_student_sees_smaller_views_of_some_batches() -> None:
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:
-    image, gradients = torch.rand(1, 3, 32, 32), []
+    image, gradients, calls = torch.rand(1, 3, 32, 32), [], Counter()
+    options = dict(backbone="swin_tiny_patch4_window7_224", image_size=32, use_refiner=False, drop_path=0.5)
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=32, use_refiner=False).train()
+        model = build_model(**options).train()
         if checkpointing:
             model.student.set_gradient_checkpointing()
+            for block in (m for m in model.modules() if isinstance(m, SwinTransformerBlock)):
+                block.register_forward_pre_hook(lambda block, *_: calls.update([block]))
         model(image).coarse_logits.square().mean().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(*gradients)
+    assert list(calls.values()) == [2] * 12  # every block by itself, of the last stage too
 
 
 def test_processes_share_their_work_without_a_warning(
@@ -313,10 +349,18 @@ def test_processes_share_their_work_without_a_warning(
 
 def test_compiled_network_trains_alike_and_saves_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_network = torch.compile
-    # "eager" traces as always but needs no C++ compiler
-    monkeypatch.setattr(stages.torch, "compile", lambda model: compile_network(model, backend="eager"))
-    plain, compiled = tiny_run(**STUDENT), tiny_run(compile=True, **STUDENT)
+    graphs = []
+
+    def eager(graph: torch.fx.GraphModule, inputs: list) -> torch.fx.GraphModule:  # needs no C++ compiler
+        graphs.append([size for x in inputs for size in getattr(x, "shape", [x])])
+        return graph
+
+    monkeypatch.setattr(stages.torch, "compile", partial(compile_network, backend=eager))
+    settings = STUDENT | dict(max_student_downscale=2, batches_per_epoch=8)
+    plain, compiled = tiny_run(**settings), tiny_run(compile=True, **settings)
     assert compiled.stage.module is not compiled.network
-    ends = [train_on(run, *batches(0, 1)) for run in (plain, compiled)]
-    torch.testing.assert_close(*ends, rtol=0, atol=1e-6)
+    ends = [train_on(run, *batches(*range(8))) for run in (plain, compiled)]
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-5)
+    assert not any(isinstance(size, torch.SymInt) for sizes in graphs for size in sizes)
+    assert len(graphs) == 2  # one for each size of the view, and no more
     assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()

@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -92,6 +93,16 @@ def test_the_final_figures_are_those_of_the_refined_matte(model):
     assert len(final) == 8
 
 
+def test_a_set_that_is_called_refined_does_not_make_the_figures_refined():
+    means = {"coarse_image_mad": 2.0, "coarse_edge_sad": 4.0}
+    sets = {
+        "refined_cats_coarse_image_mad": 1.0,
+        "refined_image_coarse_image_mad": 3.0,
+        "coarse_x_coarse_edge_sad": 4.0,
+    }
+    assert final_figures(sets | means) == {"image_mad": 2.0, "edge_sad": 4.0}
+
+
 def test_unknown_pixels_of_an_item_are_left_out(model):
     class HalfKnown(Discs):
         def __getitem__(self, index: int) -> dict:
@@ -106,6 +117,31 @@ def test_unknown_pixels_of_an_item_are_left_out(model):
     assert [row["unknown_pixels"] for row in rows] == [0, 0, 0, 512, 0, 0, 0]
     assert rows[3]["image_sad"] == pytest.approx(alpha[:, :16].sum() / 2 / 1000, rel=0.01)
     assert rows[:3] == whole[:3] and rows[4:] == whole[4:]
+
+
+def test_photos_are_read_ahead_by_other_threads(model):
+    class Watched(Discs):
+        readers: ClassVar[set[int]] = set()
+
+        def __getitem__(self, index: int) -> dict:
+            self.readers.add(threading.get_ident())
+            return super().__getitem__(index)
+
+    assert validate(model, Watched(), workers=2) == validate(model, Discs())
+    assert Watched.readers and threading.get_ident() not in Watched.readers
+
+
+def test_cudnn_searches_no_kernels_for_photos_of_every_size(model, monkeypatch):
+    seen = []
+
+    def watched(*arguments: object, **options: object) -> SimpleNamespace:
+        seen.append(torch.backends.cudnn.benchmark)
+        return stub_mattes(*arguments, **options)
+
+    monkeypatch.setattr(matting, "predict_mattes", watched)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    validate(model, Discs())
+    assert not any(seen) and torch.backends.cudnn.benchmark
 
 
 def test_the_mode_of_the_model_is_put_back(model):
