@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         device = choose_device(options.device)
         path = find_model(options.checkpoint, RUNS)
-        print(f"checkpoint: {path}", flush=True)
         predictor = partial(predict_alpha, loading.load(path, device))
+        print(f"checkpoint: {path}", flush=True)
         with tempfile.TemporaryDirectory(prefix="tsr-matte-") as folder:
             set_environment(folder, options.host)
             serve(Studio(predictor, Path(folder, "cuts"), options.max_pixels), model_facts(path, device), options)

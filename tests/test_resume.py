@@ -387,7 +387,7 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         checkpoint.save_model(*arguments, **options)
 
-    monkeypatch.setattr(run_report, "save_model", full_at_first)
+    monkeypatch.setattr("training.checkpoint.save_model", full_at_first)
     monkeypatch.setattr(
         train,
         "validate",
