@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from common.devices import DeviceError, choose_device, describe
+from common.processes import print_any_name
 from config import Config
 from inference import loading
 from inference.web_files import Studio
@@ -42,6 +43,7 @@ class StartError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    print_any_name()
     options = parse_options(argv)
     try:
         if find_spec("gradio") is None:
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = choose_device(options.device)
         path = find_model(options.checkpoint, RUNS)
         predictor = partial(predict_alpha, loading.load(path, device))
+        print(f"checkpoint: {path}", flush=True)
         with tempfile.TemporaryDirectory(prefix="tsr-matte-") as folder:
             set_environment(folder, options.host)
             serve(Studio(predictor, Path(folder, "cuts"), options.max_pixels), model_facts(path, device), options)
@@ -71,6 +74,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     who = "address to listen on (default: %(default)s, this computer only; 0.0.0.0 admits the whole network)"
     flag("--host", default="127.0.0.1", help=who)
     flag("--port", type=int, default=7860, help="default: %(default)s")
+    behind = "path that a proxy serves the page at, such as /matte"
+    flag("--root-path", metavar="PATH", help=behind)
     flag("--max-pixels", type=int, metavar="N", default=MAX_PIXELS, help="refuse larger photos (default: %(default)s)")
     flag("--max-upload", type=int, metavar="MB", default=MAX_UPLOAD, help="refuse larger files (default: %(default)s)")
     flag("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
@@ -98,7 +103,7 @@ def set_environment(folder: str, host: str) -> None:
 
 
 def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -> None:
-    """Show the page until Ctrl-C or SIGTERM. Raises StartError where the address is taken."""
+    """Show the page until Ctrl-C or SIGTERM. Raises StartError if the address is taken."""
     from inference import web_page  # imports Gradio, which is optional and reads the environment
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -107,7 +112,8 @@ def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -
     page = web_page.Page(studio, facts).blocks.queue(api_open=False, default_concurrency_limit=1)
     try:
         page.launch(
-            server_name=options.host,
+            server_name=f"[{options.host}]" if ":" in options.host else options.host,  # as IPv6 stands in an address
+            root_path=options.root_path,
             server_port=options.port,
             max_file_size=f"{options.max_upload}mb",
             theme=web_page.THEME,
@@ -124,7 +130,7 @@ def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -
             f"The page cannot listen on {options.host}, port {options.port}: the port is in use, or the address is "
             "not this computer's; choose others with --port and --host."
         ) from error
-    print(f"The page is at http://{options.host}:{options.port} (Ctrl-C ends it)", flush=True)
+    print(f"The page is at {page.local_url} (Ctrl-C ends it)", flush=True)
     page.block_thread()
 
 

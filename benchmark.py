@@ -29,7 +29,7 @@ import torch
 from common.devices import DeviceError, choose_device, choose_precision, describe, is_out_of_memory
 from common.files import write_json
 from common.photos import PhotoError
-from common.processes import usable_cores
+from common.processes import print_any_name, usable_cores
 from config import VARIANTS
 from data.build import DataError
 from experiments.benchmark_loader import loader_cases
@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--train", action="store_true", help="measure training steps instead of prediction")
     what = "estimate the peak memory of a training step on a GPU, for both stages, on any machine; see --amp"
     flag("--memory", action="store_true", help=what)
-    what = "images a training step; 0 = 1 on a CPU, 4 on a GPU, and 1, 2, 4, 8 with --memory"
+    what = "images per training step; 0 = 1 on a CPU, 4 on a GPU, and 1, 2, 4, 8 with --memory"
     flag("--batch-size", type=int, default=0, help=what)
     what = "training: the teacher's stage; the student's, with the frozen teacher (also compiled, or with gradient "
     what += "checkpointing), without a teacher, or with the student frozen too (--freeze-encoder-epochs)"
@@ -81,6 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    print_any_name()
     flags = parse(argv)
     try:
         if flags.json:

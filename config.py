@@ -1,4 +1,4 @@
-"""Every setting of a training run.
+"""The settings of a training run. Shares and strengths of augmentations are in data/augmentation.py.
 
 Edit MODEL_IDX, DATASET or a field of Config here, or override any field for one run with its flag: image_size is
 --image-size, use_refiner is --use-refiner / --no-use-refiner. A field's comment is its flag's help text.
@@ -48,7 +48,7 @@ class Config:
 
     # model
     model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
-    image_size: int = 0  # working size in pixels: training crop, and long side of the student's view; 0 = variant's own
+    image_size: int = 0  # pixels of the training crop's side and, in prediction, the student's long side; 0 = variant's
     use_teacher: bool = True  # train a Swin teacher of the true alpha first, and align the student with it
     use_refiner: bool = True  # full-resolution refiner; without it the network is TwinSwin-Matte
     refiner_channels: int = 32  # width of the refiner: 16, 32 or a multiple of 32
@@ -64,21 +64,21 @@ class Config:
     dataset: tuple[str, ...] = (DATASET,)  # folders with train and val, or the word synthetic; mine*2 counts twice
     foregrounds: tuple[str, ...] = ()  # folders of RGBA cut-outs, composited on the fly over --backgrounds
     backgrounds: tuple[str, ...] = ()  # folders of photos without a main object, for --foregrounds
-    train_samples: int = 2000  # size of the synthetic training set: samples an epoch
+    train_samples: int = 2000  # size of the synthetic training set: samples per epoch
     val_samples: int = 64  # size of the synthetic validation set
-    num_workers: int = -1  # loader processes a GPU; -1 = as many as the cores allow, 0 = load in the training process
-    crop_scale_min: float = 1.0  # long side of the scaled photo in crops: 1 shows a whole photo, less a small one
-    crop_scale_max: float = 2.0  # the largest: a crop of a half of the photo's long side
+    num_workers: int = -1  # loader processes per GPU; -1 = as many as the cores allow, 0 = load in the training process
+    crop_scale_min: float = 1.0  # smallest zoom of a crop: 1 = it spans the photo's long side; below 1 it is padded
+    crop_scale_max: float = 2.0  # largest zoom: 2 = the crop spans half of the long side
     max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times smaller than the crop
 
     # optimization
     epochs: int = 100  # passes over the training set
-    batch_size: int = 4  # images a step and process; what fits which GPU: docs/training.md
+    batch_size: int = 4  # images per step and process; what fits which GPU: docs/training.md
     accumulation_steps: int = 1  # batches whose gradients are added before a step
     learning_rate: float = 2e-4  # peak learning rate of decoder, refiner and encoders without pretrained weights
     encoder_lr_scale: float = 0.25  # pretrained encoders learn at this share of --learning-rate
     refiner_lr_scale: float = 5.0  # the refiner, small and unnormalized, learns at this multiple of --learning-rate
-    teacher_epochs: int = 1  # epochs of the first stage, in which only the teacher and its decoder learn
+    teacher_epochs: int = 1  # epochs of the first stage: only the teacher and (without --init-from) its decoder learn
     lr_schedule: str = "cosine"  # cosine (to a hundredth of the peak) or constant
     weight_decay: float = 0.01  # AdamW decay of weights; biases, norms and position tables have none
     gradient_clip: float = 1.0  # largest gradient norm; 0 = no clipping
@@ -107,7 +107,7 @@ class Config:
     log_interval: int = 20  # steps between readings of the loss: each reading waits for the device
     save_every_minutes: float = 15.0  # last.pt is also written this often within an epoch; 0 = only at epoch ends
     validate_every: int = 1  # epochs from one validation to the next; the last epoch always has one
-    early_stop_epochs: int = 0  # stop after this many epochs without a better validation score; 0 = never
+    early_stop_epochs: int = 0  # stop after this many epochs without a lower validation MAD; 0 = never
     max_bad_steps: int = 20  # non-finite steps in a row after which the run stops
     max_hours: float = 0.0  # stop cleanly after this time; 0 = no limit
     tensorboard: bool = False  # also write TensorBoard events (needs the package tensorboard)
@@ -217,7 +217,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # The same on 8 GPUs: torchrun --nproc-per-node 8 train.py --recipe dis5k-8gpu
     "dis5k-8gpu": dict(
         image_size=1024,
-        batch_size=4,  # 32 photos a step: four times the batch, a quarter of the steps
+        batch_size=4,  # 32 photos per step: four times the batch, a quarter of the steps
         accumulation_steps=1,
         learning_rate=4e-4,  # AdamW: with the square root of the batch
         encoder_lr_scale=0.25,

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # No torch and no pandas here: the processes that compute metrics import this file too, and would wait for them.
-from common.files import FileError
+from common.files import FileError, make_folder
 from common.photos import PhotoError
-from common.processes import is_main, own_cores, world_size
+from common.processes import is_main, own_cores, print_any_name, world_size
 from config import DATASET, Config
 from evaluation.folders import Folders, score_folders
 from evaluation.scoring import MetricOptions, Scores, StartError, report_failures
@@ -34,6 +34,7 @@ MAX_COMPARED = 8
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    print_any_name()
     options = parse_options(argv)
     try:
         make_output_folders(options)
@@ -106,10 +107,7 @@ def default_workers() -> int:
 def make_output_folders(options: argparse.Namespace) -> None:
     """Before the work, so that it is not lost at its end."""
     for path in filter(None, (options.csv, options.json, options.compare and options.figure)):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartError(f"{path.parent} cannot be made ({error.strerror}): choose another folder.") from error
+        make_folder(path.parent, "choose another folder")
 
 
 def evaluate_folders(options: argparse.Namespace) -> Scores:
@@ -166,7 +164,7 @@ def join_processes(device: torch.device | None) -> None:
 
 
 def report(scores: Scores, options: argparse.Namespace) -> None:
-    """Print the table and its notes, write the files, name what failed; once for all ranks.
+    """Write the files, print the table and its notes, name what failed; once for all ranks.
 
     Raises FileError for a file that cannot be written.
     """
@@ -174,13 +172,13 @@ def report(scores: Scores, options: argparse.Namespace) -> None:
         return
     from evaluation import tables
 
-    if scores.rows:
-        print(tables.table({label: tables.summarize(rows) for label, rows in tables.by_matte(scores.rows).items()}))
-        print("", *tables.notes(scores.rows), sep="\n")
-        if options.csv:
-            tables.write_csv(options.csv, scores.rows)
+    if options.csv and scores.rows:
+        tables.write_csv(options.csv, scores.rows)
     if options.json:
         tables.write_json(options.json, scores.rows, scores.failures)
+    if scores.rows:  # printed last: a reader who leaves (| head) must not cost the files
+        print(tables.table({label: tables.summarize(rows) for label, rows in tables.by_matte(scores.rows).items()}))
+        print("", *tables.notes(scores.rows), sep="\n")
     report_failures(scores.failures)
     if scores.failures:
         print(f"{len(scores.failures)} failed", file=sys.stderr)

@@ -33,7 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
-from common.files import atomic_write
+from common.files import FileError, atomic_write, make_folder
+from common.processes import print_any_name
 from config import Config
 from models import MattingNetwork
 from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata
@@ -55,6 +56,7 @@ HALF_TOLERANCE = 2e-2  # against float32: half has 11 bits, and the refiner's at
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     options = parse_options(argv)
     if MISSING:
         print(
@@ -67,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = find_model(options.checkpoint, Config.output)
         output = options.output or path.with_suffix(".fp16.onnx" if options.half else ".onnx")
         model, metadata = load_model(path), read_metadata(path)
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except (CheckpointError, OSError) as error:
+        make_folder(output.parent, "choose another --output")
+    except (CheckpointError, FileError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{path}: {variant_name(metadata['model'])}, {'float16' if options.half else 'float32'}, opset {OPSET}")
@@ -111,7 +113,7 @@ def variant_name(model_options: dict[str, Any]) -> str:
 def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, half: bool = False) -> list[Path]:
     """Write output (and output.refiner.onnx), check them and return the files. metadata: from checkpoint.read_metadata.
 
-    Raises ParityError where the check fails; then no file is written, and earlier files of these names are kept.
+    Raises ParityError if the check fails; then no file is written, and earlier files of these names are kept.
     """
     files = [output] if model.refiner is None else [output, output.with_suffix(".refiner.onnx")]
     with contextlib.ExitStack() as stack:

@@ -2,7 +2,7 @@
 
     model = torch.hub.load(REPOSITORY, "tsr_matte", checkpoint="best.safetensors")
     from matting import predict_alpha
-    alpha = predict_alpha(model, image)  # image: uint8 (3, H, W); alpha: float32 (1, H, W) in [0, 1]
+    alpha = predict_alpha(model, image)  # image: PIL, array or tensor; alpha: float32 (1, H, W) in [0, 1]
 
 REPOSITORY is OWNER/NAME on GitHub, or the folder of a clone with source="local".
 """

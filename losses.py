@@ -19,7 +19,7 @@ from common.resize import resize_alpha
 from models import MattingOutput
 
 PYRAMID_LEVELS = 5
-EDGE_RADIUS = 4  # pixels of the training crop
+EDGE_RADIUS = 4  # pixels of the octave that is compared
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # the 5-tap Gaussian of Burt and Adelson, 1983
 
 
@@ -42,7 +42,7 @@ def edge_loss(prediction: Tensor, truth: Tensor, radius: int = EDGE_RADIUS) -> T
 
 
 def gradient_loss(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Mean |dx p - dx g| + |dy p - dy g| with forward differences, in alpha a pixel. Scalar; 0 at 1x1."""
+    """Mean |dx p - dx g| + |dy p - dy g| with forward differences, in alpha per pixel. Scalar; 0 at 1x1."""
     difference = prediction - truth  # differences are linear: one tensor to differentiate instead of two
     dx = difference[..., :, 1:] - difference[..., :, :-1]
     dy = difference[..., 1:, :] - difference[..., :-1, :]
@@ -78,7 +78,7 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def cross_entropy_loss(logits: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy on logits against a soft truth, in nats a pixel. Scalar, finite for any finite logit.
+    """Binary cross-entropy on logits against a soft truth, in nats per pixel. Scalar, finite for any finite logit.
 
     known: (N, 1, H, W), 0 where the truth is not known.
     """
@@ -88,8 +88,9 @@ def cross_entropy_loss(logits: Tensor, truth: Tensor, known: Tensor | None = Non
 def alignment_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """1 - cosine of the student's and the teacher's features (N, C, h, w), mean over places and stages. Scalar.
 
-    The teacher's are detached. The two encoders start from the same weights, so their channels mean the same. Cosine,
-    since only the direction of a feature says what is there.
+    The teacher's are detached. The two encoders start from the same weights, so their channels mean the same; with
+    --init-from they do not, but the teacher has learned features that the student's decoder reads. Cosine, since only
+    the direction of a feature says what is there.
     """
     return torch.stack(
         [
@@ -157,7 +158,7 @@ def matting_losses(
     alpha: truth (N, 1, H, W) in [0, 1]; known: float (N, 1, H, W), 0 where it is not known, 1 elsewhere; weights: by
     the names bce, l1, gradient, laplacian, edge, alignment. Runs in float32 outside autocast whatever the network's
     precision; a term of weight 0 is not computed. The refined terms are those of the last octave; the mean of the
-    other octaves' terms is "octaves_l1" ... They are absent without a refiner.
+    other octaves' terms is "lower_octaves_l1" ... They are absent without a refiner.
     """
     with torch.autocast(device_type=alpha.device.type, enabled=False):
         alpha = alpha.float()
@@ -180,7 +181,7 @@ def _octave_losses(
     size = (octave.shape[-2], octave.shape[-1])
     truth = resize_alpha(alpha, size)
     known = None if known is None else resize_alpha(known, size)
-    return matte_losses("octaves", keep_known(octave, truth, known), truth, weights, with_edge=True)
+    return matte_losses("lower_octaves", keep_known(octave, truth, known), truth, weights, with_edge=True)
 
 
 def mean_terms(octaves: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from common.devices import autocast, choose_precision, free_memory
@@ -21,10 +23,13 @@ from common.resize import Size, resize_to_working_size
 from models.octaves import climb, interpolate
 from models.refiner import uncertainty
 
-GATE = 1 / 510  # half a grey level: |attention * delta| below it cannot change an 8-bit matte
+AnyPhoto = Tensor | np.ndarray | Image.Image
+GATE = 1 / 510  # half a grey level: a correction below it changes an 8-bit matte by one grey level at most
 TILE = 192  # pixels; smaller skips more, larger wastes less on halos (estimated from tile counts)
-CPU_TILE_MEMORY = 64 * 2**20  # tensors under 32 MB, whose pages malloc keeps; larger ones are zeroed anew, 2x slower
-BYTES_PER_CHANNEL = 28  # peak memory of the refiner, a pixel and channel, in float32; checked by a test
+# Bytes of a batch of tiles on a CPU, all tensors together. The largest takes about a fifth of it, below the 32 MB up to
+# which malloc keeps pages; larger tensors would get pages that are zeroed anew, 2x slower.
+CPU_TILE_MEMORY = 64 * 2**20
+BYTES_PER_CHANNEL = 28  # peak memory of the refiner per pixel and channel, in float32; checked by a test
 
 
 class RefinerLike(Protocol):
@@ -41,7 +46,7 @@ class RefinerLike(Protocol):
 
 
 class MattingModel(Protocol):
-    """What prediction asks of a model: models.MattingNetwork, or an ONNX file behind the same face."""
+    """What prediction asks of a model: models.MattingNetwork, or an ONNX file with the same interface."""
 
     image_size: int  # working size of the long side, in pixels
 
@@ -70,29 +75,57 @@ class Mattes:
 
     @property
     def alpha(self) -> Tensor:
-        """The model's matte, float32 (1, H, W) in [0, 1]: refined where there is a refiner."""
+        """The model's matte, float32 (1, H, W) in [0, 1]: refined if there is a refiner."""
         return self.coarse_alpha if self.refined_alpha is None else self.refined_alpha
 
 
-def predict_alpha(model: MattingModel, image: Tensor, **options: Any) -> Tensor:
-    """Alpha matte of a photo. image: uint8 (3, H, W) RGB, any size; returns float32 (1, H, W) in [0, 1].
+def predict_alpha(model: MattingModel, image: AnyPhoto, **options: Any) -> Tensor:
+    """Alpha matte of a photo, RGB, any size; returns float32 (1, H, W) in [0, 1], on the model's device.
 
-    Options are those of predict_mattes.
+    image: a tensor (3, H, W), an array (H, W, 3) or a PIL image; see as_pixels. Options are those of predict_mattes.
+    Raises ValueError for what is no photo.
     """
     return predict_mattes(model, image, **options).alpha
+
+
+def as_pixels(image: AnyPhoto) -> Tensor:
+    """uint8 (3, H, W) of a tensor (3, H, W) or an array (H, W, 3), uint8 or float in [0, 1], or of a PIL image.
+
+    A PIL image loses its transparency, and is not turned by its EXIF: common.photos.read_photo does both right.
+    Raises ValueError with one sentence for anything else.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode[0] in "IF":
+            raise ValueError(f"image has the PIL mode {image.mode}: read it with common.photos.read_photo.")
+        image = np.array(image.convert("RGB"))
+    is_array = isinstance(image, np.ndarray)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)) if is_array and image.dtype != np.uint16 else image
+    shape, what = ("(H, W, 3)", "an array") if is_array else ("(3, H, W)", "a tensor")
+    if not isinstance(pixels, Tensor) or not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise ValueError(f"image is {kind}: give uint8, float in [0, 1], or a PIL image.")
+    if pixels.ndim != 3 or pixels.shape[2 if is_array else 0] != 3 or not pixels.numel():
+        raise ValueError(f"image is {what} {tuple(pixels.shape)}: give one photo in RGB, {shape}.")
+    if is_array:
+        pixels = pixels.permute(2, 0, 1)
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # also where a pixel is not a number
+        raise ValueError(f"image has values from {pixels.min():g} to {pixels.max():g}: give float in [0, 1], or uint8.")
+    return (pixels.float() * 255).round().to(torch.uint8)
 
 
 @torch.inference_mode()
 def predict_mattes(
     model: MattingModel,
-    image: Tensor,
+    image: AnyPhoto,
     *,
     precision: torch.dtype | None = None,
     max_memory: int | None = None,
     gated: bool = True,
     tile: int = TILE,
 ) -> Mattes:
-    """Coarse and refined matte of one photo, uint8 (3, H, W), on the model's device.
+    """Coarse and refined matte of one photo, as predict_alpha takes it, on the model's device.
 
     precision: autocast type, by default the fastest that the device has natively. max_memory: bytes for a batch of
     tiles, by default a share of what the device has free. The photo, its pyramid and the alphas of two octaves take
@@ -100,7 +133,7 @@ def predict_mattes(
     """
     device = model.device
     precision = choose_precision("auto", device) if precision is None else precision
-    image = image.to(device, non_blocking=True)
+    image = as_pixels(image).to(device, non_blocking=True)  # (3, H, W)
     size = (image.shape[-2], image.shape[-1])
     shares = [0.0]
 
@@ -152,7 +185,7 @@ def refine_uncertain(
 
 
 def _uncertain_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
-    """Corners (y, x) of the tiles whose largest attention reaches the gate; one transfer from the device a photo."""
+    """Corners (y, x) of the tiles whose largest attention reaches the gate; one transfer from the device per octave."""
     rows = []
     for y in range(0, coarse.shape[-2], tile):  # a row of tiles at a time: no second map of the photo's size
         attention = uncertainty(coarse[0, y : y + tile]).amax(0)  # (W,)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -33,13 +34,16 @@ from tqdm import tqdm
 
 from common import distributed, photos
 from common.devices import DeviceError, choose_device, choose_precision
-from common.files import FileError
+from common.files import FileError, count_others, say_others
 from common.interrupt import EXIT_CODE, Interrupt, Stopped
 from common.photos import PhotoError, read_photo
 from common.pool import bounded_map
+from common.processes import print_any_name, print_once
 from config import Config
 from inference import loading, video
+from inference.jobs import VIDEO_SUFFIXES as VIDEO_INPUTS
 from inference.jobs import Job, JobError, Naming, is_up_to_date, plan_jobs
+from inference.manifest import NAME as MANIFEST
 from inference.manifest import Row, failure_row, job_row, photo_row, read_manifest, write_manifest
 from inference.rendering import KINDS, Predictor, Style, predict_matte, read_background, render, write_rendered
 from matting import predict_alpha
@@ -52,6 +56,7 @@ USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    print_any_name()
     options = parse_options(argv)
     interrupt = Interrupt()
     try:
@@ -59,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             device = choose_device(options.device)
             distributed.setup(device, distributed.LONG_PATIENCE_MINUTES)
             options.checkpoint = find_model(options.checkpoint, RUNS)
+            print_once(f"checkpoint: {options.checkpoint}")
             predictor = partial(
                 predict_alpha,
                 loading.load(options.checkpoint, device),
@@ -67,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             background = read_background(options.background or "white") if options.kind == "composite" else None
             style = Style(options.kind, options.bits, background)
-            jobs, earlier = plan_on_rank_0(options)
+            jobs, earlier, left_out = plan_on_rank_0(options)
+            if left_out:
+                print_once(left_out)
+            if any(job.is_video for job in jobs):
+                print_once("videos: sound is not carried over")
             start = time.perf_counter()
             rows = matte_all(jobs, predictor, style, options, interrupt)
             return report(jobs, rows, earlier, time.perf_counter() - start, options, interrupt)
@@ -126,14 +136,14 @@ def matte_all(
 
 
 def check(job: Job, interrupt: Interrupt) -> None:
-    """Raise Stopped where no more should be done, PhotoError for a job that cannot be done."""
+    """Raise Stopped if no more should be done, PhotoError for a job that cannot be done."""
     interrupt.check()
     if job.refusal is not None:
         raise PhotoError(job.refusal)
 
 
-def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Row]]:
-    """All jobs, and the rows of earlier runs. Rank 0 looks for both, since folders change while ranks work.
+def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Row], str]:
+    """All jobs, the rows of earlier runs, and what folders hold besides. Rank 0 looks, since folders change meanwhile.
 
     Raises JobError on every rank.
     """
@@ -146,13 +156,22 @@ def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Ro
         try:
             earlier = read_manifest(options.output)
             owners = {output: str(row.get("source", row["input"])) for output, row in earlier.items()}
-            planned = plan_jobs(options.input, options.output, naming, owners, is_done), earlier
-        except (JobError, PhotoError) as error:
+            jobs = plan_jobs(options.input, options.output, naming, owners, is_done)
+            planned = jobs, earlier, say_others(others_in(options.input, options.output))
+        except (JobError, PhotoError, FileError) as error:
             planned = str(error)
     planned = distributed.broadcast_object(planned)
     if isinstance(planned, str):
         raise JobError(planned)
     return planned
+
+
+def others_in(inputs: Sequence[Path], output: Path) -> Counter[str]:
+    """How many files in these folders are no photos and no videos, by suffix."""
+    known = (*photos.SUFFIXES, *VIDEO_INPUTS, MANIFEST.lower())
+    folders = [path for path in inputs if path.is_dir()]
+    counts = [count_others(path, known, skip=output, on_error=lambda error: None) for path in folders]
+    return sum(counts, Counter())
 
 
 def report(
@@ -185,12 +204,13 @@ def report(
         }
         counts = ", ".join(f"{header[name]} {name}" for name in ("done", "failed", "skipped"))
         rate = f"{header['done'] / max(seconds, 1e-3):.2f} files/s"
-        print(f"{counts}, {rate}" + (f"; {stopped}: finish with --skip-existing" if stopped else ""))
         rows += [job_row(job, notes=["was there before"]) for job in skipped if job.output.as_posix() not in earlier]
-        try:
-            print(write_manifest(options.output, header, rows, earlier))
+        manifest = ""
+        try:  # before anything is printed: a reader who leaves (| head) must not cost it
+            manifest = f"\n{write_manifest(options.output, header, rows, earlier)}"
         except FileError as error:
             failures.append(str(error))
+        print(f"{counts}, {rate}" + (f"; {stopped}: finish with --skip-existing" if stopped else "") + manifest)
         for reason in failures:
             print(f"failed: {reason}", file=sys.stderr)
     return EXIT_CODE if interrupt.wanted() else 1 if failures or stopped else 0
@@ -205,7 +225,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     files("--output", type=Path, metavar="DIR", default=Path("test_results"), help="folder (default: %(default)s)")
     models = f"{MODEL_FILE}, its run folder, or an .onnx of export.py (default: the newest in {RUNS}/)"
     files("--checkpoint", type=Path, metavar="C", help=models)
-    skip = "finish a job: leave out inputs whose output is there, newer than the input and the checkpoint"
+    skip = "finish a job: skip inputs that have an output newer than the input and the checkpoint"
     files("--skip-existing", action="store_true", help=skip)
     limit = "refuse larger photos (default: %(default)s)"
     files("--max-pixels", type=int, metavar="N", default=photos.MAX_PIXELS, help=limit)
@@ -215,26 +235,24 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "composite: the subject on a background (default: %(default)s)"
     )
     look("--kind", choices=KINDS, default="alpha", help=kinds)
-    grounds = (
-        "for a composite: red, #00ff00, a photo's path, or blur for the photo's own, out of focus (default: white)"
-    )
+    grounds = "of a composite: red, #00ff00, a photo's path, or blur for its own background, blurred (default: white)"
     look("--background", metavar="B", help=grounds)
-    formats = "of a cutout, foreground or composite (default: png); a matte is always PNG"
+    formats = "file format of a cutout, foreground or composite (default: png); a matte is always PNG"
     look("--format", choices=("png", "webp"), default="png", help=formats)
-    bits = "a channel, in PNG (default: 8); a video file always holds 8"
+    bits = "bits per channel of a PNG (default: 8); a video file always has 8"
     look("--bits", type=int, choices=(8, 16), default=8, help=bits)
     videos = (
-        "of a video make a .mkv (FFV1: lossless, large), a .mp4 (mp4v: plays everywhere, lossy) or a folder of PNG "
+        "what a video becomes: .mkv (FFV1: lossless, large), .mp4 (mp4v: plays everywhere, lossy) or a folder of PNG "
         "(default: mkv for alpha, png for cutout, else mp4)"
     )
     look("--video", choices=VIDEO_SUFFIXES, help=videos)
     machine = parser.add_argument_group("machine").add_argument
     machine("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    precisions = "of the network; off is float32 (default: the fastest that the device has)"
+    precisions = "number type of the network; off is float32 (default: the fastest that the device has)"
     machine("--precision", choices=("auto", "bf16", "fp16", "off"), default="auto", help=precisions)
-    memory = "for the tiles refined at once (default: a share of what is free)"
+    memory = "memory for tiles, in MB (default: a share of what is free)"
     machine("--max-memory", type=int, metavar="MB", help=memory)
-    workers = "photos read ahead, and photos written behind the network; each takes memory; 0: no threads (default: 1)"
+    workers = "photos read ahead of the network and written after it; each takes memory; 0: no threads (default: 1)"
     machine("--workers", type=int, metavar="N", default=1, help=workers)
     options = parser.parse_args(argv)
     if options.workers < 0 or options.max_pixels < 1 or (options.max_memory is not None and options.max_memory < 1):

@@ -7,8 +7,9 @@
     torchrun --nproc-per-node 8 train.py                       one process per GPU
 
 Writes a run folder in checkpoints/: training_log.csv, curves.png, preview.png, last.pt, best.safetensors.
-SIGTERM and Ctrl-C stop it at the next step, with everything saved. Exit codes: 0 done or stopped so, 1 a run that
-could not continue, 2 nothing could start.
+SIGTERM and Ctrl-C stop it at the next step (during validation, after it), with everything saved. Exit codes: 0
+finished or stopped cleanly; 1 the run could not continue, or ran out of memory before it started; 2 nothing could
+start; 130 stopped at once, by a second Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,22 +28,24 @@ from tqdm import tqdm
 
 from common import distributed
 from common.devices import autocast
-from common.processes import is_main, own_cores, print_once
+from common.processes import is_main, own_cores, print_any_name, print_once
 from common.resize import resize, resize_alpha
 from evaluation.validation import final_figures, validate
 from losses import matting_losses, teacher_losses
 from training import setup
-from training.checkpoint import capture, save_training_state
+from training.checkpoint import capture, save_best, save_training_state
 from training.errors import RunError, exit_code_of, loaded, resume_hint
 from training.optimization import clip_gradients, set_learning_rate
-from training.report import Report, save_best
+from training.report import Report
 from training.run import Run
+from training.run_folder import unlock
 
 SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     flags = setup.parse_flags(__doc__, argv)
     run = None
     try:
@@ -51,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         return exit_code_of(error, run.folder if run else None)
     finally:
+        if run and is_main():
+            unlock(run.folder)
         distributed.shutdown()
     return 0
 
@@ -63,7 +68,7 @@ def fit(run: Run) -> None:
         if config.init_from and not progress.rows and not progress.step:
             finish_epoch(run, report)  # what the checkpoint can do before anything changes it
         while progress.epoch < config.epochs and not stops_early(run):
-            if run.is_teacher_stage and not schedule.is_teacher_stage:
+            if run.in_teacher_stage and not schedule.wants_teacher_stage:
                 run.start_student_stage()
             interrupted = train_one_epoch(run)
             if not interrupted:
@@ -75,7 +80,7 @@ def fit(run: Run) -> None:
 
 
 def train_one_epoch(run: Run) -> bool:
-    """The rest of the current epoch; True where it was interrupted at a step's border, with the state saved."""
+    """The rest of the current epoch; True if it was interrupted between two steps, with the state saved."""
     config, progress = run.config, run.progress
     run.stage.start_epoch(run.schedule)
     run.loader.sampler.set_epoch(progress.epoch, start_batch=progress.batch)  # type: ignore[attr-defined]
@@ -119,11 +124,11 @@ def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
         run.progress.batch += 1
     stage.scaler.unscale_(stage.optimizer)
     norm = clip_gradients(stage.model.parameters(), config.gradient_clip)
-    stage.scaler.step(stage.optimizer)  # does nothing where a gradient is not finite
+    stage.scaler.step(stage.optimizer)  # does nothing if a gradient is not finite
     # without fp16 the scale stays 1: halved at each bad step, and never raised, it would end as an underflow
     stage.scaler.update(None if run.precision == torch.float16 else 1.0)
     stage.optimizer.zero_grad(set_to_none=True)
-    if not run.is_teacher_stage:
+    if not run.in_teacher_stage:
         run.average.update()
     run.meter.add_step(norm)
     run.progress.step += 1
@@ -136,7 +141,7 @@ def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float], 
     known = 1.0 - batch["unknown"].to(run.device, non_blocking=True).float()  # (N, 1, S, S)
     size = (max(1, image.shape[-2] // scale), max(1, image.shape[-1] // scale))
     truth = resize_alpha(alpha, size)  # what the student should see, (N, 1, S / scale, S / scale)
-    if run.is_teacher_stage:
+    if run.in_teacher_stage:
         return teacher_losses(run.stage.module(truth), truth, weights, resize_alpha(known, size))
     output = run.stage.module(image, resize(image, size))
     targets = run.teacher.targets(truth) if run.teacher and run.schedule.aligns else None
@@ -198,13 +203,13 @@ def is_validated(run: Run) -> bool:
     progress, epoch = run.progress, run.progress.epoch + 1
     if not progress.batch:
         return True  # --init-from, before the first step
-    return not run.is_teacher_stage and (epoch % run.config.validate_every == 0 or epoch >= run.config.epochs)
+    return not run.in_teacher_stage and (epoch % run.config.validate_every == 0 or epoch >= run.config.epochs)
 
 
 def close_epoch(run: Run) -> None:
     progress = run.progress
     progress.epoch += 1
-    progress.teacher_epochs += run.is_teacher_stage
+    progress.teacher_epochs += run.in_teacher_stage
     progress.batch, progress.epoch_seconds = 0, 0.0
     run.reset_meter()
 
@@ -212,7 +217,7 @@ def close_epoch(run: Run) -> None:
 def validation_scores(run: Run) -> dict[str, float]:
     """Figures of the averaged weights, the mean over the validation sets first; the same on every rank.
 
-    Raises RunError where no photo can be scored.
+    Raises RunError if no photo can be scored.
     """
     workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, own_cores())
     try:

@@ -1,6 +1,6 @@
 """Bytes of a photo to upright pixels, for common/photos.py: what the libraries read, and where they need help.
 
-Pillow reads all that has 8 bits a channel, with pillow-heif for HEIC; OpenCV reads 16 bits, which Pillow cuts to 8.
+Pillow reads all that has 8 bits per channel, with pillow-heif for HEIC; OpenCV reads 16 bits, which Pillow cuts to 8.
 OpenCV would read a JPEG of 12 megapixels in 101 ms, Pillow takes 126: reading it and writing its matte takes 1.16 times
 as long, reading it reduced for training 0.9 times. But OpenCV cannot read all, and prints about what is wrong.
 """
@@ -36,6 +36,17 @@ _NEARLY_OPAQUE = 0.98  # editors leave 254 in a few pixels: such an alpha channe
 
 class PhotoError(ValueError):
     """A file that cannot be read or written; str() is one sentence: which, what is wrong, what to do."""
+
+
+def require_file(path: str | Path, what: str) -> None:
+    """Raise PhotoError for what is no file with anything in it, OSError for what is not there. what: photo or video."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise PhotoError(f"{path} is a folder, not a {what}: name the files in it, or rename it.")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait forever
+        raise PhotoError(f"{path} is a pipe or a device, not a file: save the {what} to a file.")
+    if status.st_size == 0:
+        raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
 
 
 def upright_size(path: str | Path) -> tuple[int, int]:
@@ -85,13 +96,7 @@ def _opened(path: str | Path, png_chunks: Collection[bytes] = _PNG_KEPT) -> Iter
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse 179 megapixels, whatever max_pixels says
     PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # of a profile: printers' have more than Pillow's 1 MB
     try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise PhotoError(f"{path} is a folder, not a photo: name the files in it, or rename it.")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait forever
-            raise PhotoError(f"{path} is a pipe or a device, not a file: save the photo to a file.")
-        if status.st_size == 0:
-            raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
+        require_file(path, "photo")
         with open(path, "rb") as file:
             is_png = file.read(8) == _PNG_SIGNATURE
             stream = _tidy_png(file, png_chunks) if is_png else file
@@ -129,7 +134,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _tidy_png(stream: BinaryIO, kept: Collection[bytes]) -> BinaryIO:
-    """A PNG of the chunks named in `kept`, EXIF first. Raises ValueError where one of its pixels' is damaged.
+    """A PNG of the chunks named in `kept`, EXIF first. Raises ValueError if one of its pixels' is damaged.
 
     By hand, as Pillow refuses a file for one wrong bit in a comment or a long one, does not know the EXIF block behind
     the pixels until it has decoded them, and OpenCV's libpng prints about all these without naming the file.
@@ -205,7 +210,7 @@ def _decode_8_bit(
 
 
 def _is_16_bit(picture: Image.Image) -> bool:
-    """Whether a PNG or TIFF has 16 unsigned bits a channel; Pillow's mode does not tell."""
+    """Whether a PNG or TIFF has 16 unsigned bits per channel; Pillow's mode does not tell."""
     if isinstance(picture, TiffImageFile):
         return set(picture.tag_v2.get(258, (1,))) == {16} and set(picture.tag_v2.get(339, (1,))) == {1}
     return isinstance(picture, PngImagePlugin.PngImageFile) and any("16" in str(tile.args) for tile in picture.tile)

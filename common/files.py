@@ -51,11 +51,22 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def make_folder(folder: str | Path, cure: str) -> None:
+    """Make a folder and those above it. Raises FileError; cure: what to do then."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{folder} cannot be made ({error.strerror}): {cure}.") from error
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Write plain values as indented JSON. Raises FileError, and ValueError for NaN and infinity."""
+    """Write plain values as indented JSON. Raises FileError, and ValueError for NaN and infinity.
+
+    A name that is no text (from an old zip) is written with JSON's own escapes, and read back as it was.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def walk(

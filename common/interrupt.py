@@ -34,7 +34,7 @@ class Interrupt:
         return self._first is not None or (self._deadline is not None and time.monotonic() > self._deadline)
 
     def check(self) -> None:
-        """Raise Stopped where wanted()."""
+        """Raise Stopped if wanted()."""
         if self.wanted():
             raise Stopped
 

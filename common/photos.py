@@ -44,7 +44,7 @@ class Photo:
 
 
 def list_images(root: str | Path) -> list[Path]:
-    """Photos under a folder, by SUFFIXES; see files.walk. Raises PhotoError where a folder cannot be listed."""
+    """Photos under a folder, by SUFFIXES; see files.walk. Raises PhotoError if a folder cannot be listed."""
     try:
         return list_files(root, SUFFIXES)
     except FileError as error:
@@ -113,7 +113,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 def write_alpha(path: str | Path, alpha: np.ndarray, bits: int = 8) -> None:
     """Write a matte as a grey PNG, rounded to 8 or 16 bits. alpha: float (H, W) in [0, 1].
 
-    Raises PhotoError where it cannot be written, ValueError for an alpha that is not a finite (H, W).
+    Raises PhotoError if it cannot be written, ValueError for an alpha that is not a finite (H, W).
     """
     if bits not in (8, 16) or Path(path).suffix.lower() != ".png":
         raise ValueError(f"a matte is a .png of 8 or 16 bits, not {Path(path).name} of {bits}")
@@ -127,7 +127,7 @@ def write_alpha(path: str | Path, alpha: np.ndarray, bits: int = 8) -> None:
 def write_image(path: str | Path, image: np.ndarray, icc_profile: bytes | None = None) -> None:
     """Write grey (H, W), RGB (H, W, 3) or straight-alpha RGBA (H, W, 4) as .png, .webp or .jpg, by suffix.
 
-    uint8, or uint16, which PNG keeps and the others round to 8 bits. Raises PhotoError where the file
+    uint8, or uint16, which PNG keeps and the others round to 8 bits. Raises PhotoError if the file
     cannot be written or its format cannot hold the image.
     """
     suffix = Path(path).suffix.lower()

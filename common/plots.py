@@ -1,6 +1,6 @@
 """Pictures for people: training curves, previews, comparisons. Arrays in, a PNG out.
 
-Every function writes a complete file or none, and raises FileError where it cannot be written.
+Every function writes a complete file or none, and raises FileError if it cannot be written.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _by_stage(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def _is_term(name: str) -> bool:
-    return name in ("loss", "alignment") or name.split("_")[0] in ("coarse", "refined", "teacher")
+    return name in ("loss", "alignment") or name.startswith(("coarse_", "refined_", "lower_octaves_", "teacher_"))
 
 
 def preview(path: Path, rows: Sequence[Mapping]) -> None:

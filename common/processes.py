@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")  # where Linux says how much of the machine a container may use
@@ -20,6 +21,16 @@ def world_size() -> int:
 def is_main() -> bool:
     """Whether this process writes the files."""
     return rank() == 0
+
+
+def print_any_name() -> None:
+    """Let stdout and stderr take names that their encoding cannot hold, as \\u732b: first line of every main.
+
+    A log file on Windows holds 256 letters, and names from an old zip may be no text at all.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where a notebook or a test has put its own
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_once(sentence: str) -> None:

@@ -1,14 +1,15 @@
 """The augmentation of a photo with its truth: plain functions of (pixels, rng).
 
-    planes = cut([photo, alpha], scale, settings, rng)          # crop, scale, padding: (S, S, 4), photo and alpha
-    planes = move(planes, settings, rng)                        # flip, rotation
-    photo = degrade(planes[0][..., :3], settings, rng)          # colour, blur, noise, JPEG
+    planes = crop_and_scale([photo, alpha], scale, settings, rng)  # (S, S, 4): photo and alpha
+    planes = flip_and_rotate(planes, settings, rng)
+    photo = degrade(planes[0][..., :3], settings, rng)             # colour, blur, noise, JPEG
 
 Planes are the uint8 arrays of one sample: pixels (H, W, 4), photo and alpha in one array since that is resized and
 turned in half the time of two, and, where part of the truth is not known, unknown (H, W), 255 there. Every geometric
 step treats all planes alike, so they stay aligned. Alpha is resized as the photo is: antialiased, never nearest.
 
-A new geometric step goes into move, a new change of the photo alone into degrade.
+A new geometric step goes into flip_and_rotate, a new change of the photo alone into degrade. The drawn set
+(data/synthetic/) has its own degrade and uses nothing of this file: of the settings only image_size applies to it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ class Augmentation:
     """What may happen to a training sample. Shares are probabilities.
 
     At prediction the student sees the whole photo with its long side at image_size. In training the long side becomes
-    image_size * u, u log-uniform in `scale`, and a square of image_size is cut from it: subjects appear at the size
-    that they have in prediction and at up to twice that, where hair is wider than a pixel.
+    image_size * u, u log-uniform in `scale`, and a square of image_size is cut from it. So in the crop subjects have
+    the size of prediction or up to twice that, where hair is wider than a pixel. The student sees the crop at full size
+    or, by train.student_scale, at a half (at less with a larger max_student_downscale): to it, subjects have half to
+    twice the size of prediction.
     """
 
     image_size: int
@@ -97,7 +100,7 @@ def _edge_pixel(alpha: Pixels, pick: float) -> tuple[int, int] | None:
     return int(rows[at]) * step, int(columns[at]) * step
 
 
-def cut(planes: Sequence[Pixels], scale: float, settings: Augmentation, rng: Generator) -> list[Pixels]:
+def crop_and_scale(planes: Sequence[Pixels], scale: float, settings: Augmentation, rng: Generator) -> list[Pixels]:
     """Crop and scale photo (H, W, 3), alpha (H, W) and, where it is given, unknown (H, W).
 
     Returns pixels (S, S, 4), S = image_size, photo and alpha, and with it unknown (S, S). What the photo does not fill
@@ -128,8 +131,8 @@ def pad_to_square(planes: Sequence[Pixels], size: int, rng: Generator) -> list[P
     return [cv2.copyMakeBorder(plane, *border) for plane in planes]
 
 
-def move(planes: Sequence[Pixels], settings: Augmentation, rng: Generator) -> list[Pixels]:
-    """Flip and turn all planes alike, at random."""
+def flip_and_rotate(planes: Sequence[Pixels], settings: Augmentation, rng: Generator) -> list[Pixels]:
+    """Flip and rotate all planes alike, each at random."""
     if rng.random() < settings.flip_share:
         planes = [cv2.flip(plane, 1) for plane in planes]  # copying numpy's view takes 100 times as long
     if rng.random() < settings.rotation_share:

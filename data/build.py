@@ -54,7 +54,7 @@ def build_training_set(
     foregrounds: Sequence[str] = (),
     backgrounds: Sequence[str] = (),
 ) -> Dataset:
-    """Each DATASET/train, `samples` drawn photos an epoch for the word synthetic, and the cut-outs of each folder of
+    """Each DATASET/train, `samples` drawn photos per epoch for the word synthetic, and the cut-outs of each folder of
     `foregrounds` over all `backgrounds`, mixed by their weights. Raises DataError."""
     sets: list[tuple[Dataset, float]] = []
     for path, weight in map(parse_source, datasets):
@@ -71,7 +71,7 @@ def build_training_set(
 def build_validation_sets(datasets: Sequence[str], *, image_size: int, samples: int, seed: int) -> dict[str, Dataset]:
     """By name, each DATASET/val at native size, and `samples` fixed drawn photos for the word synthetic.
 
-    Of several sets, those without a val folder only train. Raises DataError where none has one.
+    Of several sets, those without a val folder only train. Raises DataError if none has one.
     """
     sets: dict[str, Dataset] = {}
     paths = list(dict.fromkeys(source.path for source in map(parse_source, datasets)))

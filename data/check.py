@@ -10,6 +10,7 @@ training (warnings may stand), 1: errors, each named, 2: nothing could start.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from common.files import is_hidden, write_json
 from common.photos import read_alpha, write_image
-from common.processes import usable_cores
+from common.processes import print_any_name, usable_cores
 from data.alpha_faults import alpha_faults, judge_together
 from data.contact_sheet import contact_sheet
 from data.copies import find_copies
@@ -68,7 +69,7 @@ def find_splits(root: str | Path) -> dict[str, Path]:
 
 
 def check_dataset(root: str | Path, workers: int | None = None, progress: bool = False) -> Report:
-    """Read every pair under root and report what is wrong. Raises ValueError where there is no dataset."""
+    """Read every pair under root and report what is wrong. Raises ValueError if there is no dataset."""
     splits = find_splits(root)
     faults, tasks = [], []
     for name, folder in splits.items():
@@ -91,7 +92,7 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
 def quick_check(root: str | Path) -> list[str]:
     """The cheap part, for the start of a training: names, sizes from the headers, the scale of some truths.
 
-    Returns one sentence a kind of fault. An empty list says that every photo in train and val has its alpha, of the
+    Returns one sentence per kind of fault. An empty list says that every photo in train and val has its alpha, of the
     same size. Other splits, such as test, are not looked at.
     """
     try:
@@ -112,7 +113,8 @@ def quick_check(root: str | Path) -> list[str]:
         return [f"{root} holds no photos: put them into im and their alphas, by the same name, into gt."]
     sentences = []
     for kind, group in by_kind(faults):
-        more = f" {len(group) - 1} more of this kind ({kind}): python -m data.check {root}" if len(group) > 1 else ""
+        command = f"python -m data.check {shlex.quote(str(root))}"
+        more = f" {len(group) - 1} more of this kind ({kind}): {command}" if len(group) > 1 else ""
         sentences.append(group[0].sentence + more)
     return sentences
 
@@ -216,6 +218,7 @@ def _evenly(pairs: list[Pair], count: int) -> list[Pair]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
+    print_any_name()
     parser = argparse.ArgumentParser(
         prog="python -m data.check",
         description="Find what is wrong with a dataset before training on it.",

@@ -22,7 +22,16 @@ from torch.utils.data import Dataset
 
 from common.photos import list_images, read_photo, to_uint8
 from common.resize import resize
-from data.augmentation import Augmentation, Pixels, crop_box, cut, degrade, draw_scale, move, resize_pixels
+from data.augmentation import (
+    Augmentation,
+    Pixels,
+    crop_and_scale,
+    crop_box,
+    degrade,
+    draw_scale,
+    flip_and_rotate,
+    resize_pixels,
+)
 from data.pairs import find_pairs, read_pair, read_reduced_pair, read_unknown
 
 Item = dict[str, Any]  # tensors by name, and the sample's name
@@ -35,13 +44,13 @@ class TrainingDataset(Dataset):
 
     def __init__(self, settings: Augmentation, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        self._warned: set[str] = set()  # at most one entry a file; decides about warnings, never about items
+        self._warned: set[str] = set()  # at most one entry per file; decides about warnings, never about items
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
-        """The planes of sample `index`, cropped and scaled, as augmentation.cut returns them, and its name.
+        """The planes of sample `index`, cropped and scaled, as augmentation.crop_and_scale returns them, and its name.
 
         Raises ValueError for a broken file.
         """
@@ -63,7 +72,7 @@ class TrainingDataset(Dataset):
                 self._warn_once(str(error))
                 reason = error
                 continue
-            pixels, *unknown = move(planes, self.settings, rng)
+            pixels, *unknown = flip_and_rotate(planes, self.settings, rng)
             photo = degrade(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), self.settings, rng)
             return training_item(photo, cv2.extractChannel(pixels, 3), *unknown, name=name)
         raise RuntimeError(
@@ -109,7 +118,7 @@ class PhotoDataset(TrainingDataset):
         name, *paths = map(str, self._pairs[index])
         extent = draw_scale(self.settings, rng) * self.settings.image_size  # long side of the scaled photo
         planes = read_reduced_pair(*paths, long_side=extent)
-        return cut(planes, extent / max(planes[0].shape), self.settings, rng), name
+        return crop_and_scale(planes, extent / max(planes[0].shape), self.settings, rng), name
 
 
 class CompositeDataset(TrainingDataset):
@@ -170,7 +179,7 @@ class CompositeDataset(TrainingDataset):
 class MixedDataset(Dataset):
     """Several training sets as one, each with a weight: dataset[(epoch, index)].
 
-    A set of n samples and weight w gives round(w n) samples an epoch, at least one: with weight 2 each sample twice,
+    A set of n samples and weight w gives round(w n) samples per epoch, at least one: with weight 2 each sample twice,
     augmented differently, with weight 0.5 half of them in one epoch and the other half in the next.
     """
 
@@ -202,7 +211,7 @@ def _length(dataset: Dataset) -> int:
 
 
 def _images(folders: Sequence[str | Path]) -> np.ndarray:
-    """Paths of all images in the folders, as one array of characters. Raises ValueError where a folder has none."""
+    """Paths of all images in the folders, as one array of characters. Raises ValueError if a folder has none."""
     paths = []
     for folder in folders:
         found = list_images(folder)
@@ -223,7 +232,7 @@ class PhotoValidation(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Item:
-        """Raises ValueError, in one sentence, where a file cannot be read or the sizes differ."""
+        """Raises ValueError, in one sentence, if a file cannot be read or the sizes differ."""
         pair = self.pairs[index]
         photo, alpha = read_pair(pair.image, pair.alpha)
         item: Item = {

@@ -128,7 +128,7 @@ def _look_at_photo(found: Inspection) -> None:
 
 
 def _look_at_truth(found: Inspection) -> None:
-    """Values of the alpha where it is known, and how much is not. Raises ValueError where the alpha cannot be read."""
+    """Values of the alpha where it is known, and how much is not. Raises ValueError if the alpha cannot be read."""
     pair = found.pair
     alpha = read_alpha(pair.alpha)
     known = np.ones(alpha.shape, bool)

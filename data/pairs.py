@@ -41,7 +41,7 @@ def match_split(root: Path) -> dict[str, list[list[Path]]]:
 def find_pairs(root: str | Path) -> list[Pair]:
     """Pairs of ROOT/im and ROOT/gt, sorted by name. Photos or alphas without a partner are left out.
 
-    Raises ValueError, in one sentence, where a folder is missing, two files share a name, or nothing pairs.
+    Raises ValueError, in one sentence, if a folder is missing, two files share a name, or nothing pairs.
     """
     root = Path(root)
     for folder in (root / "im", root / "gt"):
@@ -68,7 +68,7 @@ def find_pairs(root: str | Path) -> list[Pair]:
 def read_unknown(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """Where the truth is not known: uint8 (H, W), 255 there and 0 elsewhere. size: (H, W) of the alpha.
 
-    Raises ValueError, in one sentence, where the file cannot be read or has another size.
+    Raises ValueError, in one sentence, if the file cannot be read or has another size.
     """
     mask = read_alpha_levels(path)
     if mask.shape != tuple(size):
@@ -82,7 +82,7 @@ def read_unknown(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 def read_pair(image: str | Path, alpha: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Photo uint8 (H, W, 3) and alpha float32 (H, W) in [0, 1], at the files' size.
 
-    Raises ValueError, in one sentence, where a file cannot be read or the sizes differ.
+    Raises ValueError, in one sentence, if a file cannot be read or the sizes differ.
     """
     photo, matte = to_uint8(read_photo(image).image), read_alpha(alpha)
     if photo.shape[:2] != matte.shape:
@@ -99,7 +99,7 @@ def read_reduced_pair(
     the pixels jk ... jk + k - 1 of the file, also at the last border, where the decoder pads. The others are averaged
     over the same blocks, not stretched to the same size, so all agree at odd sizes. Where EXIF turns the photo, the
     incomplete block may come first: then they are off by at most half a pixel of the result. Raises ValueError, in one
-    sentence, where a file cannot be read or the sizes differ.
+    sentence, if a file cannot be read or the sizes differ.
     """
     matte = read_alpha_levels(alpha)
     shrink_to = max(1, int(min(matte.shape) * long_side / max(matte.shape)))

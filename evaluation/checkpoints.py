@@ -1,6 +1,6 @@
 """What evaluate.py measures of checkpoints: their mattes on a data set, and the picture that compares them.
 
-Raises StartError where nothing can be measured.
+Raises StartError if nothing can be measured.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def synthetic_set(model_file: Path) -> Any:
 def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:
     """The photos in which the first two mattes differ most, as much as half of the photos do, and least.
 
-    Raises FileError where the figure cannot be written, and PhotoError where a matte does not fit in memory.
+    Raises FileError if the figure cannot be written, and PhotoError if a matte does not fit in memory.
     """
     differences = {row["index"]: row["difference"] for row in rows}
     order = sorted(differences, key=lambda index: -differences[index])

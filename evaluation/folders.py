@@ -22,7 +22,7 @@ class Folders(NamedTuple):
 
 
 def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Scores:
-    """Scores of all ranks together. Raises StartError where a folder cannot be listed or no names agree."""
+    """Scores of all ranks together. Raises StartError if a folder cannot be listed or no names agree."""
     matches, failures = match_files(folders)
     if not matches:
         raise StartError(
@@ -40,7 +40,7 @@ def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Sco
 def match_files(folders: Folders) -> tuple[list[tuple[str, Folders]], list[Failure]]:
     """(name, its files), sorted by name, and the names that lack a file or have two of a kind.
 
-    Raises StartError where a folder cannot be listed.
+    Raises StartError if a folder cannot be listed.
     """
     given = {kind: folder for kind, folder in folders._asdict().items() if folder}
     try:

@@ -25,11 +25,13 @@ from common.processes import rank, world_size
 from evaluation.scoring import MetricOptions, Scores, Task, fail, report_failures, score_all, score_matte
 from evaluation.tables import by_matte, summarize
 from matting import MattingModel
+from metrics import UNITS
 from models import MattingNetwork
 
 READ_AHEAD = 2  # photos, while the network predicts
 QUICK = MetricOptions(full=False)
 COARSE, REFINED = "coarse", "refined"  # matting.Mattes has coarse_alpha and refined_alpha
+FIGURES = [f"{region}_{metric}" for region in ("image", "edge") for metric in UNITS]
 
 
 class MatteSource(NamedTuple):
@@ -52,10 +54,9 @@ def validate(
 
     dataset[i] is a dict of image uint8 (3, H, W), alpha float32 (1, H, W), name, and, where part of the truth is not
     known, unknown bool (1, H, W). workers: threads that score while the network predicts, and others read the next
-    photos; 0 takes turns. precision:
-    as for matting.predict_mattes. Under torchrun every rank calls this and gets the same means. Photos that cannot be
-    scored are named on stderr and left out; those without an edge band are left out of the edge figures, which are 0
-    if there is no other. Raises ValueError if nothing could be scored.
+    photos; 0 takes turns. precision: as for matting.predict_mattes. Under torchrun every rank calls this and gets the
+    same means. Photos that cannot be scored are named on stderr and left out; those without an edge band are left out
+    of the edge figures, which are 0 if there is no other. Raises ValueError if nothing could be scored.
     """
     sources = [MatteSource(COARSE, model, COARSE)]
     if model.refiner is not None:
@@ -79,10 +80,17 @@ def validate(
 
 
 def final_figures(scores: Mapping[str, float]) -> dict[str, float]:
-    """The figures of the matte that the model ships, "image_sad" ..., from the scores of validate: those of the
-    refined matte where there is one, else of the coarse one."""
-    prefix = f"{REFINED}_" if any(name.startswith(f"{REFINED}_") for name in scores) else f"{COARSE}_"
-    return {name.removeprefix(prefix): score for name, score in scores.items() if name.startswith(prefix)}
+    """The figures of the matte that the model ships, "image_sad" ...: of the refined matte if there is one, else of the
+    coarse one.
+
+    scores: of validate, or means over several sets. Figures of one set, which its name precedes, are ignored: a set
+    may be called refined.
+    """
+    refined, coarse = (
+        {figure: scores[f"{matte}_{figure}"] for figure in FIGURES if f"{matte}_{figure}" in scores}
+        for matte in (REFINED, COARSE)
+    )
+    return refined or coarse
 
 
 def score_dataset(
@@ -145,7 +153,7 @@ def predict_sources(
 ) -> dict[str, np.ndarray]:
     """Label -> matte float32 (H, W) of a photo uint8 (3, H, W); each model runs once, through predict_mattes.
 
-    Raises PhotoError where the photo does not fit in memory: the others may.
+    Raises PhotoError if the photo does not fit in memory: the others may.
     """
     models = {id(source.model): source.model for source in sources}
     try:

@@ -26,12 +26,13 @@ import pandas as pd
 import safetensors
 
 from common.files import atomic_write
+from common.processes import print_any_name
 from experiments import ablation_tables as tables
 from models.checkpoint import MODEL_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
-PHOTOS_FILE = "photos.csv"  # in a run's folder: scores of its model on --photos, a row a photo
+PHOTOS_FILE = "photos.csv"  # in a run's folder: scores of its model on --photos, one row per photo
 TSR, TWIN, NO_TEACHER, NEITHER = "TSR-Matte", "TwinSwin-Matte", "without teacher", "neither"
 VARIANTS = {  # name: flags of train.py
     TSR: (),
@@ -142,6 +143,7 @@ def describe(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flag = parser.add_argument
     flag("--output", type=Path, required=True, metavar="DIR", help="folder for the runs")

@@ -25,7 +25,7 @@ def spread(values: pd.Series, digits: str = ".4g") -> str:
 
 
 def over_seeds(runs: pd.DataFrame, digits: str = ".4g") -> pd.DataFrame:
-    """Columns of figures, indexed by variant and seed -> the same columns as text, a row a variant."""
+    """Columns of figures, indexed by variant and seed -> the same columns as text, one row per variant."""
     return runs.groupby("variant", sort=False).agg(lambda values: spread(values, digits))
 
 
@@ -49,7 +49,7 @@ def final_table(rows: pd.DataFrame) -> str:
     runs = final.groupby("variant", sort=False)
     seconds = rows[rows["epoch"] > 0].groupby("variant")["seconds"].mean()
     table = pd.DataFrame({"seeds": runs.size(), "M parameters": runs["parameters"].first().map("{:.1f}".format)})
-    table["s an epoch"] = seconds.map("{:.0f}".format)
+    table["s per epoch"] = seconds.map("{:.0f}".format)
     table = table.join(over_seeds(pd.DataFrame({name: final[f"val_refined_{key}"] for name, key in COLUMNS.items()})))
     epoch, step = final[["epoch", "step"]].iloc[0]
     caption = f"After epoch {epoch} ({step} steps); mean ± standard deviation over seeds. SAD and Grad in thousands."

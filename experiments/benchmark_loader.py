@@ -1,6 +1,6 @@
 """How fast one loader worker is, next to a plain decode-and-resize loop and to the decoding alone.
 
-All in one process with one thread: a row is images a second and worker.
+All in one process with one thread: a row is images per second and worker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def loader_cases(
     """The label of each row and what measures it, on the first `images` pairs of a folder with im and gt.
 
     root may also hold train/; None: photos of 12 megapixels that are made here. Each of the `rounds` draws other
-    augmentations. Raises DataError where root has no pairs.
+    augmentations. Raises DataError if root has no pairs.
     """
     with tempfile.TemporaryDirectory() as folder:
         if root is None:
@@ -55,7 +55,7 @@ def loader_cases(
 
 
 def measure_row(name: str, call: Callable[[int, int], object], pairs: int, rounds: int, rates: dict) -> dict:
-    """Images a second, CPU time with one thread, and the ratios to the rows before. Adds to `rates`."""
+    """Images per second, CPU time with one thread, and the ratios to the rows before. Adds to `rates`."""
     keys = [(turn, index) for turn in range(rounds) for index in range(pairs)]
     names = {"call": call, "keys": keys}
     threads = cv2.getNumThreads()

@@ -41,7 +41,7 @@ def training_cases(
 ) -> Iterator[tuple[dict, Callable[[], dict]]]:
     """The label of each row and what measures it, for every size and option.
 
-    Raises DataError where flags.dataset cannot be used.
+    Raises DataError if flags.dataset cannot be used.
     """
     batch = flags.batch_size or (4 if device.type == "cuda" else 1)
     fed = {}
@@ -119,7 +119,7 @@ def part_calls(run: Run, batch: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     image, alpha = (batch[name].to(run.device).float() / 255 for name in ("image", "alpha"))
     weights, teacher, network = run.schedule.loss_weights, run.teacher, run.network
     with torch.no_grad(), autocast(run.device, run.precision):
-        output = teacher(alpha) if teacher and run.is_teacher_stage else network(image)
+        output = teacher(alpha) if teacher and run.in_teacher_stage else network(image)
         targets = teacher.targets(alpha) if teacher else None
     leaf = output._replace(
         coarse_logits=output.coarse_logits.detach().requires_grad_(),
@@ -127,7 +127,7 @@ def part_calls(run: Run, batch: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         octaves=[octave.detach().requires_grad_() for octave in output.octaves or ()],
         features=[feature.detach().requires_grad_() for feature in output.features],
     )
-    if teacher and run.is_teacher_stage:
+    if teacher and run.in_teacher_stage:
         return {
             "teacher": lambda: teacher.teacher(pad(alpha)),
             "decoder": lambda: teacher.decoder(leaf.features),

@@ -21,6 +21,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from common.photos import list_images, read_photo, to_uint8, write_alpha, write_image
+from common.processes import print_any_name
 from data.synthetic.dataset import SPLITS, degrade, render_sample
 
 HELD_OUT = 5  # every fifth file is for validation
@@ -100,6 +101,7 @@ def write(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flag = parser.add_argument
     flag("--output", type=Path, required=True, metavar="DIR")

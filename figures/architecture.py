@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from common.files import atomic_write
+from common.processes import print_any_name
 from config import VARIANTS, Config, Variant
 from figures.shapes import GREY, INK, arrow, box, note, panel, tensor
 from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
@@ -57,6 +58,7 @@ class Parts(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="F.png")
     parser.add_argument("--model-idx", type=int, default=0, choices=range(len(VARIANTS)), help="variant to draw")

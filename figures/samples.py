@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common import photos, plots
+from common.processes import print_any_name
 from inference.rendering import Style, read_background, render
 from inference.web_files import on_checkerboard
 
@@ -59,6 +60,7 @@ def rgb(picture: np.ndarray) -> np.ndarray:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("kinds", "mattes"))
     options = parser.parse_args(argv)

@@ -19,7 +19,7 @@ from pathlib import Path
 from common.files import walk
 from common.photos import SUFFIXES as PHOTO_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mts", ".ts", ".wmv")
 OUTPUT_SUFFIXES = (".png", ".webp", ".mkv", ".mp4")
 
 
@@ -60,7 +60,7 @@ def plan_jobs(
 
     owners: outputs of earlier runs, below `output`, each with the full path of its input. They are no inputs, and one
     whose input is still there is not overwritten by that of another. is_done(input, output): whether an output that is
-    there can stay. Raises JobError where there is nothing to do.
+    there can stay. Raises JobError if there is nothing to do.
     """
     named = [path for given in inputs for path in _expand_list(given)]
     own = {os.path.realpath(output / path): source for path, source in (owners or {}).items()}

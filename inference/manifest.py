@@ -26,25 +26,36 @@ Row = dict[str, Any]
 def read_manifest(folder: Path) -> dict[str, Row]:
     """Make the output folder; return the rows of earlier runs by output, a path below the folder.
 
-    Raises PhotoError where the folder cannot be made, or holds somebody else's manifest.json.
+    Raises PhotoError if the folder cannot be made, or holds somebody else's manifest.json.
     """
     path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if not os.path.lexists(path):
             return {}
+        if not path.is_file():
+            raise ValueError("no file")  # reading a pipe would wait forever
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["program"] != PROGRAM:
             raise ValueError(content["program"])
+        for row in content["files"]:
+            _check(row)
         return {row["output"]: row for row in content["files"] if row["output"] is not None}
     except OSError as error:
         raise PhotoError(
             f"{folder} cannot be used for output ({error.strerror or error}): choose another with --output."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PhotoError(
-            f"{path} was not written by predict.py and would be overwritten: move it, or choose another --output."
+            f"{path} is not as predict.py wrote it, and would be overwritten: move it, or choose another --output."
         ) from error
+
+
+def _check(row: Row) -> None:
+    """Raise KeyError, TypeError, AttributeError or ValueError for a row that job_row and failure_row do not write."""
+    texts = [row["input"], row.get("source", ""), "" if row["output"] is None else row["output"]]
+    if not all(isinstance(text, str) and "\0" not in text for text in texts):
+        raise ValueError(texts)
 
 
 def write_manifest(folder: Path, header: Row, rows: list[Row], earlier: dict[str, Row]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -13,20 +14,23 @@ import torch
 from PIL import ImageColor
 
 from common import photos
+from common.files import make_folder
 from common.photos import Photo, PhotoError
 from inference.foreground import Colours, blurred, composite, covering, estimate_colours, native_foreground
+from inference.profiles import convert
 
 KINDS = ("alpha", "cutout", "foreground", "composite")
 SUBJECT = 0.5  # alpha; a matte that nowhere reaches it shows no subject
 NO_SUBJECT = "no subject found"  # a note in manifest.json
 
 Predictor = Callable[[torch.Tensor], torch.Tensor]  # uint8 (3, H, W) -> alpha, float (1, H, W); matting.predict_alpha
-Background = Callable[[np.ndarray, Colours], np.ndarray]  # (photo, its colours) -> (H, W, 3) of the photo's type
+# (photo's pixels, their colours, its profile) -> (H, W, 3) of the pixels' type, in the photo's profile
+Background = Callable[[np.ndarray, Colours, bytes | None], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Style:
-    """What is written: the kind, bits a channel, and what a composite is put on."""
+    """What is written: the kind, bits per channel, and what a composite is put on."""
 
     kind: str
     bits: int = 8
@@ -59,26 +63,21 @@ def render(photo: Photo, matte: np.ndarray, style: Style) -> np.ndarray:
     if style.kind == "foreground":
         return foreground
     if style.background is not None:
-        return composite(foreground, alpha, style.background(image, colours))
+        return composite(foreground, alpha, style.background(image, colours, photo.icc_profile))
     levels = alpha * np.float32(np.iinfo(image.dtype).max) + np.float32(0.5)
     return cv2.merge((*cv2.split(foreground), levels.astype(image.dtype)))  # (H, W, 4)
 
 
 def write_rendered(path: Path, rendered: np.ndarray, style: Style, icc_profile: bytes | None = None) -> None:
-    """Write what render gave, and the folder it goes to. A matte has no colours, so no profile. Raises PhotoError."""
-    make_folder(path.parent)
+    """Write what render gave, and the folder it goes to. A matte has no colours, so no profile.
+
+    Raises PhotoError, and FileError for the folder.
+    """
+    make_folder(path.parent, "choose another --output")
     if style.kind == "alpha":
         photos.write_alpha(path, rendered, style.bits)
     else:
         photos.write_image(path, rendered, icc_profile)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it. Raises PhotoError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PhotoError(f"{folder} cannot be made ({error.strerror}): choose another --output.") from error
 
 
 def to_uint16(image: np.ndarray) -> np.ndarray:
@@ -87,9 +86,13 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
 
 
 def read_background(text: str) -> Background:
-    """What stands behind a composite: "blur", a colour ("red", "#00ff00") or a photo's path. Raises PhotoError."""
+    """What stands behind a composite: "blur", a colour of sRGB ("red", "#00ff00") or a photo's path. Raises PhotoError.
+
+    A colour and a photo are converted to the profile of the photo that they stand behind.
+    """
     if text == "blur":
-        return lambda image, colours: blurred(colours, image)
+        return lambda image, colours, profile: blurred(colours, image)
+    own_profile = None
     try:
         colour = np.array(ImageColor.getrgb(text)[:3], np.uint8).reshape(1, 1, 3)
     except ValueError:
@@ -97,5 +100,7 @@ def read_background(text: str) -> Background:
             raise PhotoError(
                 f"{text} is no background: give a colour (red, #00ff00), a photo's path or the word blur."
             ) from None
-        colour = photos.to_uint8(photos.read_photo(text).image)
-    return lambda image, colours: covering(colour, image)
+        photo = photos.read_photo(text)
+        colour, own_profile = photos.to_uint8(photo.image), photo.icc_profile
+    converted = lru_cache(maxsize=1)(partial(convert, colour, own_profile))  # the photos of a folder mostly share one
+    return lambda image, colours, profile: covering(converted(profile), image)

@@ -1,11 +1,11 @@
-"""Videos through OpenCV, frame by frame, at the frame rate of the source. Sound is not carried over.
+"""Videos through OpenCV, frame by frame. Sound is not carried over.
 
-A video becomes a video file, or a folder of numbered PNG files; either appears when its last frame is written.
+A video becomes a video file, in which pictures are repeated where the source's frame rate varies, or a folder of
+numbered PNG files, one a frame; either appears when its last frame is written.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,50 +18,18 @@ import numpy as np
 from tqdm import tqdm
 
 from common import distributed
-from common.files import atomic_write
+from common.files import atomic_write, make_folder
 from common.photos import Photo, PhotoError, to_uint8
-from inference.rendering import NO_SUBJECT, Style, has_subject, make_folder, render, write_rendered
+from inference.rendering import NO_SUBJECT, Style, has_subject, render, write_rendered
+from inference.video_reader import VideoReader, require_text
 
 # A matte is mostly edges between flat parts, which mp4v, made for photos, draws up to 33 of 255 levels wrong; FFV1
 # keeps every level, of colours too. For pictures to look at, mp4v is what every player plays.
 CODECS = {".mkv": "FFV1", ".mp4": "mp4v"}
 FRAMES_SUFFIX = ".frames"  # of a folder 000001.png, 000002.png ...
 BITS = 8  # a channel, in a video file: cv2.VideoWriter takes no more
-DEFAULT_RATE = 25.0  # frames a second, where a file names none
 
 Append = Callable[[np.ndarray], None]
-
-
-class VideoReader:
-    """The frames of a video, upright: iterate over it, once, for RGB uint8 (H, W, 3).
-
-    rate: frames a second. promised: how many frames its header names, 0 if none. width, height: pixels. notes: what a
-    person should know. Raises PhotoError where there is no frame.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if path.is_file() and path.stat().st_size == 0:
-            raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        is_read, self._first = self._capture.read()
-        if not is_read:
-            raise PhotoError(
-                f"{path} cannot be read as a video (no frame in it): it is damaged, cut short or of an unknown kind."
-            )
-        self.notes: list[str] = []
-        self.rate = self._capture.get(cv2.CAP_PROP_FPS)
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            self.notes.append(f"no frame rate: {DEFAULT_RATE:g} assumed")
-            self.rate = DEFAULT_RATE
-        self.promised = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self.height, self.width = self._first.shape[:2]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        is_read, frame = True, self._first
-        while is_read:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            is_read, frame = self._capture.read()
-        self._capture.release()
 
 
 def matte_video(
@@ -74,27 +42,35 @@ def matte_video(
     predict raises.
     """
     start = time.perf_counter()
-    reader, has_any = VideoReader(source), []
+    reader, has_any, is_file = VideoReader(source), [], target.suffix in CODECS
 
     def matte_frame(frame: np.ndarray) -> np.ndarray:
         alpha = predict(frame)
         has_any.append(has_subject(alpha))
         return render(Photo(frame, None, None, ()), alpha, style)
 
-    make_folder(target.parent)
-    with write_video(target, reader.rate) if target.suffix in CODECS else write_frames(target, style) as append:
+    make_folder(target.parent, "choose another --output")
+    with write_video(target, reader.rate) if is_file else write_frames(target, style) as append:
         frames = overlapped(matte_frame, reader)
         bar = tqdm(frames, source.name, reader.promised or None, False, unit="frame", disable=not distributed.is_main())
-        for _, picture in bar:
+        before = np.empty(0)
+        for number, (_, picture) in enumerate(bar):
             if isinstance(picture, Exception):
                 raise picture
+            for _ in range(reader.repeats[number] if is_file else 0):  # 0 for the first
+                append(before)
             append(picture)
+            before = picture
     notes = reader.notes + ([] if any(has_any) else [NO_SUBJECT])
-    if target.suffix in CODECS and style.bits > BITS:
+    if is_file and any(reader.repeats):
+        notes.append(f"{sum(reader.repeats)} pictures are repeated to keep the time")
+    if is_file and style.bits > BITS:
         notes.append(f"a video holds {BITS} bits: --video png keeps {style.bits}")
     count, seconds = len(has_any), round(time.perf_counter() - start, 4)
     row = {"width": reader.width, "height": reader.height, "frames": count, "frame_rate": reader.rate}
-    if count < 0.9 * reader.promised:  # headers are often a little wrong
+    if reader.is_cut_short:
+        row["error"] = f"{source} is cut short, only {count} frames could be read: copy it again."
+    elif count < 0.9 * reader.promised:  # headers are often a little wrong
         row["error"] = f"{source} is cut short, only {count} of {reader.promised} frames could be read: copy it again."
     return {**row, "seconds": seconds, "notes": notes}
 
@@ -126,8 +102,9 @@ def write_video(path: Path, rate: float) -> Iterator[Append]:
     """Give a function that appends a frame; the file appears at the end, complete.
 
     A frame is a matte, float32 (H, W) in [0, 1], or grey (H, W) or RGB (H, W, 3) of uint8 or uint16. One of odd size
-    gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError where the file cannot be written.
+    gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError if the file cannot be written.
     """
+    require_text(path)
     with atomic_write(path) as temporary:
         writer = cv2.VideoWriter()
         count = 0

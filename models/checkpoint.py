@@ -25,6 +25,8 @@ PREPROCESSING = (
 MODEL_FILE = "best.safetensors"
 BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like too, and asks the network for it
 
+LARGEST = {"image_size": 2**14, "refiner_channels": 1024, "refiner_blocks": 64}  # more would be built for ever
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file, what is wrong and what to do."""
@@ -92,11 +94,14 @@ def _check_values(values: dict[str, Any]) -> None:
     for key, value in values.items():
         if not isinstance(value, dict):
             raise ValueError(f"{key} holds {value!r:.40}, not values by name")
-    backbone, size = values["model"]["backbone"], values["model"]["image_size"]
+    options = values["model"]
+    backbone = options["backbone"]
     if not (isinstance(backbone, str) and BACKBONE.fullmatch(backbone)):
         raise ValueError(f"{backbone!r:.60} is not the name of a Swin")
-    if not (isinstance(size, int) and size > 0):
-        raise ValueError(f"image_size is {size!r:.40}, not a number of pixels")
+    for name, largest in LARGEST.items():
+        size = options[name] if name == "image_size" else options.get(name, 1)
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= largest:
+            raise ValueError(f"{name} is {size!r:.40}, not a number from 1 to {largest}")
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingNetwork:
@@ -125,7 +130,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingN
 
 def load_weights(model: MattingNetwork, path: Path, fresh: Sequence[str] = ()) -> None:
     """Copy a model file's weights into a model of the same shape; parts whose names begin with one of `fresh` stay as
-    they are. Raises RuntimeError where the file does not fit."""
+    they are. Raises RuntimeError if the file does not fit."""
     state = safetensors.torch.load_file(path)
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.startswith(tuple(fresh))]

@@ -27,7 +27,7 @@ def octave_sizes(native: Size, working: Size) -> list[Size]:
 
 
 def interpolate(alpha: Tensor, size: Size) -> Tensor:
-    """(N, 1, h, w) -> (N, 1, *size) through the octaves: the coarse alpha, bit for bit what an idle refiner leaves."""
+    """(N, 1, h, w) -> (N, 1, *size) through the octaves; identical to the output of a refiner that changes nothing."""
     for octave in octave_sizes(size, _size(alpha)):
         alpha = resize_alpha(alpha, octave)
     return alpha

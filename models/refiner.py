@@ -92,14 +92,14 @@ class DilatedInception(nn.Module):
 class Refiner(nn.Module):
     """refined = clamp(coarse + 4 coarse (1 - coarse) delta, 0, 1), delta in [-1, 1] from a small dilated network.
 
-    It sees the photo, its gradient map, the coarse alpha, and what the colours nearby say alpha should be; its two
-    outputs are how far to trust these, and what to add: delta = tanh(trust (estimate - coarse) + rest).
+    It sees the photo, its gradient map, the coarse alpha, and an estimate of alpha from the colours nearby. Its two
+    outputs are what to add, and how far to trust the estimate:
+    delta = tanh(rest + TRUST_GAIN trust (estimate - coarse)).
 
     No downsampling, and no normalization: either would make a pixel depend on more than its receptive field, and a
     tile of a photo would no longer agree with the whole photo. The last layer starts at zero, so delta is 0 and the
-    refined matte is the coarse one, bit for bit, at step 0 (smart initialization). Without attention, colours or smart
-    initialization it is what experiments/ablation.py compares with; without attention a matte costs the whole photo's
-    pixels.
+    refined matte is the coarse one, bit for bit, at step 0 (smart initialization). The three switches exist for
+    experiments/ablation.py. Without attention every tile must be refined.
 
     Input: image (N, 3, H, W) and coarse alpha (N, 1, H, W), both in [0, 1]. Output: refined alpha (N, 1, H, W).
     """
@@ -147,7 +147,7 @@ class Refiner(nn.Module):
         """The bounded correction before attention, float32 (N, 1, H, W) in [-1, 1]."""
         inputs = [2.0 * image - 1.0, gradient_map(image), 2.0 * coarse_alpha - 1.0]
         if self.use_colours:
-            with torch.no_grad():  # what the coarse matte should be, its own losses tell it
+            with torch.no_grad():  # no gradient to the coarse matte through the estimate; it has its own losses
                 estimate = colour_alpha(image, coarse_alpha)
             inputs.append(2.0 * estimate - 1.0)
         x = torch.cat(inputs, dim=1)  # (N, 6, H, W)

@@ -45,7 +45,7 @@ def encoded(image: np.ndarray | Image.Image, form: str, **options) -> bytes:
 
 
 def by_opencv(image: np.ndarray, suffix: str) -> bytes:
-    """16 bits a channel, which Pillow does not write."""
+    """16 bits per channel, which Pillow does not write."""
     return cv2.imencode(suffix, image[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
 
 

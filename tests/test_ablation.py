@@ -27,7 +27,7 @@ from models.checkpoint import MODEL_FILE
 
 
 def make_run(output: Path, variant: str, seed: int, sads: list[float], coarse: float = 2.0, first: int = 1) -> None:
-    """A run folder as train.py leaves it: one row an epoch of 10 steps; half of the SAD lies at the edge."""
+    """A run folder as train.py leaves it: one row per epoch of 10 steps; half of the SAD lies at the edge."""
     folder = output / ablation.folder_name(variant, seed) / "run"
     folder.mkdir(parents=True)
     rows = []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import signal
+import socket
+import urllib.request
 import weakref
 from pathlib import Path
 
@@ -276,6 +279,32 @@ class TestPage:
         """Gradio forgets a state an hour after it was last written: choosing a background must write it."""
         cut = page.show(None, photo)[page.cut]
         assert page.place(cut, "Colour", "#ffffff", None)[page.cut] is cut
+
+    def test_ipv6_and_a_path_behind_a_proxy(self, studio, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+        try:
+            with socket.socket(socket.AF_INET6) as probe:
+                probe.bind(("::1", 0))
+                port = probe.getsockname()[1]
+        except OSError:
+            pytest.skip("no IPv6 here")
+        options = app.parse_options(["--host", "::1", "--port", str(port), "--root-path", "/matte"])
+        for name, value in dict(GRADIO_ANALYTICS_ENABLED="False", NO_PROXY="::1", no_proxy="::1").items():
+            monkeypatch.setenv(name, value)
+        gradio = pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
+        answers = []
+
+        def ask(page) -> None:
+            answers.append(urllib.request.urlopen(f"http://[::1]:{port}/", timeout=30).read().decode())
+            page.close()
+
+        monkeypatch.setattr(gradio.Blocks, "block_thread", ask)
+        monkeypatch.setattr(Studio, "warm_up", lambda self: None)
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            app.serve(studio, ("run 7",), options)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert "/matte" in answers[0] and "TSR-Matte" in answers[0]
 
     def test_names_are_text_not_markup(self, page, tmp_path: Path) -> None:
         path = tmp_path / "a&b.jpg"

@@ -13,10 +13,10 @@ from data.augmentation import (
     add_noise,
     blur_lens,
     code_as_jpeg,
+    crop_and_scale,
     crop_box,
-    cut,
     degrade,
-    move,
+    flip_and_rotate,
     pad_to_square,
     rotate,
     shift_colours,
@@ -51,7 +51,8 @@ def random_photo(height: int, width: int) -> np.ndarray:
 def test_photo_alpha_and_unknown_move_alike(scale: float, seed: int) -> None:
     plane = disc(211, 173, (81.3, 95.7), 40)
     settings = Augmentation(128, **(STILL | {"flip_share": 0.5, "rotation_share": 1.0}))
-    pixels, unknown = move(cut([cv2.merge([plane] * 3), plane, plane], scale, settings, rng(seed)), settings, rng(seed))
+    planes = crop_and_scale([cv2.merge([plane] * 3), plane, plane], scale, settings, rng(seed))
+    pixels, unknown = flip_and_rotate(planes, settings, rng(seed))
     assert pixels.shape == (128, 128, 4) and unknown.shape == (128, 128)
     assert pixels.dtype == unknown.dtype == np.uint8
     for channel in range(4):
@@ -61,7 +62,7 @@ def test_photo_alpha_and_unknown_move_alike(scale: float, seed: int) -> None:
 def test_cut_has_the_scale_it_was_asked_for() -> None:
     alpha = disc(400, 400, (200, 200), 60)
     settings = Augmentation(256, edge_share=0.0, **STILL)
-    (pixels,) = cut([cv2.merge([alpha] * 3), alpha], 0.5, settings, rng())
+    (pixels,) = crop_and_scale([cv2.merge([alpha] * 3), alpha], 0.5, settings, rng())
     inside = pixels[28:228, 28:228, 3] if pixels[0, 0, 3] else pixels[..., 3]
     # The disc of radius 60 has radius 30: its area, in full pixels, tells to a fraction of one.
     assert np.sqrt(inside.astype(float).sum() / 255 / np.pi) == pytest.approx(30, abs=0.3)
@@ -105,7 +106,7 @@ def test_everything_is_a_function_of_pixels_and_rng() -> None:
 
     def sample(seed: int) -> bytes:
         source = rng(seed)
-        (pixels,) = move(cut([photo, alpha], 0.9, settings, source), settings, source)
+        (pixels,) = flip_and_rotate(crop_and_scale([photo, alpha], 0.9, settings, source), settings, source)
         return pixels.tobytes() + degrade(np.ascontiguousarray(pixels[..., :3]), settings, source).tobytes()
 
     torch.manual_seed(1)
@@ -127,7 +128,7 @@ def test_a_share_of_one_changes_and_a_share_of_none_does_not(name: str) -> None:
     pixels = cv2.merge([photo, disc(64, 64, (20, 30), 9)])
 
     def changed(settings: Augmentation) -> tuple[bool, bool]:
-        (moved,) = move([pixels], settings, rng())
+        (moved,) = flip_and_rotate([pixels], settings, rng())
         return not np.array_equal(moved, pixels), not np.array_equal(degrade(photo, settings, rng()), photo)
 
     moves = ("flip_share", "rotation_share")

@@ -58,7 +58,7 @@ def test_prediction_is_measured_by_part(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_compiled_step_is_not_divided_into_parts_that_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.stage.torch.compile", lambda model: model)
+    monkeypatch.setattr("training.stage.torch.compile", lambda model, **_: model)
     plain, compiled = rows_of(tmp_path, *TRAIN, "teacher", "compile")
     assert {"teacher", "decoder", "loss", "rest", "loader"} <= plain.keys() and "student" not in plain
     assert "decoder" not in compiled and compiled["s/step"] > 0

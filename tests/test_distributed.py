@@ -67,7 +67,7 @@ def test_two_processes_are_one_with_the_same_global_batch(
     printed = process.communicate(timeout=240)[0]
     assert process.returncode == 0, printed
     two = find_run(str(tmp_path / "two"), "")
-    assert "effective batch 4 (2 a process x 1 accumulated x 2 processes)" in printed
+    assert "effective batch 4 (2 per process x 1 accumulated x 2 processes)" in printed
     assert printed.count("epoch 1/1") == 1 and len(list((tmp_path / "two").iterdir())) == 1  # rank 0 alone
 
     states = [load_training_state(folder) for folder in (single, two)]
@@ -109,7 +109,7 @@ def test_two_processes_train_the_loss_of_one_with_each_weight_at_zero(settings: 
 
 
 def losses_of_both_stages(settings: dict) -> list[dict[str, float]]:
-    """Mean loss terms of the teacher's epoch and the student's, each of two steps on four photos a step."""
+    """Mean loss terms of the teacher's epoch and the student's, each of two steps on four photos per step."""
     share = slice(distributed.rank(), None, distributed.world_size())
     run = tiny_run(
         batches_per_epoch=2, epochs=2, max_student_downscale=2, learning_rate=1e-5, gradient_clip=0.0, **settings

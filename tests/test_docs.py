@@ -16,6 +16,8 @@ from urllib.parse import unquote
 import pytest
 from torch.distributed.run import get_args_parser
 
+from data.kinds import SEVERITY
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     page
@@ -98,6 +100,8 @@ def check_flags(name: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) ->
     if name == "experiments.ablation" and "--" in flags:
         check_flags("train", flags[flags.index("--") + 1 :], monkeypatch)
     module = importlib.import_module(name)
+    if hasattr(module, "__path__"):  # python -m of a package
+        module = importlib.import_module(f"{name}.__main__")
     if hasattr(module, "parse_options"):
         module.parse_options(flags)
         return
@@ -183,6 +187,12 @@ def test_every_page_and_picture_is_reachable():
             ]
     assert set(PAGES) - seen == set()
     assert set((ROOT / "figures").glob("*.png")) - seen == set()
+
+
+def test_every_kind_of_fault_is_explained_with_its_severity():
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z_, ]+) \| (error|warning) \|", page, re.MULTILINE)
+    assert {kind: severity for kinds, severity in rows for kind in kinds.split(", ")} == SEVERITY
 
 
 def test_the_workflow_names_test_files_that_exist():

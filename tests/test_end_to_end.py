@@ -169,7 +169,7 @@ def test_benchmark_measures_every_part(tmp_path, capsys):
     )
     rows = pd.read_json(json_file)
     assert rows["photo"].tolist() == ["portrait", "worst"]
-    assert (rows[["encoder_seconds", "decoder_seconds", "whole_seconds", "gated_seconds"]] > 0).all(axis=None)
+    assert (rows[["encoder s", "decoder s", "refiner whole s", "refiner tiles s", "all s"]] > 0).all(axis=None)
     assert (
         benchmark.main(
             [
@@ -195,7 +195,7 @@ def test_benchmark_that_cannot_start_says_why_before_it_measures(tmp_path, capsy
     assert benchmark.main(["--loader", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in (error := capsys.readouterr().err) and error.endswith(".\n") and error.count("\n") == 1
     seen = []
-    monkeypatch.setattr(benchmark, "measure_prediction", lambda *_: seen.append((tmp_path / "new").is_dir()) or [])
+    monkeypatch.setattr(benchmark, "prediction_cases", lambda *_: seen.append((tmp_path / "new").is_dir()) or iter(()))
     flags = ["--variants", "tiny", "--device", "cpu", "--json"]
     assert benchmark.main([*flags, str(tmp_path / "new" / "rows.json")]) == 0
     assert seen == [True] and (tmp_path / "new" / "rows.json").read_text() == "[]\n"

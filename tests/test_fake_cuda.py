@@ -106,7 +106,7 @@ def test_a_step_waits_for_nothing(
             with Waits() as waits:
                 train.train_step(run, [batch])
             assert not waits.found
-    terms = {"teacher_bce"} if is_teacher_stage else {"refined_edge", "octaves_edge", "alignment"}
+    terms = {"teacher_bce"} if is_teacher_stage else {"refined_edge", "lower_octaves_edge", "alignment"}
     assert run.meter.sums.keys() >= terms and run.progress.step == 2
 
 

@@ -143,7 +143,7 @@ def test_nothing_is_kept_from_epoch_to_epoch(dataset: PhotoDataset) -> None:
         epoch_of(loader, epoch)
         gc.collect()
         counts.append(len(gc.get_objects()))
-    assert counts[3] - counts[1] < 20  # 10 items an epoch of several objects each would show
+    assert counts[3] - counts[1] < 20  # 10 items per epoch of several objects each would show
 
 
 def test_workers_have_one_thread() -> None:

@@ -146,9 +146,9 @@ def test_a_term_of_weight_zero_is_left_out_and_names_are_stable():
         "refined_l1",
         "refined_gradient",
         "refined_edge",
-        "octaves_l1",
-        "octaves_gradient",
-        "octaves_edge",
+        "lower_octaves_l1",
+        "lower_octaves_gradient",
+        "lower_octaves_edge",
         "alignment",
     }
     without_refiner = output._replace(octaves=None)
@@ -190,6 +190,6 @@ def test_terms_of_the_other_octaves_are_one_mean():
     terms = matting_losses(MattingOutput(logits, octaves[-1], octaves, []), alpha, WEIGHTS)
     expected = [l1_loss(octave, resize_alpha(alpha, octave.shape[-2:])).item() for octave in octaves]
     assert terms["refined_l1"].item() == pytest.approx(expected[2])
-    assert terms["octaves_l1"].item() == pytest.approx((expected[0] + expected[1]) / 2)
+    assert terms["lower_octaves_l1"].item() == pytest.approx((expected[0] + expected[1]) / 2)
     weighted = sum(WEIGHTS[name.split("_")[-1]] * term.item() for name, term in terms.items() if name != "loss")
     assert terms["loss"].item() == pytest.approx(weighted, rel=1e-5)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from common.photos import PhotoError
 from inference.jobs import Job
-from inference.manifest import failure_row, job_row, read_manifest, write_manifest
+from inference.manifest import PROGRAM, failure_row, job_row, read_manifest, write_manifest
+
+ROW = {"input": "a.jpg", "source": "/a.jpg", "output": "a.png"}
+ODD_ROWS: list[object] = [5, [5], [None], ["ab"], [{}], [{"input": "a"}], *([ROW | {k: 5}] for k in ROW)]
+ODD_ROWS.append([ROW | {"output": "a\0.png"}])
 
 
 def job(name: str) -> Job:
@@ -40,9 +45,30 @@ def test_an_input_is_known_from_another_current_folder(tmp_path, monkeypatch):
     assert Path(read_manifest(tmp_path)["a.png"]["source"]) == (tmp_path / "in" / "a.jpg").resolve()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"program": "another"}', "\x00\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", '{"program": "another"}', "\x00\xff", "[" * 100_000),
+        *(json.dumps({"program": PROGRAM, "files": rows}) for rows in ODD_ROWS),
+    ],
+    ids=range(6 + len(ODD_ROWS)),
+)
 def test_a_foreign_manifest_is_not_overwritten(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content, encoding="latin-1")
     with pytest.raises(PhotoError, match="would be overwritten"):
         read_manifest(tmp_path)
     assert (tmp_path / "manifest.json").read_text(encoding="latin-1") == content
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(PhotoError, match="move it"):
+        read_manifest(tmp_path)
+
+
+def test_a_name_that_is_no_text_comes_back_as_it_was(tmp_path):
+    name = os.fsdecode(b"\xc4\xe3.png") if os.name != "nt" else "a.png"
+    (tmp_path / name).write_bytes(b"")
+    write_manifest(tmp_path, {}, [{"input": "x", "output": name}], {})
+    assert set(read_manifest(tmp_path)) == {name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ import predict
 from common.interrupt import EXIT_CODE
 from common.photos import read_alpha
 from matting import predict_alpha
+from models.checkpoint import MODEL_FILE
 
 run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
 ROOT = Path(predict.__file__).resolve().parent
@@ -372,3 +374,49 @@ def test_ranks_share_the_list_and_write_one_manifest(model_file, tmp_path):
     assert set(contents(tmp_path / "out")) == {f"{number}.png" for number in range(5)}
     manifest = manifest_of(tmp_path / "out")
     assert (manifest["done"], manifest["failed"], len(manifest["files"])) == (5, 1, 6)
+
+
+def test_the_checkpoint_that_is_used_is_said(run, model_file, tmp_path, monkeypatch, capsys):
+    """The newest by its file's time, which a copy changes: so it is named."""
+    monkeypatch.chdir(model_file.parent.parent.parent)
+    source = save(tmp_path / "in" / "a.jpg")
+    assert run("--input", source, "--output", tmp_path / "out", named=False) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"checkpoint: {Path('checkpoints', 'run', MODEL_FILE)}"
+
+
+def test_what_a_folder_leaves_out_is_counted(run, tmp_path, capsys):
+    save(tmp_path / "in" / "a.jpg")
+    for name in ("b.JXL", "sub/c.jxl", "d.raw", "notes", ".hidden.jxl", "Thumbs.db", "__MACOSX/e.jxl"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    said = "4 files left out: 1 without suffix, 2 .jxl, 1 .raw"
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "in" / "out") == 0
+    assert said in capsys.readouterr().out.splitlines()
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "in") == 0  # here the manifest lies among the photos
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "in") == 0
+    assert capsys.readouterr().out.splitlines().count(said) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("name", ["x.jpg", "x.mp4", "x.txt", "x"])
+def test_a_pipe_is_not_waited_for(run, tmp_path, capsys, name):
+    os.mkfifo(tmp_path / name)
+    assert run("--input", tmp_path / name, save(tmp_path / "a.jpg"), "--output", tmp_path / "out") == 1
+    assert f"failed: {tmp_path / name} is a pipe" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_names_of_any_kind_are_matted(run, tmp_path, monkeypatch):
+    """On a stdout that holds 256 letters, as a log file on Windows."""
+    names = ["\u732b.jpg", *([os.fsdecode(b"\xc4\xe3.jpg")] if os.name == "posix" and sys.platform != "darwin" else [])]
+    for name in names:
+        save(tmp_path / "in" / name)
+        (tmp_path / "in" / f"broken {name}").write_bytes(b"")
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "\u732b") == 1
+    sys.stderr.flush()
+    assert "\\u732b.jpg is empty" in sys.stderr.buffer.getvalue().decode("cp1252")
+    assert {Path(name).stem for name in names} == {path.stem for path in (tmp_path / "\u732b").glob("*.png")}
+    rows = json.loads((tmp_path / "\u732b" / "manifest.json").read_text(encoding="utf-8"))["files"]
+    assert {Path(row["input"]).name for row in rows} == {*names, *(f"broken {name}" for name in names)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,7 +31,7 @@ from training import report as run_report
 from training import setup
 from training.checkpoint import load_training_state, save_training_state
 from training.run import Run
-from training.run_folder import CONFIG_FILE, PREVIOUS_STATE_FILE, STATE_FILE, find_run
+from training.run_folder import CONFIG_FILE, LOCK_FILE, PREVIOUS_STATE_FILE, STATE_FILE, find_run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Unix")
 
@@ -385,7 +387,7 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         checkpoint.save_model(*arguments, **options)
 
-    monkeypatch.setattr(run_report, "save_model", full_at_first)
+    monkeypatch.setattr("training.checkpoint.save_model", full_at_first)
     monkeypatch.setattr(
         train,
         "validate",
@@ -456,3 +458,88 @@ def test_interrupt_of_the_whole_process_group_stops_cleanly(tmp_path: Path) -> N
     os.killpg(process.pid, signal.SIGINT)
     printed, error = process.communicate(timeout=120)
     assert process.returncode == 0 and "all saved" in printed and "Traceback" not in error
+
+
+def test_a_run_is_of_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fit(tmp_path, "--epochs", "1")
+    assert not (folder / LOCK_FILE).exists()
+    settings = (folder / CONFIG_FILE).read_bytes()
+    for owner in (f"{socket.gethostname()} {os.getppid()}", "another-host 1"):
+        (folder / LOCK_FILE).write_text(owner, encoding="utf-8")
+        assert train.main(["--resume", str(folder), "--epochs", "2"]) == 2
+        said = capsys.readouterr().err
+        host, process = owner.split()
+        assert f"Process {process} on {host} trains in {folder} now" in said and said.count("\n") == 1
+        assert (folder / LOCK_FILE).read_text(encoding="utf-8") == owner  # not taken away by the one refused
+        assert (folder / CONFIG_FILE).read_bytes() == settings
+
+
+@posix
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
+    folder = fit(tmp_path, "--epochs", "1")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for owner in (f"{socket.gethostname()} {gone.pid}", f"{socket.gethostname()} {10**30}", "", "\0\xff"):
+        (folder / LOCK_FILE).write_text(owner, encoding="utf-8")
+        fit(tmp_path, "--resume", str(folder))
+        assert not (folder / LOCK_FILE).exists()
+
+
+def test_a_lock_is_there_while_a_run_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, make_step = [], train.train_step
+
+    def look(run: Run, batches: list[dict]) -> None:
+        make_step(run, batches)
+        seen.append((run.folder / LOCK_FILE).read_text(encoding="utf-8").split())
+
+    monkeypatch.setattr(train, "train_step", look)
+    fit(tmp_path, "--epochs", "1", "--train-samples", "2")
+    assert seen and all(lock == [socket.gethostname(), str(os.getpid())] for lock in seen)
+
+
+def wrong_states(state: dict) -> list[dict]:
+    """The state with one value of a wrong type, or missing."""
+    found: list[dict] = [{**state, name: value} for name in state for value in (5.5, "x")]
+    found += [{name: state[name] for name in state if name != missing} for missing in state]
+    progress = state["progress"]
+    found += [{**state, "progress": {**progress, name: value}} for name in progress for value in (None, [5])]
+    ranks = state["ranks"][0]
+    found += [{**state, "ranks": [{**ranks, name: value}]} for name in ranks for value in (5, "x")]
+    return [*found, {**state, "ranks": [5]}, {**state, "stage": {}}, {**state, "network": {"a": 5}}]
+
+
+def test_a_state_with_values_of_a_wrong_type_is_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
+    (folder / PREVIOUS_STATE_FILE).unlink(missing_ok=True)
+    for state in wrong_states(load_training_state(folder)):
+        torch.save(state, folder / STATE_FILE)
+        capsys.readouterr()
+        assert train.main(["--resume", str(folder)]) == 2, state
+        said = capsys.readouterr().err.strip()
+        assert str(folder) in said and said.count("\n") == 0, said
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "5", "[]", '{"epochs": "3"}', '{"epochs": null}', '{"dataset": 5}'])
+def test_settings_of_a_wrong_type_are_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CONFIG_FILE).write_text(content, encoding="utf-8")
+    assert train.main(["--resume", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert CONFIG_FILE in said and said.count("\n") == 0
+
+
+def test_a_folder_that_cannot_be_written_gives_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
+
+    def refuse(path: Path) -> None:  # chmod would not stop root
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(setup, "lock", refuse)
+    assert train.main(["--resume", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith(f"{folder} cannot be used (Read-only file system): ")

@@ -19,7 +19,7 @@ from tests.tiny import random_batch, tiny_run, train_epoch, train_on, weights
 from training import stage as stages
 from training.optimization import build_optimizer, learning_rate_at
 from training.random_state import seed_everything
-from training.report import summary
+from training.report import Report, summary
 
 STUDENT = dict(use_teacher=False)
 
@@ -111,6 +111,17 @@ def test_groups_by_part_and_decay() -> None:
     assert scales(run) == expected(student=0.25, decoder=1.0, refiner=5.0)
 
 
+def test_the_log_has_the_rate_of_parts_with_scale_1() -> None:
+    settings = dict(pretrained=True, encoder_lr_scale=0.0, learning_rate=1e-3, lr_schedule="constant")
+    run = tiny_run(**settings)
+    train_on(run, random_batch(0))
+    assert Report(run).row()["learning_rate"] == 1e-3
+    run.progress.batch = 0
+    run.start_student_stage()
+    train_on(run, random_batch(0))
+    assert Report(run).row()["learning_rate"] == 1e-3
+
+
 def test_relative_position_tables_do_not_decay() -> None:
     model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=32)
     tables = {id(p) for name, p in model.named_parameters() if "relative_position" in name}
@@ -129,7 +140,7 @@ def test_learning_rate_schedules() -> None:
 def test_schedule_ends_where_its_epochs_end_with_another_number_of_batches() -> None:
     runs = [tiny_run(batches_per_epoch=count, epochs=4, **STUDENT) for count in (8, 4)]
     for run in runs:
-        run.progress.epoch, run.progress.step = 2, 16  # made with 8 batches an epoch
+        run.progress.epoch, run.progress.step = 2, 16  # made with 8 batches per epoch
     assert runs[0].schedule.learning_rate == runs[1].schedule.learning_rate == learning_rate_at(2, 4, 2e-4, "cosine")
 
 
@@ -149,7 +160,7 @@ def test_the_teacher_learns_first_and_a_random_student_starts_as_it() -> None:
     for epoch in range(2):
         rates.append(run.schedule.learning_rate)
         assert parts_that_move(run, 2 * epoch, 2 * epoch + 1) == {"teacher", "teacher's decoder"}
-    assert run.progress.teacher_epochs == 2 and not run.schedule.is_teacher_stage
+    assert run.progress.teacher_epochs == 2 and not run.schedule.wants_teacher_stage
     rates.append(run.schedule.learning_rate)
     assert rates[2] == rates[0] > rates[1]  # each stage has its own schedule
     run.start_student_stage()
@@ -209,10 +220,10 @@ def test_terms_are_named_by_stage() -> None:
     for seed in range(8):  # views of 1, 2 and 4 times smaller: with and without octaves below the last
         train_on(run, random_batch(seed))
     alpha_terms = ("l1", "gradient", "laplacian")
-    assert set(run.meter.means()) == {"loss", "coarse_bce", "alignment", "refined_edge", "octaves_edge"} | {
-        f"{matte}_{term}" for matte in ("coarse", "refined", "octaves") for term in alpha_terms
+    assert set(run.meter.means()) == {"loss", "coarse_bce", "alignment", "refined_edge", "lower_octaves_edge"} | {
+        f"{matte}_{term}" for matte in ("coarse", "refined", "lower_octaves") for term in alpha_terms
     }
-    assert run.meter.counts["octaves_l1"] < run.meter.counts["refined_l1"] == 8
+    assert run.meter.counts["lower_octaves_l1"] < run.meter.counts["refined_l1"] == 8
 
 
 def test_frozen_student_rests_while_the_rest_learns() -> None:

@@ -43,7 +43,7 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, largest: int, error: Exception
 @pytest.mark.parametrize("form", OUT_OF_MEMORY)
 def test_a_batch_that_cannot_fit_is_named_with_one_that_does(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tiny_run(epochs=3, batch_size=12, accumulation_steps=2)
-    assert run.is_teacher_stage  # which fits: the student's stage is tried all the same
+    assert run.in_teacher_stage  # which fits: the student's stage is tried all the same
     tried = limit_memory(monkeypatch, 4, OUT_OF_MEMORY[form])
     with pytest.raises(RunError, match=r"A batch of 12 .* --batch-size 3 --accumulation-steps 8.*-checkpointing"):
         check_memory(run, train.stage_losses)
@@ -78,7 +78,7 @@ def test_a_run_after_the_trial_is_the_run_without_it(settings: dict[str, Any]) -
             check_memory(run, train.stage_losses)
             assert differences(state, (run.network.state_dict(), random_state(run.device))) == []
             assert all(parameter.grad is None for parameter in run.network.parameters())
-            assert run.progress.step == run.progress.batch == 0 and run.is_teacher_stage == bool(run.teacher)
+            assert run.progress.step == run.progress.batch == 0 and run.in_teacher_stage == bool(run.teacher)
         run.stage.start_epoch(run.schedule)
         train_on(run, *(random_batch(seed) for seed in range(4)))
         return run

@@ -93,6 +93,16 @@ def test_the_final_figures_are_those_of_the_refined_matte(model):
     assert len(final) == 8
 
 
+def test_a_set_that_is_called_refined_does_not_make_the_figures_refined():
+    means = {"coarse_image_mad": 2.0, "coarse_edge_sad": 4.0}
+    sets = {
+        "refined_cats_coarse_image_mad": 1.0,
+        "refined_image_coarse_image_mad": 3.0,
+        "coarse_x_coarse_edge_sad": 4.0,
+    }
+    assert final_figures(sets | means) == {"image_mad": 2.0, "edge_sad": 4.0}
+
+
 def test_unknown_pixels_of_an_item_are_left_out(model):
     class HalfKnown(Discs):
         def __getitem__(self, index: int) -> dict:

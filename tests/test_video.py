@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,13 +16,15 @@ from predict_fixtures import contents, load_once, save, stop_at
 
 from common.interrupt import EXIT_CODE
 from common.photos import PhotoError
-from inference import video
-from inference.video import VideoReader, write_video
+from inference import video_reader
+from inference.video import write_video
+from inference.video_reader import VideoReader, matroska_size
 from matting import predict_alpha
 
 run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
 
 RATE = 24000 / 1001
+DATA = Path(__file__).parent / "data"
 
 
 def frames(count: int = 5, height: int = 36, width: int = 48) -> list[np.ndarray]:
@@ -144,8 +148,84 @@ def test_a_missing_rate_is_said(tmp_path, monkeypatch):
             return getattr(self.capture, name)
 
         def get(self, what: int) -> float:
-            return 0.0 if what == cv2.CAP_PROP_FPS else self.capture.get(what)
+            return 0.0 if what in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_POS_MSEC) else self.capture.get(what)
 
     path = clip(tmp_path / "a.mkv", frames(2))
-    monkeypatch.setattr(video.cv2, "VideoCapture", WithoutRate)
-    assert VideoReader(path).rate == video.DEFAULT_RATE and VideoReader(path).notes
+    monkeypatch.setattr(video_reader.cv2, "VideoCapture", WithoutRate)
+    assert VideoReader(path).rate == video_reader.DEFAULT_RATE and VideoReader(path).notes
+
+
+def length(path: Path) -> float:
+    """Seconds."""
+    return len(read_all(path)) / VideoReader(path).rate
+
+
+def test_a_recording_of_a_browser_keeps_its_time(run, tmp_path, capsys):
+    """It claims 1000 frames per second; its frames' own times, 20 to 50 ms apart, end after 2.07 s."""
+    assert run("--input", DATA / "browser.webm", "--output", tmp_path) == 0
+    assert length(tmp_path / "browser.mkv") == pytest.approx(2.07, abs=0.1)
+    row = row_of(tmp_path)
+    assert row["frames"] == 60 and 25 < row["frame_rate"] < 33 and "the frame rate varies" in row["notes"]
+    assert capsys.readouterr().out.count("sound is not carried over") == 1
+
+
+def test_a_pause_lasts_as_long_as_in_the_source(run, tmp_path):
+    """12 frames 0.1 s apart, but for a pause of 2.5 s behind the sixth. Its header says 3.3 frames per second."""
+    assert run("--input", DATA / "pause.mp4", "--output", tmp_path / "file") == 0
+    found = read_all(tmp_path / "file" / "pause.mkv")
+    assert len(found) == 36 and VideoReader(tmp_path / "file" / "pause.mkv").rate == pytest.approx(10)
+    assert all(np.array_equal(picture, found[5]) for picture in found[6:30])
+    assert not np.array_equal(found[30], found[5])
+    assert row_of(tmp_path / "file")["notes"][0] == "the frame rate varies"
+    assert "24 pictures are repeated to keep the time" in row_of(tmp_path / "file")["notes"]
+    assert run("--input", DATA / "pause.mp4", "--output", tmp_path / "png", "--video", "png") == 0
+    assert len(contents(tmp_path / "png")) == row_of(tmp_path / "png")["frames"] == 12
+
+
+def test_sound_that_outlasts_the_pictures_is_no_damage(run, tmp_path):
+    """3 s of pictures and 5 s of sound: OpenCV makes 50 frames of the 30."""
+    assert run("--input", DATA / "sound.mkv", "--output", tmp_path) == 0
+    assert row_of(tmp_path)["frames"] == 30
+    assert run("--input", DATA / "sound.mkv", "--output", tmp_path, "--skip-existing") == 0
+
+
+def test_a_size_that_changes_midway_is_noted(tmp_path):
+    reader = VideoReader(DATA / "resized.mp4")
+    assert len(list(reader)) == 10 and "its size changes midway" in reader.notes[0]
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_what_is_cut_short_is_known_from_the_container(tmp_path, suffix):
+    """AVI counts its frames, MKV says how long the file is."""
+    path = tmp_path / f"a{suffix}"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 10, (48, 36))
+    for frame in frames(20):
+        writer.write(frame)
+    writer.release()
+    assert not VideoReader(path).is_cut_short
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    reader = VideoReader(path)
+    assert reader.is_cut_short or len(list(reader)) < 0.9 * reader.promised
+
+
+@pytest.mark.parametrize("head", [b"", b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\x18\x53\x80\x67", b"RIFF"])
+def test_a_header_that_says_nothing_is_no_length(head):
+    assert matroska_size(head) == matroska_size(head + bytes(20)) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_named_like_a_video_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(PhotoError, match="is a pipe"):
+        VideoReader(tmp_path / "a.mp4")
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are text there")
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    """OpenCV ends the process over it."""
+    path = tmp_path / os.fsdecode(b"\xc4\xe3.mkv")
+    path.write_bytes(clip(tmp_path / "a.mkv", frames(2)).read_bytes())
+    with pytest.raises(PhotoError, match="no text"):
+        VideoReader(path)
+    with pytest.raises(PhotoError, match="no text"), write_video(path, 25):
+        pass

@@ -124,7 +124,7 @@ def train_on(run: Run, *batches: dict) -> Tensor:
 
 def train_epoch(run: Run, *batches: dict) -> bool:
     """An epoch of these batches through train.py's own loop; it ends as finish_epoch ends it, but without a file."""
-    if run.is_teacher_stage and not run.schedule.is_teacher_stage:
+    if run.in_teacher_stage and not run.schedule.wants_teacher_stage:
         run.start_student_stage()
     run.loader[:] = batches
     interrupted = train.train_one_epoch(run)

@@ -1,4 +1,4 @@
-"""last.pt: all that a bit-exact resume needs, as plain types and tensors. Loading it runs no code."""
+"""last.pt, all that a bit-exact resume needs as plain types and tensors (loading it runs no code); best.safetensors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from common import distributed
 from common.files import atomic_write
-from common.processes import rank, world_size
-from models.checkpoint import CheckpointError
+from common.processes import is_main, print_once, rank, world_size
+from models.checkpoint import MODEL_FILE, CheckpointError, save_model
 from training.errors import RunError
 from training.random_state import random_state, restore_random_state
 from training.run import Run
 from training.run_folder import PREVIOUS_STATE_FILE, STATE_FILE
+from training.schedule import Progress
 
 
 def capture(run: Run) -> dict[str, Any]:
-    """The state of a run at a step's border. Every rank must call it: each has sums and random generators of its own.
+    """The state of a run between two steps. Every rank must call it: each has sums and random generators of its own.
 
     Raises NonFiniteError.
     """
@@ -32,7 +34,7 @@ def capture(run: Run) -> dict[str, Any]:
         "average": run.average.network.state_dict(),
         "average_updates": run.average.updates,
         "stage": run.stage.state_dict(),
-        "is_teacher_stage": run.is_teacher_stage,
+        "is_teacher_stage": run.in_teacher_stage,
         "progress": asdict(run.progress),
         "layout": layout(run),
         "ranks": distributed.all_gather_objects([own]),
@@ -40,9 +42,9 @@ def capture(run: Run) -> dict[str, Any]:
 
 
 def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
-    """Undo what happened since capture; this run's settings hold where they differ from the saved ones.
+    """Restore the captured state, but keep this run's settings.
 
-    Another division into batches is possible only at an epoch's border. Raises RunError.
+    Batch size, accumulation and process count can change only between epochs. Raises RunError.
     """
     try:
         changed = [
@@ -84,7 +86,7 @@ def _load(run: Run, state: dict[str, Any]) -> None:
 
 
 def layout(run: Run) -> dict[str, int]:
-    """What must not change within an epoch, or the batches of its rest would be others."""
+    """What must not change within an epoch, or the rest of the epoch would get different batches."""
     return {
         "processes": world_size(),
         "batches_per_epoch": run.schedule.batches_per_epoch,
@@ -122,6 +124,58 @@ def load_training_state(folder: Path) -> dict[str, Any]:
         f"{folder} has no training state to resume ({'; '.join(reasons) or 'no last.pt'}): start a new run, or "
         "fine-tune its best.safetensors with --init-from."
     )
+
+
+def check_types(state: dict[str, Any], folder: Path) -> None:
+    """Raise RunError for values that capture does not write; what is left to be wrong is found by restore."""
+    fault = _fault(state)
+    if fault:
+        raise RunError(
+            f"The state in {folder} is not as train.py wrote it ({fault}): start a new run, or fine-tune its "
+            "best.safetensors with --init-from."
+        )
+
+
+def _fault(state: dict[str, Any]) -> str:
+    tables: dict[str, Any] = dict.fromkeys(("network", "average", "stage", "progress", "layout"), dict)
+    others = {"teacher": dict | None, "average_updates": int, "is_teacher_stage": bool, "ranks": list}
+    for name, kind in (tables | others).items():
+        if not isinstance(state.get(name, Ellipsis), kind):
+            return f"{name} is missing or of a wrong type"
+    for name, default in asdict(Progress()).items():
+        value = state["progress"].get(name, default)
+        kind = float | int if isinstance(default, float) else type(default)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return f"{name} is of a wrong type"
+    if not all(isinstance(row, dict) for row in state["progress"].get("rows", [])):
+        return "rows are of a wrong type"
+    return ""
+
+
+def save_best(run: Run, scores: dict[str, float]) -> bool:
+    """Write best.safetensors; whether it could be written. Every rank must come here.
+
+    If the file cannot be written, this epoch is not recorded as the best; otherwise a later, slightly worse epoch would
+    never be saved.
+    """
+    written = True
+    if is_main():
+        path = run.folder / MODEL_FILE
+        try:
+            save_model(
+                path,
+                run.average.network,
+                scores=scores,
+                model_options=run.config.model_options,
+                config=run.config.as_dict(),
+            )
+        except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
+            print_once(
+                f"This epoch's weights are the best, but {path} could not be written "
+                f"({str(error).splitlines()[0]}): make room in {run.folder}."
+            )
+            written = False
+    return distributed.broadcast_object(written)
 
 
 def has_state(folder: Path) -> bool:

@@ -33,7 +33,7 @@ class RunError(ValueError):
     """A run that cannot start, continue or resume; the message says what to do."""
 
 
-SENTENCES = (
+EXPECTED_ERRORS = (
     RunError, ConfigError, DataError, DeviceError, CheckpointError, PretrainedWeightsError, NonFiniteError, OSError,
 )  # fmt: skip
 
@@ -43,9 +43,9 @@ def resume_hint(folder: Path) -> str:
 
 
 def exit_code_of(error: BaseException, folder: Path | None) -> int:
-    """Print what happened and what to do, on stderr; the exit code. Raises what is a fault of the program again.
+    """Print what happened and what to do, on stderr; returns the exit code. Re-raises bugs.
 
-    folder: the run's, or None where it has not started yet.
+    folder: the run's, or None if it has not started yet.
     """
     sentence = sentence_of(error)
     if sentence is None:
@@ -61,11 +61,13 @@ def exit_code_of(error: BaseException, folder: Path | None) -> int:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """What to tell a person of an error that is not the program's fault; None for any other."""
+    """The sentence for a person about an expected error; None for a bug."""
     first_line = (str(error).splitlines() or [""])[0]
     if is_shared_memory_full(error):
         return f"{SHARED_MEMORY_FULL}, then resume with --resume."
-    if isinstance(error, SENTENCES):
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename} cannot be used ({error.strerror}): look at its permissions, and at the disk's room."
+    if isinstance(error, EXPECTED_ERRORS):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "Stopped at once; --resume resumes what was saved last."

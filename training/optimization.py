@@ -66,7 +66,7 @@ def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) ->
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
-    """Scale the gradients so that their common norm is at most `largest` (0: leave them); the norm before, a scalar.
+    """Scale the gradients so that their common norm is at most `largest` (0: no limit). Returns the norm before.
 
     A norm that is not finite must not touch finite gradients: without clipping they stay as they are.
     """
@@ -81,6 +81,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Give each group its share of the learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["lr_scale"]
+
+
+def unscaled_learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The rate last set, of the groups of scale 1: every stage has a decoder, whose scale it is."""
+    return next(group["lr"] for group in optimizer.param_groups if group["lr_scale"] == 1.0)
 
 
 class AveragedNetwork:

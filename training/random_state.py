@@ -13,7 +13,7 @@ import torch
 def seed_everything(seed: int, deterministic: bool) -> None:
     """Seed Python, NumPy and torch; deterministic also restricts torch to kernels that give the same bits each time.
 
-    A kernel that does not is an error then: a warning would let it run, and attention on CUDA choose such a one.
+    Non-deterministic kernels then raise an error. With a warning only, CUDA attention would still pick one.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -28,7 +28,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     """State of every generator that this process uses, in types that weights_only loads."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
-    # this process's GPU only: what it knows of the others' generators is not what their processes made of them
+    # only this process's GPU: its copy of the other GPUs' generator states is stale
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {
         "python": [version, list(words), gauss],

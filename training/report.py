@@ -1,4 +1,4 @@
-"""What a person reads of a run, an epoch at a time: a line, the log, curves, previews, TensorBoard events."""
+"""What a person reads of a run after each epoch: a line, the log, curves, previews, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from safetensors import SafetensorError
-
-from common import distributed, plots
+from common import plots
 from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
 from models import MattingNetwork
-from models.checkpoint import MODEL_FILE, save_model
 from training.errors import RunError, resume_hint
+from training.optimization import unscaled_learning_rate
 from training.run import Run
 from training.run_folder import write_log
 
@@ -21,7 +19,7 @@ PREVIEW_PHOTOS = 4
 
 
 def summary(row: dict[str, Any], epochs: int, is_best: bool) -> str:
-    """One line an epoch."""
+    """The line that is printed after an epoch; row: of training_log.csv."""
     skipped = f"  {row['skipped_steps']} steps skipped, not finite" if row["skipped_steps"] else ""
     loss = f"loss {row['loss']:.4f}  {row['images_per_second']:.1f} images/s  " if "loss" in row else ""
     start = f"epoch {row['epoch']}/{epochs}  {loss}"
@@ -65,7 +63,10 @@ def preview_rows(network: MattingNetwork, validation: Iterable[Any]) -> list[dic
 
 
 class Report:
-    """Writes a run's files for people; what it cannot write it names in a sentence, and the run continues."""
+    """Prints a line per epoch and writes the log, curves, preview and TensorBoard events.
+
+    If one cannot be written, it prints a sentence that says why, and the run continues.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -86,7 +87,7 @@ class Report:
         return {
             "epoch": progress.epoch + bool(progress.batch),
             "step": progress.step,
-            "learning_rate": run.stage.optimizer.param_groups[0]["lr"] if progress.batch else 0.0,
+            "learning_rate": unscaled_learning_rate(run.stage.optimizer) if progress.batch else 0.0,
             "seconds": progress.epoch_seconds,
             "images_per_second": images / max(progress.epoch_seconds, 1e-9),
             "skipped_steps": run.meter.read_bad_steps()[0],
@@ -131,31 +132,8 @@ class Report:
             print_once(f"The {what} could not be made: {error}")
 
 
-def save_best(run: Run, scores: dict[str, float]) -> bool:
-    """Write best.safetensors; every rank must come here. A best that is not written does not count as one, or no
-    later epoch would be kept that is worse than it."""
-    written = True
-    if is_main():
-        path = run.folder / MODEL_FILE
-        try:
-            save_model(
-                path,
-                run.average.network,
-                scores=scores,
-                model_options=run.config.model_options,
-                config=run.config.as_dict(),
-            )
-        except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
-            print_once(
-                f"This epoch's weights are the best, but {path} could not be written "
-                f"({str(error).splitlines()[0]}): make room in {run.folder}."
-            )
-            written = False
-    return distributed.broadcast_object(written)
-
-
 def require_tensorboard() -> None:
-    """Raises RunError where the package is missing, before anything is made."""
+    """Raises RunError if the package is missing, before anything is made."""
     if importlib.util.find_spec("tensorboard") is None:
         raise RunError(
             "--tensorboard needs the package tensorboard: pip install tensorboard, or leave it out "

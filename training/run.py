@@ -45,11 +45,12 @@ class Run:
         self.reset_meter()
 
     @property
-    def is_teacher_stage(self) -> bool:
+    def in_teacher_stage(self) -> bool:
+        """Whether the stage entered is the teacher's; schedule.wants_teacher_stage: whether this epoch's should be."""
         return self.stage.model is self.teacher
 
     def enter_stage(self, *, is_teacher_stage: bool) -> None:
-        """A stage with a new optimizer. In the student's the teacher is frozen."""
+        """Start a stage, with a new optimizer. In the student's the teacher is frozen."""
         model = self.teacher if is_teacher_stage else self.network
         if model is None:
             raise ValueError("the saved stage is the teacher's, and there is none")
@@ -58,11 +59,11 @@ class Run:
         self.stage = Stage(model, self.config, self.device, self.precision)
 
     def start_student_stage(self) -> None:
-        """What the student's first step starts from.
+        """Initialize the student and freeze the teacher.
 
-        A student with random weights starts as its teacher, with the decoder that reads it. A pretrained one keeps
-        its weights and a new decoder, since one that reads alphas reads photos worse; and with --init-from student
-        and decoder belong together already.
+        A student with random weights starts as a copy of its teacher and the teacher's decoder. A pretrained one keeps
+        its weights and a new decoder, since one trained on alphas reads photos worse. With --init-from both keep the
+        checkpoint's weights.
         """
         config = self.config
         if self.teacher and not (config.pretrained or config.backbone_weights or config.init_from):

@@ -1,9 +1,11 @@
-"""A run's folder: made once, logged to a row an epoch, found again to resume."""
+"""A run's folder: made once, given a row of the log per epoch, found again to resume."""
 
 from __future__ import annotations
 
 import datetime
 import json
+import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ LOG_FILE = "training_log.csv"
 CONFIG_FILE = "config.json"
 STATE_FILE = "last.pt"
 PREVIOUS_STATE_FILE = "last.previous.pt"
+LOCK_FILE = ".lock"  # which process trains here, on which host
 
 
 def create_run(output: str, name: str) -> Path:
@@ -37,8 +40,8 @@ def create_run(output: str, name: str) -> Path:
 def find_run(output: str, run: str) -> Path:
     """The named run (a path, or its name under `output`), or the newest one for an empty name.
 
-    The newest is the one whose state or settings were written last: a run that was killed before its first saving
-    counts: resuming an older one in its place would be a surprise.
+    The newest is the one whose state or settings were written last. A run that was killed before it saved a state
+    counts too, so that no older run is resumed by mistake. Raises RunError.
     """
     if not run:
         runs = [file.parent for file in Path(output).glob(f"*/{CONFIG_FILE}")]
@@ -64,7 +67,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
     path = folder / CONFIG_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"{path} cannot be read ({error}): repair it, or copy the one of a run with the same settings."
         ) from error
@@ -74,10 +77,52 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """config.json, written only where it says something else: resuming must not make a run newer."""
+    """Write config.json if the settings have changed: resuming alone must not make a run newer."""
     path = folder / CONFIG_FILE
     if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != settings:
         write_json(path, settings)
+
+
+def lock(folder: Path) -> None:
+    """Mark the folder as this process's. Raises RunError if another one trains in it.
+
+    A lock whose process is gone is taken over; whether one of another host is, nobody here can tell.
+    """
+    path, own = folder / LOCK_FILE, f"{socket.gethostname()} {os.getpid()}\n"
+    for _ in range(2):
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(own)
+            return
+        except FileExistsError:
+            host, _, process = path.read_text(encoding="utf-8", errors="replace").strip().rpartition(" ")
+            is_here = host == socket.gethostname()
+            if not process.isdecimal() or (is_here and not _runs(int(process))):
+                path.unlink(missing_ok=True)
+                continue
+            raise RunError(
+                f"Process {process} on {host or 'another host'} trains in {folder} now: stop it first. If it is gone, "
+                f"delete {path}."
+            ) from None
+    raise RunError(f"{path} cannot be written: delete it, if nothing trains there.")
+
+
+def unlock(folder: Path) -> None:
+    (folder / LOCK_FILE).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this host, other than this one, is there. On Windows asking would end it: then yes."""
+    if process == os.getpid():  # of this host before a restart, or of this program before
+        return False
+    try:
+        if os.name != "nt":
+            os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -88,7 +133,10 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_log(folder: Path, rows: Sequence[dict]) -> None:
     """training_log.csv, whole, from the rows that the training state holds: no duplicate and no gap after a kill."""
-    # the columns of the last row first: the row before the first step has no losses yet
+    # Where the columns come from: "epoch" to "skipped_steps" from report.Report.row; the loss and its terms from
+    # losses.py, averaged by meter.Meter; "val_..." from train.validation_scores. docs/training.md explains each.
+    # Names are taken from the last row first: the row before the first step has no losses yet.
     columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))
     with atomic_write(folder / LOG_FILE) as temporary:
-        pd.DataFrame(list(rows), columns=columns).to_csv(temporary, index=False, float_format="%.6g")
+        log = pd.DataFrame(list(rows), columns=columns)
+        log.to_csv(temporary, index=False, float_format="%.6g", errors="backslashreplace")

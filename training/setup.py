@@ -21,12 +21,12 @@ from data.check import quick_check
 from data.loader import build_training_loader
 from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_weights, read_metadata
-from training.checkpoint import has_state, load_training_state, restore
+from training.checkpoint import check_types, has_state, load_training_state, restore
 from training.errors import RunError
 from training.random_state import seed_everything
 from training.report import require_tensorboard
 from training.run import Run
-from training.run_folder import create_run, find_run, read_settings, remove_leftovers, write_settings
+from training.run_folder import create_run, find_run, lock, read_settings, remove_leftovers, write_settings
 from training.schedule import Progress, Schedule
 from training.trial import Losses, check_memory
 
@@ -50,7 +50,7 @@ def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse
 def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
     """The run that the flags ask for, ready for its next step; losses: train.stage_losses, to try one before it.
 
-    Raises one of training.errors.SENTENCES.
+    Raises one of training.errors.EXPECTED_ERRORS.
     """
     resumed, base = None, None
     if flags.resume is not None:
@@ -61,7 +61,10 @@ def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
     distributed.setup(device)
     if distributed.broadcast_object(str(resumed)) != str(resumed):  # another run wrote while the processes started
         raise RunError(f"The processes found different newest runs, one of them {resumed}: name the run to resume.")
-    state = load_training_state(resumed) if resumed and has_state(resumed) else None
+    state = None
+    if resumed and has_state(resumed):
+        state = load_training_state(resumed)
+        check_types(state, resumed)
     run = build_run(config, device, state)
     if resumed and state:
         restore(run, state, resumed)
@@ -150,7 +153,7 @@ def build_networks(
 
 def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dict[str, Any]) -> None:
     """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises CheckpointError
-    where they do not fit."""
+    if they do not fit."""
     if not os.path.isfile(checkpoint):
         raise CheckpointError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
     trained = read_metadata(checkpoint)["model"]
@@ -185,13 +188,19 @@ def check_record(run: Run) -> None:
 
 def open_folder(config: Config, resumed: Path | None) -> Path:
     """The run's folder, made or tidied by rank 0; its config.json holds the settings that the run has from now on."""
-    folder = resumed
+    outcome: Path | Exception | None = None
     if is_main():
-        if folder is None:
-            folder = create_run(config.output, f"{config.method}_{config.variant.name}")
-        remove_leftovers(folder)
-        write_settings(folder, config.as_dict())
-    return Path(distributed.broadcast_object(str(folder)))
+        try:
+            outcome = resumed or create_run(config.output, f"{config.method}_{config.variant.name}")
+            lock(outcome)
+            remove_leftovers(outcome)
+            write_settings(outcome, config.as_dict())
+        except (RunError, OSError) as error:  # the other ranks wait for it
+            outcome = error
+    outcome = distributed.broadcast_object(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def announce(run: Run) -> None:
@@ -202,7 +211,7 @@ def announce(run: Run) -> None:
         f"{run.folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
         f"{describe(run.device)}, {str(run.precision).removeprefix('torch.')}\n"
         f"{len(run.loader.dataset)} training and {photos} validation photos; effective batch "  # type: ignore[arg-type]
-        f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} a process x "
+        f"{config.batch_size * config.accumulation_steps * processes} ({config.batch_size} per process x "
         f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
         f"({config.lr_schedule}), {schedule.total_steps} steps{teacher}"
     )

@@ -49,8 +49,8 @@ class Stage:
     def start_epoch(self, schedule: Schedule) -> None:
         """Freeze and unfreeze parts for this epoch, and set their modes.
 
-        A frozen part has no gradient: it costs no backward pass, does not move and does not decay. In eval mode its
-        drop paths would add no noise. DDP has to be told when the set of learning parts changes.
+        A frozen part has no gradient: it costs no backward pass, does not move and does not decay. Frozen parts run in
+        eval mode, so that drop path adds no noise. DDP has to be told when the set of learning parts changes.
         """
         learning = frozenset(
             name for name, part in self.model.named_children() if any(True for _ in part.parameters())
@@ -65,8 +65,8 @@ class Stage:
 
     def _frozen(self, schedule: Schedule) -> set[str]:
         """Parts without anything to learn in this epoch."""
-        if schedule.is_teacher_stage:
-            # where a checkpoint's student is fine-tuned, the teacher must learn to be read by that student's decoder
+        if schedule.wants_teacher_stage:
+            # with --init-from the teacher must learn features that the checkpoint's decoder can read
             return {"decoder"} if self.config.init_from else set()
         frozen = {"student"} if schedule.student_is_frozen else set()
         if not any(self.config.loss_weights[name] for name in ("l1", "gradient", "laplacian", "edge")):

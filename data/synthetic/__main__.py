@@ -11,11 +11,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.processes import print_any_name
 from data.synthetic.folder import write_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: write a folder of samples."""
+    print_any_name()
     parser = argparse.ArgumentParser(
         prog="python -m data.synthetic", description="Write synthetic photos and their mattes as PNG files."
     )
