@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.devices import autocast, choose_precision, free_memory
-from common.resize import Size, resize_to_working_size
+from common.resize import Size, resize_alpha, resize_to_working_size
 from models.octaves import climb, interpolate
 from models.refiner import uncertainty
 
@@ -71,7 +71,8 @@ class Mattes:
     @property
     def coarse_alpha(self) -> Tensor:
         """The student's matte interpolated to native size, float32 (1, H, W) in [0, 1]."""
-        return interpolate(self.working_alpha, self.size)[0]
+        in_octaves = self.refined_alpha is not None  # as the refiner finds it; without one in a single step
+        return (interpolate if in_octaves else resize_alpha)(self.working_alpha, self.size)[0]
 
     @property
     def alpha(self) -> Tensor:

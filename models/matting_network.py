@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.resize import Size
+from common.resize import Size, resize_alpha
 from models.decoder import Decoder
 from models.encoder import Encoder, pad
 from models.octaves import climb, interpolate
@@ -61,8 +61,11 @@ class MattingNetwork(nn.Module):
         features = self.student(pad(view))  # f_i: (N, C_i, h/s, w/s)
         logits = decode(self.decoder, features, (view.shape[-2], view.shape[-1]))  # (N, 1, h, w)
         alpha = saturating_sigmoid(logits)  # (N, 1, h, w)
-        octaves = None if self.refiner is None else climb(image, alpha, self.refiner)  # last: (N, 1, H, W)
-        return MattingOutput(logits, interpolate(alpha, (image.shape[-2], image.shape[-1])), octaves, features)
+        size = (image.shape[-2], image.shape[-1])
+        if self.refiner is None:
+            return MattingOutput(logits, resize_alpha(alpha, size), None, features)
+        octaves = climb(image, alpha, self.refiner)  # last: (N, 1, H, W)
+        return MattingOutput(logits, interpolate(alpha, size), octaves, features)
 
     def coarse_alpha(self, image: Tensor) -> Tensor:
         """The student's matte alone, (N, 3, h, w) -> (N, 1, h, w): what native-resolution prediction starts from."""
