@@ -19,24 +19,24 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common import distributed
 from common.devices import autocast
 from common.processes import is_main, own_cores, print_any_name, print_once
 from common.resize import resize, resize_alpha
+from data.loader import groups
 from evaluation.validation import final_figures, validate
 from losses import matting_losses, teacher_losses
 from training import setup
 from training.checkpoint import capture, save_best, save_training_state
 from training.errors import RunError, exit_code_of, loaded, resume_hint
 from training.optimization import clip_gradients, set_learning_rate
-from training.report import Report
+from training.report import Report, epoch_bar
 from training.run import Run
 from training.run_folder import unlock
 
@@ -155,31 +155,6 @@ def student_scale(run: Run) -> int:
     """
     scales = [2**k for k in range(run.config.max_student_downscale.bit_length())]
     return random.Random(repr((run.config.seed, run.progress.epoch, run.progress.batch))).choice(scales)
-
-
-def groups(batches: Any, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Lists of `size` batches, one for each optimizer step; the last may be shorter."""
-    group: list[dict[str, Any]] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def epoch_bar(run: Run) -> tqdm:
-    """Shown only by rank 0, and only where a person looks."""
-    return tqdm(
-        total=run.schedule.batches_per_epoch,
-        initial=run.progress.batch,
-        desc=f"epoch {run.progress.epoch + 1}/{run.config.epochs}",
-        unit="batch",
-        leave=False,
-        dynamic_ncols=True,
-        disable=None if is_main() else True,
-    )
 
 
 def finish_epoch(run: Run, report: Report) -> None:

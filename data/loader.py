@@ -14,6 +14,7 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -129,3 +130,15 @@ def single_thread(worker: int) -> None:
     """Use one thread: there are as many workers as cores, so more threads would only take turns."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+
+
+def groups(batches: Any, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Lists of `size` batches, one for each optimizer step; the last may be shorter."""
+    group: list[dict[str, Any]] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import train
 from config import Config
+from data.loader import groups
 from models import MattingNetwork, Refiner, TeacherAutoencoder
 from models.decoder import Decoder
 from training import setup
@@ -117,7 +118,7 @@ class Batches(list):
 
 def train_on(run: Run, *batches: dict) -> Tensor:
     """Steps on these batches; the weights of what was trained."""
-    for group in train.groups(batches, run.config.accumulation_steps):
+    for group in groups(batches, run.config.accumulation_steps):
         train.train_step(run, group)
     return weights(run.stage.model)
 

@@ -6,6 +6,8 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tqdm import tqdm
+
 from common import plots
 from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
@@ -139,3 +141,16 @@ def require_tensorboard() -> None:
             "--tensorboard needs the package tensorboard: pip install tensorboard, or leave it out "
             "(training_log.csv holds the same figures)."
         )
+
+
+def epoch_bar(run: Run) -> tqdm:
+    """Shown only by rank 0, and only where a person looks."""
+    return tqdm(
+        total=run.schedule.batches_per_epoch,
+        initial=run.progress.batch,
+        desc=f"epoch {run.progress.epoch + 1}/{run.config.epochs}",
+        unit="batch",
+        leave=False,
+        dynamic_ncols=True,
+        disable=None if is_main() else True,
+    )
