@@ -461,7 +461,7 @@ def test_interrupt_of_the_whole_process_group_stops_cleanly(tmp_path: Path) -> N
 
 
 def test_a_run_is_of_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = fit(tmp_path, "--epochs", "1")
+    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
     assert not (folder / LOCK_FILE).exists()
     settings = (folder / CONFIG_FILE).read_bytes()
     for owner in (f"{socket.gethostname()} {os.getppid()}", "another-host 1"):
@@ -476,7 +476,7 @@ def test_a_run_is_of_one_process_at_a_time(tmp_path: Path, capsys: pytest.Captur
 
 @posix
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
-    folder = fit(tmp_path, "--epochs", "1")
+    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for owner in (f"{socket.gethostname()} {gone.pid}", f"{socket.gethostname()} {10**30}", "", "\0\xff"):
