@@ -180,7 +180,7 @@ def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dic
 def check_record(run: Run) -> None:
     """The best score so far counts only on the validation set that it was measured on."""
     now = fingerprint(run.validation)
-    if run.progress.best_epoch and run.progress.validation_fingerprint != now:
+    if math.isfinite(run.progress.best_score) and run.progress.validation_fingerprint != now:
         print_once("The validation set has changed: the record starts anew, and with it best.safetensors.")
         run.progress.best_score, run.progress.best_epoch = math.inf, 0
     run.progress.validation_fingerprint = now
