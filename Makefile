@@ -28,7 +28,7 @@ $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
 	$(INSTALL) -r requirements/dev.txt
 	@touch $@
 
-# A CPU without native bfloat16 is less than half as fast: fewer samples keep the demo under 8 minutes.
+# A CPU without native bfloat16 is less than half as fast: fewer samples keep the demo short.
 DEMO_SIZE = $(shell $(BIN)/python -c "from common.devices import *; device = choose_device(); \
     print('--train-samples 552 --batch-size 24' if device.type != 'cpu' or has_native_bf16(device) \
     else '--train-samples 280 --batch-size 12')")

@@ -38,6 +38,8 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     for name, colour in zip(terms, matplotlib.color_sequences["tab20"], strict=False):
         draw(axes[0, 0], trained, name, label=name, color=colour, linewidth=2 if name == "loss" else 1)
     axes[0, 0].set(title="training loss and its terms (unweighted)", yscale="log" if terms else "linear")
+    if terms:
+        axes[0, 0].set_ylim(top=10 * axes[0, 0].get_ylim()[1])  # a decade of room for the legend
     units = {"sad": "SAD (thousands of pixels)", "mse": "MSE", "grad": "Grad (thousands)"}
     for axis, (metric, title) in zip(axes.flat[1:], units.items(), strict=True):
         for which, colour in (("coarse", "tab:gray"), ("refined", "tab:blue")):
