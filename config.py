@@ -225,6 +225,27 @@ RECIPES: dict[str, dict[str, Any]] = {
         drop_path=0.1,
         ema_decay=0.996,  # the same three epochs, in fewer steps
     ),
+    # The starter model, first half: the student alone, from random weights, on two CPU cores in about two hours.
+    # Datasets/starter holds the sets that its model card names. One GPU and an hour: --image-size 224 --epochs 100
+    "starter": dict(
+        dataset=("synthetic", "Datasets/starter/real", "Datasets/starter/photos"),  # alone, each forgets the others
+        foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
+        backgrounds=("Datasets/starter/backgrounds",),
+        train_samples=800,  # 60 % real photos, 20 % drawn, 15 % cut-outs, 5 % video frames
+        val_samples=32,
+        pretrained=False,
+        use_teacher=False,
+        use_refiner=False,
+        image_size=96,  # finding the subject needs few pixels and many photos: 128 learns half as many in an hour
+        max_student_downscale=1,
+        crop_scale_min=0.8,  # whole photos, as prediction shows them, and parts
+        crop_scale_max=1.6,
+        batch_size=16,
+        learning_rate=5e-4,  # no pretrained weights to keep
+        ema_decay=0.998,
+        epochs=20,  # 5040 steps
+        validate_every=2,
+    ),
     # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
     "fine-tune": dict(
         learning_rate=2e-5,  # a tenth: keep what the checkpoint has learned
