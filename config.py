@@ -55,6 +55,7 @@ class Config:
     refiner_blocks: int = 3  # dilated blocks of the refiner; each adds 4 pixels to its reach
     use_colours: bool = True  # show the refiner the alpha that local colours suggest (off: for comparison)
     use_attention: bool = True  # hold the refiner to uncertain pixels (off: for comparison; no tile can be skipped)
+    use_octaves: bool = True  # refine at each octave from the student's size up (off: for comparison; one jump)
     smart_init: bool = True  # the refiner starts as the identity (off: for comparison; random corrections)
     pretrained: bool = True  # start the encoders from ImageNet weights (downloaded once by timm)
     backbone_weights: str = ""  # local backbone weights: timm or official Swin naming, or a best.safetensors
@@ -177,6 +178,7 @@ class Config:
             refiner_blocks=self.refiner_blocks,
             use_colours=self.use_colours,
             use_attention=self.use_attention,
+            use_octaves=self.use_octaves,
         )
 
     @property

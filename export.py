@@ -200,11 +200,8 @@ def dynamic_roll() -> Iterator[None]:
 def describe(model: MattingNetwork, metadata: dict[str, Any], *, half: bool) -> dict[str, str]:
     """The file's metadata: the checkpoint's, and what a program without PyTorch needs to know."""
     refiner = model.refiner
-    needs = (
-        None
-        if refiner is None
-        else {name: getattr(refiner, name) for name in ("channels", "receptive_radius", "use_attention")}
-    )
+    names = ("channels", "receptive_radius", "use_attention", "use_octaves")  # the arguments of OnnxRefiner
+    needs = None if refiner is None else {name: getattr(refiner, name) for name in names}
     texts = {key: json.dumps(metadata[key]) for key in ("model", "config", "scores")}
     return {
         "format": FORMAT,
