@@ -90,7 +90,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint",
         type=Path,
         metavar="C",
-        help=f"{MODEL_FILE} or its run folder (default: the newest in {Config.output}/)",
+        help=f"{MODEL_FILE} or its run folder (default: the newest in {Config.output}/, else the starter model)",
     )
     parser.add_argument(
         "--output",
