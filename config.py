@@ -48,7 +48,7 @@ class Config:
 
     # model
     model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
-    image_size: int = 0  # pixels of the training crop's side and, in prediction, the student's long side; 0 = variant's
+    image_size: int = 0  # working size: pixels of the student's long side in prediction; 0 = variant's
     use_teacher: bool = True  # train a Swin teacher of the true alpha first, and align the student with it
     use_refiner: bool = True  # full-resolution refiner; without it the network is TwinSwin-Matte
     refiner_channels: int = 32  # width of the refiner: 16, 32 or a multiple of 32
@@ -68,9 +68,10 @@ class Config:
     train_samples: int = 2000  # size of the synthetic training set: samples per epoch
     val_samples: int = 64  # size of the synthetic validation set
     num_workers: int = -1  # loader processes per GPU; -1 = as many as the cores allow, 0 = load in the training process
+    crop_size: int = 0  # pixels of the training crop's side, a multiple of the working size; 0 = the working size
     crop_scale_min: float = 1.0  # smallest zoom of a crop: 1 = it spans the photo's long side; below 1 it is padded
     crop_scale_max: float = 2.0  # largest zoom: 2 = the crop spans half of the long side
-    max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times smaller than the crop
+    max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times below the working size
 
     # optimization
     epochs: int = 100  # passes over the training set
@@ -142,6 +143,10 @@ class Config:
             f"refiner_channels is {self.refiner_channels}: choose 16, 32 or a multiple of 32",
         )
         _require(
+            self.crop_size >= 0 and self.crop_size % self.working_size == 0,
+            f"crop_size is {self.crop_size}: give a multiple of the working size {self.working_size}, or 0 for it",
+        )
+        _require(
             bool(self.foregrounds) == bool(self.backgrounds),
             "foregrounds and backgrounds belong together: give both folders or neither",
         )
@@ -162,6 +167,16 @@ class Config:
     @property
     def working_size(self) -> int:
         return self.image_size or self.variant.image_size
+
+    @property
+    def training_size(self) -> int:
+        """Side of the training crop in pixels."""
+        return self.crop_size or self.working_size
+
+    @property
+    def smallest_downscale(self) -> int:
+        """How many times smaller than the crop the student's largest view is."""
+        return self.training_size // self.working_size
 
     @property
     def method(self) -> str:

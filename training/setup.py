@@ -84,7 +84,7 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
     seed_everything(config.seed, config.deterministic)
     if state is None:
         check_dataset(config)
-    settings = Augmentation(config.working_size, scale=(config.crop_scale_min, config.crop_scale_max))
+    settings = Augmentation(config.training_size, scale=(config.crop_scale_min, config.crop_scale_max))
     training_set = build_training_set(
         config.dataset,
         settings=settings,
