@@ -41,7 +41,8 @@ class ScaledPhotos(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = dict(self.photos[index])
-        size = working_size(*item["image"].shape[-2:], self.long_side)
+        height, width = item["image"].shape[-2:]
+        size = working_size(height, width, self.long_side)
         item["image"] = resize_to_working_size(item["image"], self.long_side)
         item["alpha"] = resize_alpha(item["alpha"][None], size)[0].clamp(0, 1)
         if "unknown" in item:
