@@ -282,7 +282,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         refiner_lr_scale=50.0,  # 1e-3
         batch_size=8,
         ema_decay=0.99,
-        epochs=5,  # 1940 steps
+        epochs=3,  # 1164 steps
     ),
     # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
     "fine-tune": dict(
