@@ -63,6 +63,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if not hub.REPOSITORY.fullmatch(options.repository):
         parser.error(f"{options.repository}: write the repository as owner/name")
+    if hub.is_name(options.run):
+        parser.error(f"{options.run}: name a run folder of this machine")
     return options
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,12 @@ from training.run_folder import LOG_FILE
 PREVIEW_FILE = "preview.png"
 NO_LICENCE = "other"  # as the Hub calls one that it does not know
 TAGS = ["image-matting", "background-removal", "tsr-matte"]
-METRICS = {f"{region}_{metric}": metric for region in ("image", "edge") for metric in ("sad", "mse", "mad", "grad")}
+COLUMNS = {
+    f"{region}_{metric}": f"{region} {name}"
+    for region in ("image", "edge")
+    for metric, name in {"sad": "SAD", "mad": "MAD", "mse": "MSE", "grad": "Grad"}.items()
+}
+ALWAYS_NAMED = ("model_idx", "dataset")  # a clone's config.py may have other defaults for these
 OF_THE_MACHINE = ("device", "output", "num_workers", "tensorboard")  # fields of Config that change no weight
 
 
@@ -81,15 +86,24 @@ def _training(config: Config, log: pd.DataFrame | None, scores: Mapping[str, flo
     elif config.pretrained:
         start = f"an encoder with timm's ImageNet weights of {config.variant.backbone}"
     facts = {
-        "data": ", ".join("drawn subjects (synthetic)" if s == SYNTHETIC else _public(s) for s in config.dataset),
-        "cut-outs": ", ".join(map(_public, config.foregrounds)),
+        "data": _sets(config.dataset),
+        "cut-outs": _sets(config.foregrounds),
         "backgrounds": ", ".join(map(_public, config.backgrounds)),
         "start": start,
         "teacher": "" if config.use_teacher else "none",
         "length": f"{config.epochs} epochs" if log is None else _length(config, log, scores),
     }
     table = "\n".join(f"| {name} | {fact} |" for name, fact in facts.items() if fact)
-    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n{_shell('python train.py ' + shlex.join(_flags(config)))}"
+    command = _shell("python train.py " + shlex.join(_flags(config)))
+    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n{command}\n\nconfig.json holds every setting."
+
+
+def _sets(sources: Sequence[str]) -> str:
+    parts = []
+    for path, weight in map(parse_source, sources):
+        name = "drawn subjects (synthetic)" if path == SYNTHETIC else _public(path)
+        parts.append(name if weight == 1 else f"{name} (weight {weight:g})")
+    return ", ".join(parts)
 
 
 def _length(config: Config, log: pd.DataFrame, scores: Mapping[str, float]) -> str:
@@ -99,9 +113,10 @@ def _length(config: Config, log: pd.DataFrame, scores: Mapping[str, float]) -> s
     until = log.loc[: differences.idxmin()]
     last = until.iloc[-1]
     photos = round(float(last["images_per_second"] * last["seconds"]))
+    minutes = until["seconds"].sum() / 60
     return (
         f"epoch {last['epoch']:.0f} of {config.epochs}, the best on the validation photos: {last['step']:.0f} steps, "
-        f"{photos} photos per epoch, {until['seconds'].sum() / 3600:.2g} hours"
+        f"{photos} photos per epoch, " + (f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.1f} minutes")
     )
 
 
@@ -114,17 +129,17 @@ def _scores(config: Config, scores: Mapping[str, float], checkpoint: str) -> str
     for name, prefix in ([("mean", "")] if len(sets) > 1 else []) + [(n, p) for n, (p, _) in sets.items()]:
         own = {key.removeprefix(prefix): value for key, value in scores.items() if key.startswith(prefix)}
         rows[name] = final_figures(own)
-    shown = [name for name in METRICS if name in figures]
-    header = " | ".join(name.replace("_", " ") for name in shown)
+    shown = [name for name in COLUMNS if name in figures]
+    header = " | ".join(COLUMNS[name] for name in shown)
     lines = [f"| {name} | {' | '.join(f'{row[figure]:.4g}' for figure in shown)} |" for name, row in rows.items()]
     commands = [
         f"python evaluate.py --dataset {shlex.quote(path)} --checkpoint {shlex.quote(checkpoint)}"
         for _, path in sets.values()
     ]
-    units = "; ".join(f"{metric}: {UNITS[metric]}" for metric in dict.fromkeys(METRICS[name] for name in shown))
+    units = "; ".join(f"{name}: {UNITS[name.lower()]}" for name in ("SAD", "MAD", "MSE", "Grad"))
     return (
-        "## Scores\n\nOn the validation photos, means over photos. The best epoch was chosen on them, so other photos "
-        f"will do a little worse.\n\n| set | {header} |\n|---{'|---' * len(shown)}|\n" + "\n".join(lines) + "\n\n"
+        "## Scores\n\nOn the validation photos, means over photos. The best epoch was chosen on them, which flatters "
+        f"it a little.\n\n| set | {header} |\n|---{'|---' * len(shown)}|\n" + "\n".join(lines) + "\n\n"
         f"{_shell(*commands)}\n\nimage: all pixels. {EDGE_RULE}. {units}."
     )
 
@@ -135,7 +150,8 @@ def _validation_sets(config: Config, scores: Mapping[str, float]) -> dict[str, t
     named = {path: f"{path if path == SYNTHETIC else Path(path).absolute().name}_" for path in paths}
     measured = {path: prefix for path, prefix in named.items() if any(key.startswith(prefix) for key in scores)}
     if not measured:  # one set's scores have no name before them
-        measured = dict.fromkeys(paths[:1], "")
+        validated = [path for path in paths if path == SYNTHETIC or Path(path, "val").is_dir()]
+        measured = dict.fromkeys((validated or paths)[:1], "")
     return {
         _public(path): (prefix, path if path == SYNTHETIC else f"{_public(path)}/val")
         for path, prefix in measured.items()
@@ -159,8 +175,8 @@ def _limits(config: Config) -> str:
 def _licence(licence: str) -> str:
     weights = "none has been named" if licence == NO_LICENCE else licence
     return (
-        f"## Licence\n\nWeights: {weights}. Code: MIT. The terms of the data sets, and of the weights that the training "
-        "started from, hold for this model too."
+        f"## Licence\n\nWeights: {weights}. Code: MIT. The terms of the data sets, and of the weights that the "
+        "training started from, hold for this model too."
     )
 
 
@@ -169,7 +185,7 @@ def _flags(config: Config) -> list[str]:
     default, flags = Config(), []
     for field in dataclasses.fields(Config):
         value = getattr(config, field.name)
-        if field.name in OF_THE_MACHINE or (value == getattr(default, field.name) and field.name != "dataset"):
+        if field.name in OF_THE_MACHINE or (value == getattr(default, field.name) and field.name not in ALWAYS_NAMED):
             continue
         flag = field.name.replace("_", "-")
         if isinstance(value, bool):
