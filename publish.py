@@ -58,7 +58,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("repository", metavar="owner/name", help="repository on the Hub; made if it is not there")
     text = "licence of the weights, by the Hub's name for it, such as mit or cc-by-nc-4.0 (default: none is named)"
     parser.add_argument("--license", metavar="ID", default=NO_LICENCE, help=text)
-    parser.add_argument("--private", action="store_true", help="make a repository that only you can read")
+    parser.add_argument("--private", action="store_true", help="if the repository is made: only you can read it")
     parser.add_argument("--dry-run", action="store_true", help=f"upload nothing; write RUN/{DRY_RUN_FOLDER} anew")
     options = parser.parse_args(argv)
     if not hub.REPOSITORY.fullmatch(options.repository):

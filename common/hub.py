@@ -66,14 +66,15 @@ def download(repository: str, file: str, revision: str | None = None) -> Path:
 def upload(repository: str, contents: Mapping[str, Path | bytes], *, private: bool = False) -> str:
     """Make the repository, if it is not there, and put all files into it in one commit; returns the commit's address.
 
-    contents: by name in the repository, a file of this machine or bytes. Raises HubError.
+    contents: by name in the repository, a file of this machine or bytes. private: of a repository that is made; one
+    that is there stays as it is. Raises HubError.
     """
     if not is_reachable():
         raise HubError(f"{repository} was not changed, since {_unreachable()}", "try again with a network")
     api = huggingface_hub.HfApi()
     files = [huggingface_hub.CommitOperationAdd(name, source) for name, source in contents.items()]
     try:
-        api.create_repo(repository, private=private, exist_ok=True)
+        api.create_repo(repository, private=private or None, exist_ok=True)  # None: as the owner's settings say
         return str(api.create_commit(repository, files, commit_message="Published by TSR-Matte").commit_url)
     except Exception as error:
         if _status(error) in DENIED:

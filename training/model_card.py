@@ -91,7 +91,7 @@ def _training(config: Config, log: pd.DataFrame | None, scores: Mapping[str, flo
         "backgrounds": ", ".join(map(_public, config.backgrounds)),
         "start": start,
         "teacher": "" if config.use_teacher else "none",
-        "length": f"{config.epochs} epochs" if log is None else _length(config, log, scores),
+        "length": _length(config, log, scores),
     }
     table = "\n".join(f"| {name} | {fact} |" for name, fact in facts.items() if fact)
     command = _shell("python train.py " + shlex.join(_flags(config)))
@@ -106,9 +106,11 @@ def _sets(sources: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def _length(config: Config, log: pd.DataFrame, scores: Mapping[str, float]) -> str:
+def _length(config: Config, log: pd.DataFrame | None, scores: Mapping[str, float]) -> str:
     """How far the weights were trained: to the row of the log whose scores the model file holds."""
     figure = f"{REFINED if config.use_refiner else COARSE}_image_mad"
+    if log is None or figure not in scores:
+        return f"{config.epochs} epochs"
     differences = (log[f"val_{figure}"] - scores[figure]).abs()
     until = log.loc[: differences.idxmin()]
     last = until.iloc[-1]
@@ -162,7 +164,7 @@ def _limits(config: Config) -> str:
     limits = [
         "It mattes the most prominent subject of a photo. You cannot point at another one.",
         f"A strand that is too thin to be seen at {config.working_size} pixels is lost"
-        + (": the refiner sharpens what is there." if config.use_refiner else ", and edges are as soft as that size."),
+        + (": the refiner sharpens what is there." if config.use_refiner else ", and nothing sharpens the edges."),
         "Videos are matted frame by frame, without temporal smoothing.",
         "It has learned what its training photos show. How its errors differ between people, subjects and scenes has "
         "not been measured.",
