@@ -87,7 +87,7 @@ def test_what_is_published_is_what_a_stranger_predicts_with(run, tmp_path):
     with HubServer() as server:
         environment = server.environment(tmp_path / "home", HF_TOKEN=TOKEN, PYTHONPATH=str(ROOT))
         command = [sys.executable, "-c", ROUND_TRIP, str(run)]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=600)
         files = server.repositories["me/cats"]["main"]
     assert server.private == {"me/cats"}
     assert set(files) == {"README.md", "config.json", MODEL_FILE, "preview.png"}
@@ -126,7 +126,7 @@ def test_every_script_asks_the_hub_and_refuses_what_is_no_model(folder, tmp_path
         command = [sys.executable, "-c", REFUSALS, json.dumps([call[:2] for call in calls])]
         environment = server.environment(tmp_path / "home", PYTHONPATH=str(ROOT))
         result = subprocess.run(
-            command, cwd=tmp_path, env=environment, check=True, timeout=120, stdout=subprocess.PIPE, text=True
+            command, cwd=tmp_path, env=environment, check=True, timeout=600, stdout=subprocess.PIPE, text=True
         )
     assert "POST /api/repos/create" in server.requests
     missing = {"export": "requirements/export.txt", "app": "needs Gradio"}  # where these are not installed
