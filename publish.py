@@ -1,6 +1,6 @@
 """Put a trained model on the Hugging Face Hub, where everyone can name it as hf:owner/name.
 
-    python publish.py checkpoints/RUN owner/name --dry-run       write the files to checkpoints/RUN/hub, to look at them
+    python publish.py checkpoints/RUN owner/name --dry-run       write the files to checkpoints/RUN/hub_dry_run instead
     python publish.py checkpoints/RUN owner/name --license mit   upload them (log in first: hf auth login)
     python predict.py --checkpoint hf:owner/name                 use them, from anywhere
 
@@ -29,7 +29,7 @@ from training.model_card import NO_LICENCE, PREVIEW_FILE, model_card
 from training.run_folder import CONFIG_FILE
 
 CARD_FILE = "MODEL_CARD.md"
-DRY_RUN_FOLDER = "hub"
+DRY_RUN_FOLDER = "hub_dry_run"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

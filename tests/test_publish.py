@@ -15,8 +15,11 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import benchmark
+import export
 import publish
 from config import Config
+from experiments.benchmark_prediction import checkpoint_cases
 from models import build_model
 from models.checkpoint import MODEL_FILE, load_model, save_model
 from tests.hub_server import TOKEN, HubServer
@@ -144,17 +147,17 @@ def test_without_a_network_nothing_is_uploaded(folder, monkeypatch, capsys):
 
 def test_a_dry_run_writes_the_folder_and_asks_nobody(folder, monkeypatch, capsys):
     monkeypatch.setattr(publish.hub, "upload", lambda *_, **__: pytest.fail("uploads all the same"))
-    (folder / "hub").mkdir()
-    (folder / "hub" / "old.onnx").write_bytes(b"of an earlier dry run")
+    (folder / "hub_dry_run").mkdir()
+    (folder / "hub_dry_run" / "old.onnx").write_bytes(b"of an earlier dry run")
     assert publish.main([str(folder), "me/cats", "--dry-run", "--license", "mit"]) == 0
-    written = {path.name: path.read_bytes() for path in (folder / "hub").iterdir()}
+    written = {path.name: path.read_bytes() for path in (folder / "hub_dry_run").iterdir()}
     assert set(written) == {"README.md", "config.json", MODEL_FILE, "preview.png"}
     assert written[MODEL_FILE] == (folder / MODEL_FILE).read_bytes()
     assert written["README.md"].startswith(b"---\nlicense: mit\n")
     assert "README.md" in capsys.readouterr().out
     (folder / "MODEL_CARD.md").write_text("written by hand", encoding="utf-8")
     assert publish.main([str(folder), "me/cats", "--dry-run"]) == 0
-    assert (folder / "hub" / "README.md").read_text(encoding="utf-8") == "written by hand"
+    assert (folder / "hub_dry_run" / "README.md").read_text(encoding="utf-8") == "written by hand"
 
 
 def test_an_export_of_another_epoch_is_not_published(folder, monkeypatch, capsys):
@@ -164,7 +167,20 @@ def test_an_export_of_another_epoch_is_not_published(folder, monkeypatch, capsys
     assert "best.onnx was exported from another epoch" in capsys.readouterr().err
     monkeypatch.setattr(publish, "read_exported", lambda path: {"scores": SCORES})
     assert publish.main([str(folder), "me/cats", "--dry-run"]) == 0
-    assert (folder / "hub" / "best.onnx").read_bytes() == b"x"
+    assert (folder / "hub_dry_run" / "best.onnx").read_bytes() == b"x"
+
+
+def test_an_export_from_the_hub_is_not_written_into_its_cache(capsys):
+    with pytest.raises(SystemExit) as end:
+        export.parse_options(["--checkpoint", "hf:me/cats"])
+    assert end.value.code == 2 and "--output" in capsys.readouterr().err
+
+
+def test_a_trained_model_is_benchmarked_at_its_own_working_size(run, capsys):
+    flags = benchmark.parse(["--checkpoint", str(run), "--sizes", "96"])
+    label, _ = next(checkpoint_cases(flags, torch.device("cpu"), torch.float32))
+    assert label == {"variant": "run", "size": 96, "photo": "portrait"}
+    assert "run: working size 64;" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("repository", ["cats", "me/cats/more", "hf:me/cats"])
