@@ -24,6 +24,7 @@ PREPROCESSING = (
     "kept; refined in octaves up to native size"
 )
 MODEL_FILE = "best.safetensors"
+STARTER = Path(__file__).resolve().parent.parent / "checkpoints" / "TSR-Matte_SwinTiny_starter"  # comes with the code
 BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like too, and asks the network for it
 
 LARGEST = {"image_size": 2**14, "refiner_channels": 1024, "refiner_blocks": 64}  # more would be built for ever
@@ -142,21 +143,21 @@ def load_weights(model: MattingNetwork, path: Path, fresh: Sequence[str] = ()) -
 
 
 def newest_run(output: str | Path) -> Path | None:
-    """The run folder whose model file was written last, or None."""
-    files = sorted(Path(output).glob(f"*/{MODEL_FILE}"), key=lambda file: file.stat().st_mtime)
-    return files[-1].parent if files else None
+    """The run folder whose model file was written last, or None; the starter model is no run of the user's."""
+    files = [file for file in Path(output).glob(f"*/{MODEL_FILE}") if file.parent.resolve() != STARTER]
+    return max(files, key=lambda file: file.stat().st_mtime).parent if files else None
 
 
 def find_model(named: Path | None, output: str | Path) -> Path:
-    """The model file that is named, by itself, by its run folder or as hf:owner/name, or the newest below `output`.
-    Raises CheckpointError where there is none."""
+    """The model file that is named, by itself, by its run folder or as hf:owner/name, else the newest below `output`,
+    else the starter model's. Raises CheckpointError where there is none."""
     if named and hub.is_name(named):
         try:
             return hub.fetch(named, MODEL_FILE)  # the only file that is downloaded, and one that holds no code
         except hub.HubError as error:
             raise CheckpointError(str(error)) from error
-    path = named or newest_run(output)
-    if path is None:
+    path = named or newest_run(output) or STARTER
+    if path == STARTER and not (STARTER / MODEL_FILE).is_file():
         raise CheckpointError(
             f"{output} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with --checkpoint."
         )
