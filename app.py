@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from common import hub
 from common.devices import DeviceError, choose_device, describe
 from common.processes import print_any_name
 from config import Config
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"checkpoint: {path}", flush=True)
         with tempfile.TemporaryDirectory(prefix="tsr-matte-") as folder:
             set_environment(folder, options.host)
-            serve(Studio(predictor, Path(folder, "cuts"), options.max_pixels), model_facts(path, device), options)
+            facts = model_facts(path, device, options.checkpoint)
+            serve(Studio(predictor, Path(folder, "cuts"), options.max_pixels), facts, options)
     except (StartError, CheckpointError, DeviceError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flag = parser.add_argument
-    where = f"{MODEL_FILE}, its run folder, or a .onnx file (default: the newest in {RUNS}/, else the starter model)"
+    where = f"{MODEL_FILE}, its run folder, .onnx, or hf:owner/name (default: newest in {RUNS}/, else the starter)"
     flag("--checkpoint", type=Path, metavar="C", help=where)
     who = "address to listen on (default: %(default)s, this computer only; 0.0.0.0 admits the whole network)"
     flag("--host", default="127.0.0.1", help=who)
@@ -85,10 +87,12 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def model_facts(path: Path, device: torch.device) -> tuple[str, ...]:
-    """For the page: the checkpoint, the network, the device."""
+def model_facts(path: Path, device: torch.device, named: Path | None = None) -> tuple[str, ...]:
+    """For the page: the checkpoint, the network, the device. named: as --checkpoint names the file at `path`."""
     model = loading.read_metadata(path)["model"]
     name = path.parent.name if path.name == MODEL_FILE and path.parent.name else path.name
+    if named and hub.is_name(named):  # its folder is named by a commit
+        name = named.as_posix()
     return name, f"{model['backbone']} at {model['image_size']} px", describe(device)
 
 

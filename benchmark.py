@@ -1,15 +1,16 @@
 """Speed and memory, measured on this machine.
 
     python benchmark.py --sizes 512 1024 2048 4096          prediction by part: encoder, decoder, refiner, all
+    python benchmark.py --checkpoint checkpoints/RUN        prediction with this model, at its own working size
     python benchmark.py --train --sizes 512 1024            a training step by part, with and without teacher
     python benchmark.py --train --dataset ROOT              also steps fed by the loader: does the device wait?
     python benchmark.py --memory --sizes 1024               the peak memory of a training step on a GPU, estimated
     python benchmark.py --loader [ROOT]                     the loader next to a plain loop and to decoding alone
 
 Times are means of several runs after a warm-up. Peak memory is the process's on a CPU, above what is held before, and
-the allocator's on a GPU; --memory needs no GPU, and says how much its estimate leaves out. Weights are random: speed
-does not depend on them, and the photo, not the model, sets the share of uncertain pixels. What runs out of memory costs
-its row, not the table.
+the allocator's on a GPU; --memory needs no GPU, and says how much its estimate leaves out. Without --checkpoint
+weights are random: speed does not depend on them. The photo, not the model, sets the share of uncertain pixels. What
+runs out of memory costs its row, not the table.
 
 Exit codes: 0 measured, 2 could not start, 130 stopped by Ctrl-C, after the rows so far.
 """
@@ -34,8 +35,9 @@ from config import VARIANTS
 from data.build import DataError
 from experiments.benchmark_loader import loader_cases
 from experiments.benchmark_memory import memory_cases
-from experiments.benchmark_prediction import prediction_cases
+from experiments.benchmark_prediction import checkpoint_cases, prediction_cases
 from experiments.benchmark_training import OPTIONS, training_cases
+from models.checkpoint import CheckpointError
 
 VARIANT_NAMES = {variant.name.removeprefix("Swin").lower(): variant for variant in VARIANTS}
 
@@ -51,6 +53,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--sizes", type=int, nargs="+", default=[512, 1024], metavar="PIXELS", help=what)
     what = "default: tiny and base; all with --memory"
     flag("--variants", nargs="+", default=[], choices=list(VARIANT_NAMES), help=what)
+    what = "prediction with this model instead of variants: best.safetensors, its run folder, or hf:owner/name"
+    flag("--checkpoint", type=Path, metavar="C", help=what)
     cases, what = ["portrait", "worst"], "prediction: a subject of usual size, or a photo that is uncertain everywhere"
     flag("--photos", nargs="+", choices=cases, default=cases, help=what)
     flag("--working-size", type=int, default=1024, help="long side of the photo as the student sees it")
@@ -74,6 +78,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--repeats", type=int, default=3, help="timed runs of each part (default: %(default)s)")
     flag("--json", type=Path, metavar="F", help="also write the rows to this file")
     flags = parser.parse_args(argv)
+    if flags.checkpoint and (flags.train or flags.memory or flags.variants or flags.loader is not None):
+        parser.error("--checkpoint measures prediction: leave --train, --memory, --loader and --variants out")
     if flags.steps < 1 or flags.repeats < 1 or flags.num_workers < 0:
         parser.error("give at least 1 with --steps and --repeats, and at least 0 with --num-workers")
     return flags
@@ -90,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = measure_rows(cases)
         if flags.json:
             write_json(flags.json, rows)
-    except (StartError, DataError, DeviceError, PhotoError, OSError) as error:  # Pillow's for a broken file
+    except (StartError, CheckpointError, DataError, DeviceError, PhotoError, OSError) as error:  # OSError: of Pillow
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -107,7 +113,7 @@ def make_folder(folder: Path) -> None:
 
 
 def network_cases(flags: argparse.Namespace) -> Iterator[tuple[dict, Callable[[], dict]]]:
-    """Rows of prediction, of training steps or of their memory. Raises DataError and DeviceError."""
+    """Rows of prediction, of training steps or of their memory. Raises DataError, DeviceError and CheckpointError."""
     if flags.memory:
         print("estimated; the CUDA context, workspaces and fragmentation take 1.5 to 3 GB more")
         for name in flags.variants or VARIANT_NAMES:
@@ -116,6 +122,9 @@ def network_cases(flags: argparse.Namespace) -> Iterator[tuple[dict, Callable[[]
     device = choose_device(flags.device)
     precision = choose_precision(flags.amp, device)
     print(f"{describe(device)}, {str(precision).removeprefix('torch.')}, torch {torch.__version__}")
+    if flags.checkpoint:
+        yield from checkpoint_cases(flags, device, precision)
+        return
     for name in flags.variants or ("tiny", "base"):
         cases = training_cases if flags.train else prediction_cases
         yield from cases(VARIANT_NAMES[name], flags, device, precision)

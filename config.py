@@ -59,7 +59,7 @@ class Config:
     smart_init: bool = True  # the refiner starts as the identity (off: for comparison; random corrections)
     pretrained: bool = True  # start the encoders from ImageNet weights (downloaded once by timm)
     backbone_weights: str = ""  # local backbone weights: timm or official Swin naming, or a best.safetensors
-    init_from: str = ""  # checkpoint (best.safetensors) to fine-tune; it is evaluated before the first step
+    init_from: str = ""  # checkpoint to fine-tune (best.safetensors, hf:owner/name); evaluated before the first step
 
     # data
     dataset: tuple[str, ...] = (DATASET,)  # folders with train and val, or the word synthetic; mine*2 counts twice

@@ -60,7 +60,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("what to measure").add_argument
     text = "folder with im (photos) and gt (true alphas), or with val inside; or synthetic (default: %(default)s)"
     add("--dataset", metavar="DIR", default=DATASET, help=text)
-    text = "best.safetensors or its run folder (default: the newest run, else the starter model)"
+    text = "best.safetensors, its run folder, or hf:owner/name (default: the newest run, else the starter model)"
     add("--checkpoint", type=Path, metavar="C", help=text)
     text = "checkpoints to put side by side; one with a refiner also shows its coarse matte, as TwinSwin-Matte"
     add("--compare", type=Path, nargs="+", metavar="C", help=text)

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
+from common import hub
 from common.files import FileError, atomic_write, make_folder
 from common.processes import print_any_name
 from config import Config
@@ -90,7 +91,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint",
         type=Path,
         metavar="C",
-        help=f"{MODEL_FILE} or its run folder (default: the newest in {Config.output}/, else the starter model)",
+        help=f"{MODEL_FILE}, its run folder, or hf:owner/name (default: newest in {Config.output}/, else the starter)",
     )
     parser.add_argument(
         "--output",
@@ -102,6 +103,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.output and options.output.suffix.lower() != ".onnx":
         parser.error(f"--output {options.output}: the name must end in .onnx")
+    if hub.is_name(options.checkpoint) and not options.output:
+        parser.error(f"--checkpoint {options.checkpoint}: name the file to write with --output")
     return options
 
 

@@ -23,7 +23,7 @@ dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors"
 def tsr_matte(checkpoint: str | Path, device: torch.device | str = "cpu") -> MattingNetwork:
     """A trained model in evaluation mode, ready for matting.predict_alpha.
 
-    checkpoint: a best.safetensors that train.py wrote, or its run folder. Raises models.checkpoint.CheckpointError
-    where it cannot be used.
+    checkpoint: a best.safetensors that train.py wrote, its run folder, or hf:owner/name[@revision] on the Hugging Face
+    Hub. Raises models.checkpoint.CheckpointError where it cannot be used.
     """
     return load_model(find_model(Path(checkpoint), Path()), device)

@@ -223,7 +223,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     paths = "photos, videos, folders (all below them too), .txt lists of these (default: test_data)"
     files("--input", type=Path, nargs="+", metavar="PATH", default=[Path("test_data")], help=paths)
     files("--output", type=Path, metavar="DIR", default=Path("test_results"), help="folder (default: %(default)s)")
-    models = f"{MODEL_FILE}, its run folder, or an .onnx of export.py (default: newest in {RUNS}/, else the starter)"
+    models = f"{MODEL_FILE}, its run folder, .onnx, or hf:owner/name (default: newest in {RUNS}/, else the starter)"
     files("--checkpoint", type=Path, metavar="C", help=models)
     skip = "finish a job: skip inputs that have an output newer than the input and the checkpoint"
     files("--skip-existing", action="store_true", help=skip)

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from common.devices import autocast
 from common.resize import resize_alpha, resize_to_working_size
-from config import Variant
+from config import Config, Variant
 from data.synthetic.dataset import render_sample
 from experiments.measuring import matrix_peak, measure
 from matting import predict_mattes, refine_uncertain
 from models import MattingNetwork, Refiner, build_model
+from models.checkpoint import CheckpointError, find_model, load_model
 from models.octaves import climb
 
 WHOLE_LIMIT = 4096  # pixels; the refiner on a larger whole photo needs tens of gigabytes
@@ -28,17 +29,32 @@ EDGE_BAND = 8  # pixels of the working size over which a coarse matte is unsure 
 def prediction_cases(
     variant: Variant, flags: argparse.Namespace, device: torch.device, precision: torch.dtype
 ) -> Iterator[tuple[dict, Callable[[], dict]]]:
-    """The label of each row and what measures it, for every size and photo."""
+    """The label of each row and what measures it, for every size and photo, with random weights."""
     model = build_model(backbone=variant.backbone, image_size=flags.working_size).to(device).eval()
-    model.to(memory_format=torch.channels_last)
+    yield from model_cases(variant.name, model.to(memory_format=torch.channels_last), flags, precision)
+
+
+def checkpoint_cases(
+    flags: argparse.Namespace, device: torch.device, precision: torch.dtype
+) -> Iterator[tuple[dict, Callable[[], dict]]]:
+    """The same of flags.checkpoint, at its own working size. Raises CheckpointError."""
+    model = load_model(find_model(flags.checkpoint, Config.output), device)
+    if model.refiner is None:
+        raise CheckpointError(f"{flags.checkpoint} has no refiner to measure: name a checkpoint of TSR-Matte.")
+    yield from model_cases(flags.checkpoint.name, model, flags, precision)
+
+
+def model_cases(
+    name: str, model: MattingNetwork, flags: argparse.Namespace, precision: torch.dtype
+) -> Iterator[tuple[dict, Callable[[], dict]]]:
     print(
-        f"{variant.name}: working size {flags.working_size}; student {millions(model.student):.1f} M, decoder "
+        f"{name}: working size {model.image_size}; student {millions(model.student):.1f} M, decoder "
         f"{millions(model.decoder):.2f} M, refiner {millions(model.refiner):.3f} M parameters; "
-        f"matrix peak {matrix_peak(device, precision) / 1e12:.2f} TFLOP/s"
+        f"matrix peak {matrix_peak(model.device, precision) / 1e12:.2f} TFLOP/s"
     )
     for size in flags.sizes:
         for photo in flags.photos:
-            label = {"variant": variant.name, "size": size, "photo": photo}
+            label = {"variant": name, "size": size, "photo": photo}
             yield label, partial(measure_case, model, size, photo, flags.repeats, precision)
 
 

@@ -13,6 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from common import hub
 from common.files import atomic_write
 from models.build import build_model
 from models.matting_network import MattingNetwork
@@ -148,8 +149,13 @@ def newest_run(output: str | Path) -> Path | None:
 
 
 def find_model(named: Path | None, output: str | Path) -> Path:
-    """The model file that is named, by itself or by its run folder, else the newest below `output`, else the starter
-    model's. Raises CheckpointError where there is none."""
+    """The model file that is named, by itself, by its run folder or as hf:owner/name, else the newest below `output`,
+    else the starter model's. Raises CheckpointError where there is none."""
+    if named and hub.is_name(named):
+        try:
+            return hub.fetch(named, MODEL_FILE)  # the only file that is downloaded, and one that holds no code
+        except hub.HubError as error:
+            raise CheckpointError(str(error)) from error
     path = named or newest_run(output) or STARTER
     if path == STARTER and not (STARTER / MODEL_FILE).is_file():
         raise CheckpointError(

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 
+from common import hub
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIDES = (4, 8, 16, 32)
 HUB_FILE = "model.safetensors"
-HUB_TIMEOUT = 10  # seconds
 OWN_PREFIX = "student.swin."  # where a checkpoint of this project keeps its backbone
 PADDING_MULTIPLE = STRIDES[-1]  # patch merging halves exactly only for multiples of the last stride
 
@@ -118,12 +119,10 @@ def _download_weights(backbone: str) -> str:
     if isinstance(cached, str):
         return cached
     try:
-        # the hub's client repeats a failing download for most of a minute: ask once whether there is a network
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
-        return huggingface_hub.hf_hub_download(repository, HUB_FILE)
-    except Exception as error:  # the client raises a different class for each way a network can fail
+        return str(hub.download(repository, HUB_FILE))
+    except hub.HubError as error:
         raise PretrainedWeightsError(
-            f"The ImageNet weights of {backbone} could not be downloaded ({type(error).__name__}): connect to the "
+            f"The ImageNet weights of {backbone} could not be downloaded ({error.reason}): connect to the "
             "network once (they are kept in the cache), or give a local file with --backbone-weights FILE, or "
             "start from scratch with --no-pretrained (with --init-from only the teacher needs them: "
             "--no-use-teacher leaves it out)."

@@ -233,6 +233,7 @@ def test_the_newest_run_is_named_on_the_page(tmp_path: Path) -> None:
     assert find_model(None, tmp_path) == find_model(path.parent, tmp_path) == path
     name, network, _ = app.model_facts(path, torch.device("cpu"))
     assert (name, network) == ("run_7", "swin_tiny_patch4_window7_224 at 64 px")
+    assert app.model_facts(path, torch.device("cpu"), Path("hf:me/cats"))[0] == "hf:me/cats"
 
 
 class TestPage:

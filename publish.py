@@ -1,0 +1,102 @@
+"""Put a trained model on the Hugging Face Hub, where everyone can name it as hf:owner/name.
+
+    python publish.py checkpoints/RUN owner/name --dry-run       write the files to checkpoints/RUN/hub_dry_run instead
+    python publish.py checkpoints/RUN owner/name --license mit   upload them (log in first: hf auth login)
+    python predict.py --checkpoint hf:owner/name                 use them, from anywhere
+
+Uploads best.safetensors, its config.json, README.md (the model card), preview.png and, where export.py has made them,
+the ONNX files. The card is made from the run's log and scores; a MODEL_CARD.md in the run folder replaces it.
+
+Exit codes: 0 uploaded, or written for --dry-run; 1 could not be uploaded or written; 2 could not start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from common import hub
+from common.files import FileError, atomic_write, make_folder
+from common.processes import print_any_name
+from config import Config, ConfigError
+from inference.loading import read_metadata as read_exported
+from models.checkpoint import MODEL_FILE, CheckpointError, find_model, read_metadata
+from training.model_card import NO_LICENCE, PREVIEW_FILE, model_card
+from training.run_folder import CONFIG_FILE
+
+CARD_FILE = "MODEL_CARD.md"
+DRY_RUN_FOLDER = "hub_dry_run"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    print_any_name()
+    options = parse_options(argv)
+    try:
+        run = find_model(options.run, Config.output).parent
+        contents = gather(run, options.repository, options.license)
+    except (CheckpointError, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        if options.dry_run:
+            write(run / DRY_RUN_FOLDER, contents)
+        else:
+            print(hub.upload(options.repository, contents, private=options.private))
+    except (hub.HubError, FileError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help=f"run folder, with {MODEL_FILE}")
+    parser.add_argument("repository", metavar="owner/name", help="repository on the Hub; made if it is not there")
+    text = "licence of the weights, by the Hub's name for it, such as mit or cc-by-nc-4.0 (default: none is named)"
+    parser.add_argument("--license", metavar="ID", default=NO_LICENCE, help=text)
+    parser.add_argument("--private", action="store_true", help="if the repository is made: only you can read it")
+    parser.add_argument("--dry-run", action="store_true", help=f"upload nothing; write RUN/{DRY_RUN_FOLDER} anew")
+    options = parser.parse_args(argv)
+    if not hub.REPOSITORY.fullmatch(options.repository):
+        parser.error(f"{options.repository}: write the repository as owner/name")
+    if hub.is_name(options.run):
+        parser.error(f"{options.run}: name a run folder of this machine")
+    return options
+
+
+def gather(run: Path, repository: str, licence: str) -> dict[str, Path | bytes]:
+    """The repository's files by name. Raises CheckpointError and ConfigError."""
+    card, preview = run / CARD_FILE, run / PREVIEW_FILE
+    metadata = read_metadata(run / MODEL_FILE)
+    exported = sorted(run.glob("*.onnx"))
+    for path in exported:
+        if read_exported(path)["scores"] != metadata["scores"]:
+            raise CheckpointError(f"{path} was exported from another epoch than {MODEL_FILE}: export it again.")
+    return {
+        "README.md": card if card.is_file() else model_card(run, f"{hub.PREFIX}{repository}", licence).encode(),
+        # of the best epoch: the run's own config.json may have changed when it was resumed
+        CONFIG_FILE: (json.dumps(metadata["config"], indent=2) + "\n").encode(),
+        MODEL_FILE: run / MODEL_FILE,
+        **{path.name: path for path in [*([preview] if preview.is_file() else []), *exported]},
+    }
+
+
+def write(folder: Path, contents: Mapping[str, Path | bytes]) -> None:
+    """A folder with these files and no others. Raises FileError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder, "make room, or look at its permissions")
+    for name, source in contents.items():
+        with atomic_write(folder / name) as temporary:
+            if isinstance(source, bytes):
+                temporary.write_bytes(source)
+            else:
+                shutil.copyfile(source, temporary)
+        print(f"{folder / name}: {(folder / name).stat().st_size / 1e6:.3g} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The model card of a run: what a stranger has to know of best.safetensors, from the facts in the run folder.
+
+print(model_card(Path("checkpoints/RUN")))                                     # commands name the run folder
+print(model_card(Path("checkpoints/RUN"), "hf:owner/name", licence="mit"))     # commands name the repository
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import ModelCardData
+
+from config import Config, config_from_dict
+from data.build import SYNTHETIC, parse_source
+from evaluation.validation import COARSE, REFINED, final_figures
+from metrics import EDGE_RULE, UNITS
+from models.checkpoint import MODEL_FILE, read_metadata
+from training.run_folder import LOG_FILE
+
+PREVIEW_FILE = "preview.png"
+NO_LICENCE = "other"  # as the Hub calls one that it does not know
+TAGS = ["image-matting", "background-removal", "tsr-matte"]
+COLUMNS = {
+    f"{region}_{metric}": f"{region} {name}"
+    for region in ("image", "edge")
+    for metric, name in {"sad": "SAD", "mad": "MAD", "mse": "MSE", "grad": "Grad"}.items()
+}
+ALWAYS_NAMED = ("model_idx", "dataset")  # a clone's config.py may have other defaults for these
+OF_THE_MACHINE = ("device", "output", "num_workers", "tensorboard")  # fields of Config that change no weight
+
+
+def model_card(run: Path, checkpoint: str = "", licence: str = NO_LICENCE) -> str:
+    """Markdown with the metadata that the Hub reads. What the folder does not hold (log, preview) is left out.
+
+    checkpoint: what a reader gives to --checkpoint (default: the run folder); licence: of the weights, as the Hub
+    names licences, such as mit. Raises CheckpointError, and ConfigError for settings of another version.
+    """
+    metadata = read_metadata(run / MODEL_FILE)
+    config, checkpoint = config_from_dict(metadata["config"], str(run / MODEL_FILE)), checkpoint or run.as_posix()
+    data = ModelCardData(license=licence, pipeline_tag="image-segmentation", tags=TAGS)
+    sections = [
+        f"---\n{data.to_yaml()}\n---",
+        _introduction(run, config, checkpoint),
+        _use(metadata, checkpoint),
+        _training(config, _log(run), metadata["scores"]),
+        _scores(config, metadata["scores"], checkpoint),
+        _limits(config),
+        _licence(licence),
+    ]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _introduction(run: Path, config: Config, checkpoint: str) -> str:
+    name = checkpoint.removeprefix("hf:").rstrip("/").split("/")[-1]
+    parts = "encoder, decoder and refiner" if config.use_refiner else "encoder and decoder, without a refiner"
+    text = (
+        f"# {name}\n\n{config.method} {config.variant.name} predicts an alpha matte from one RGB photo, at the photo's "
+        f"own size, without a trimap. The network ({parts}) sees the photo with {config.working_size} pixels on its "
+        "long side."
+    )
+    if (run / PREVIEW_FILE).is_file():
+        text += f"\n\n![photos, true alphas and this model's mattes]({PREVIEW_FILE})\n\n"
+        text += "*Validation photos, their true alphas, and mattes of the last validated epoch*"
+    return text
+
+
+def _use(metadata: Mapping[str, Any], checkpoint: str) -> str:
+    return (
+        "## Use\n\nIn a clone of TSR-Matte:\n\n"
+        f"{_shell(f'python predict.py --input cat.jpg --checkpoint {shlex.quote(checkpoint)}')}\n\n"
+        f"Input: {metadata['preprocessing']}. {MODEL_FILE} holds weights and settings, and no code."
+    )
+
+
+def _training(config: Config, log: pd.DataFrame | None, scores: Mapping[str, float]) -> str:
+    start = "random weights"
+    if config.init_from:
+        start = f"the checkpoint {_public(config.init_from)}"
+    elif config.backbone_weights:
+        start = f"an encoder with the weights {_public(config.backbone_weights)}"
+    elif config.pretrained:
+        start = f"an encoder with timm's ImageNet weights of {config.variant.backbone}"
+    facts = {
+        "data": _sets(config.dataset),
+        "cut-outs": _sets(config.foregrounds),
+        "backgrounds": ", ".join(map(_public, config.backgrounds)),
+        "start": start,
+        "teacher": "" if config.use_teacher else "none",
+        "length": _length(config, log, scores),
+    }
+    table = "\n".join(f"| {name} | {fact} |" for name, fact in facts.items() if fact)
+    command = _shell("python train.py " + shlex.join(_flags(config)))
+    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n{command}\n\nconfig.json holds every setting."
+
+
+def _sets(sources: Sequence[str]) -> str:
+    parts = []
+    for path, weight in map(parse_source, sources):
+        name = "drawn subjects (synthetic)" if path == SYNTHETIC else _public(path)
+        parts.append(name if weight == 1 else f"{name} (weight {weight:g})")
+    return ", ".join(parts)
+
+
+def _length(config: Config, log: pd.DataFrame | None, scores: Mapping[str, float]) -> str:
+    """How far the weights were trained: to the row of the log whose scores the model file holds."""
+    figure = f"{REFINED if config.use_refiner else COARSE}_image_mad"
+    if log is None or figure not in scores:
+        return f"{config.epochs} epochs"
+    differences = (log[f"val_{figure}"] - scores[figure]).abs()
+    until = log.loc[: differences.idxmin()]
+    last = until.iloc[-1]
+    photos = round(float(last["images_per_second"] * last["seconds"]))
+    minutes = until["seconds"].sum() / 60
+    return (
+        f"epoch {last['epoch']:.0f} of {config.epochs}, the best on the validation photos: {last['step']:.0f} steps, "
+        f"{photos} photos per epoch, " + (f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.1f} minutes")
+    )
+
+
+def _scores(config: Config, scores: Mapping[str, float], checkpoint: str) -> str:
+    figures = final_figures(scores)
+    if not figures:
+        return ""
+    sets = _validation_sets(config, scores)
+    rows = {}
+    for name, prefix in ([("mean", "")] if len(sets) > 1 else []) + [(n, p) for n, (p, _) in sets.items()]:
+        own = {key.removeprefix(prefix): value for key, value in scores.items() if key.startswith(prefix)}
+        rows[name] = final_figures(own)
+    shown = [name for name in COLUMNS if name in figures]
+    header = " | ".join(COLUMNS[name] for name in shown)
+    lines = [f"| {name} | {' | '.join(f'{row[figure]:.4g}' for figure in shown)} |" for name, row in rows.items()]
+    commands = [
+        f"python evaluate.py --dataset {shlex.quote(path)} --checkpoint {shlex.quote(checkpoint)}"
+        for _, path in sets.values()
+    ]
+    units = "; ".join(f"{name}: {UNITS[name.lower()]}" for name in ("SAD", "MAD", "MSE", "Grad"))
+    return (
+        "## Scores\n\nOn the validation photos, means over photos. The best epoch was chosen on them, which flatters "
+        f"it a little.\n\n| set | {header} |\n|---{'|---' * len(shown)}|\n" + "\n".join(lines) + "\n\n"
+        f"{_shell(*commands)}\n\nimage: all pixels. {EDGE_RULE}. {units}."
+    )
+
+
+def _validation_sets(config: Config, scores: Mapping[str, float]) -> dict[str, tuple[str, str]]:
+    """By name: what its scores' names begin with, and what --dataset takes. See data.build.build_validation_sets."""
+    paths = list(dict.fromkeys(parse_source(text).path for text in config.dataset))
+    named = {path: f"{path if path == SYNTHETIC else Path(path).absolute().name}_" for path in paths}
+    measured = {path: prefix for path, prefix in named.items() if any(key.startswith(prefix) for key in scores)}
+    if not measured:  # one set's scores have no name before them
+        validated = [path for path in paths if path == SYNTHETIC or Path(path, "val").is_dir()]
+        measured = dict.fromkeys((validated or paths)[:1], "")
+    return {
+        _public(path): (prefix, path if path == SYNTHETIC else f"{_public(path)}/val")
+        for path, prefix in measured.items()
+    }
+
+
+def _limits(config: Config) -> str:
+    limits = [
+        "It mattes the most prominent subject of a photo. You cannot point at another one.",
+        f"A strand that is too thin to be seen at {config.working_size} pixels is lost"
+        + (": the refiner sharpens what is there." if config.use_refiner else ", and nothing sharpens the edges."),
+        "Videos are matted frame by frame, without temporal smoothing.",
+        "It has learned what its training photos show. How its errors differ between people, subjects and scenes has "
+        "not been measured.",
+    ]
+    if set(config.dataset) == {SYNTHETIC} and not (config.foregrounds or config.init_from):
+        limits.insert(0, "It has seen drawn subjects only: do not expect a useful matte of a real photo.")
+    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _licence(licence: str) -> str:
+    weights = "none has been named" if licence == NO_LICENCE else licence
+    return (
+        f"## Licence\n\nWeights: {weights}. Code: MIT. The terms of the data sets, and of the weights that the "
+        "training started from, hold for this model too."
+    )
+
+
+def _flags(config: Config) -> list[str]:
+    """The flags of train.py that give this config, without those that change no weight."""
+    default, flags = Config(), []
+    for field in dataclasses.fields(Config):
+        value = getattr(config, field.name)
+        if field.name in OF_THE_MACHINE or (value == getattr(default, field.name) and field.name not in ALWAYS_NAMED):
+            continue
+        flag = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            flags += [f"--{flag}", *(_public(v) if isinstance(v, str) else str(v) for v in values)]
+    return flags
+
+
+def _public(path: str) -> str:
+    """A path as strangers may see it: of an absolute one, which tells how a machine is set up, the last name."""
+    return Path(path).name if Path(path).is_absolute() else path
+
+
+def _log(run: Path) -> pd.DataFrame | None:
+    """The log as far as it is there: a model that was copied alone has none."""
+    path = run / LOG_FILE
+    return pd.read_csv(path) if path.is_file() else None
+
+
+def _shell(*commands: str) -> str:
+    return "```bash\n" + "\n".join(commands) + "\n```"
