@@ -263,6 +263,27 @@ RECIPES: dict[str, dict[str, Any]] = {
         epochs=20,  # 5040 steps
         validate_every=2,
     ),
+    # Its second half, on the best.safetensors of the first: --recipe starter-refiner --init-from RUN
+    "starter-refiner": dict(
+        dataset=("synthetic", "Datasets/starter/real*0.3", "Datasets/starter/photos"),
+        foregrounds=("Datasets/starter/cutouts_renders*0.6", "Datasets/starter/cutouts*40"),
+        backgrounds=("Datasets/starter/backgrounds",),
+        train_samples=1200,  # 70 % drawn subjects and cut-outs: only they have a soft truth
+        val_samples=32,
+        pretrained=False,
+        use_teacher=False,
+        image_size=96,
+        crop_size=192,  # one octave above the student's view, or two where that is halved
+        max_student_downscale=2,
+        crop_scale_min=0.8,
+        crop_scale_max=2.5,  # up to the photos' own pixels, where hair is sharp
+        freeze_encoder_epochs=99,  # the refiner learns the mattes that it will be given; so the decoder hardly moves:
+        learning_rate=2e-5,
+        refiner_lr_scale=50.0,  # 1e-3
+        batch_size=8,
+        ema_decay=0.99,
+        epochs=5,  # 1940 steps
+    ),
     # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
     "fine-tune": dict(
         learning_rate=2e-5,  # a tenth: keep what the checkpoint has learned

@@ -72,6 +72,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dis", action="store_true", help="the DIS metrics too; they binarise the truth")
     text = "the halo: the error of re-composites on black, white and green (the first use compiles for a minute)"
     add("--composite", action="store_true", help=text)
+    text = "the means by kind of photo too: a kind is the part of a name before its first _, # or -"
+    add("--kinds", action="store_true", help=text)
     add = parser.add_argument_group("output").add_argument
     add("--csv", **file, help="write one line per matte")
     add("--json", **file, help="write the summary")
@@ -179,6 +181,8 @@ def report(scores: Scores, options: argparse.Namespace) -> None:
         tables.write_json(options.json, scores.rows, scores.failures)
     if scores.rows:  # printed last: a reader who leaves (| head) must not cost the files
         print(tables.table({label: tables.summarize(rows) for label, rows in tables.by_matte(scores.rows).items()}))
+        if options.kinds:
+            print("", tables.kinds_table(scores.rows), sep="\n")
         print("", *tables.notes(scores.rows), sep="\n")
     report_failures(scores.failures)
     if scores.failures:

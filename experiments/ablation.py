@@ -39,6 +39,7 @@ VARIANTS = {  # name: flags of train.py
     NO_TEACHER: ("--no-use-teacher",),
     TWIN: ("--no-use-refiner",),
     NEITHER: ("--no-use-refiner", "--no-use-teacher"),
+    "one jump": ("--no-use-octaves",),
     "without colours": ("--no-use-colours",),
     "without attention": ("--no-use-attention",),
     "without gradient loss": ("--weight-gradient", "0"),
