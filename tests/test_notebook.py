@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def test_it_holds_no_outputs(notebook) -> None:
     nbformat.validate(notebook)
     for cell in code_cells(notebook).values():
         assert cell.outputs == [] and cell.execution_count is None and not cell.metadata, f"strip the cell {cell.id}"
+
+
+def test_its_links_lead_somewhere(notebook) -> None:
+    text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links and [link for link in links if not (NOTEBOOK.parent / link).is_file()] == []
 
 
 @pytest.fixture
