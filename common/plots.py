@@ -64,9 +64,9 @@ def runs(path: Path, logs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
 
 
 def _draw(axis: Axes, rows: Sequence[Mapping[str, float]], name: str, over: str = "epoch", **style: Any) -> None:
-    """A column of a log as a line, with gaps where rows lack it; nothing where all do."""
-    if any(name in row for row in rows):
-        axis.plot([row[over] for row in rows], [row.get(name, np.nan) for row in rows], marker=".", **style)
+    """A column of a log as a line through the rows that have it, such as the validated epochs."""
+    if rows := [row for row in rows if name in row]:
+        axis.plot([row[over] for row in rows], [row[name] for row in rows], marker=".", **style)
 
 
 def _finish(figure: Figure, path: Path, xlabel: str) -> None:

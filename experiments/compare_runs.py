@@ -41,7 +41,8 @@ def read_log(folder: Path) -> Log:
     try:
         rows = [row.dropna().to_dict() for _, row in pd.read_csv(path).iterrows()]
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
-        raise RunError(f"{path} cannot be read ({error}): name a run that has finished an epoch.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path} cannot be read ({reason}): name a run that has finished an epoch.") from error
     if not rows or not all({"epoch", "step"} <= row.keys() for row in rows):
         raise RunError(f"{path} has no epochs: name a run that has finished one.")
     return rows
