@@ -53,7 +53,7 @@ def find_splits(public: PublicSet, source: Path) -> list[Found]:
 
 def _find_pairs(split: Split, source: Path, number: str) -> Found:
     photos, truths = _files_by_name([source / split.photos]), _files_by_name(sorted(source.glob(split.truths)))
-    partners = {name: re.sub(number, "", name) if number else name for name in photos}
+    partners = {name: re.sub(number, "", name) for name in photos}
     pairs = [(name, photo, truths[partners[name]]) for name, photo in photos.items() if partners[name] in truths]
     if not pairs:
         raise ValueError(f"{source / split.photos} has no photo with a truth of its name in {source / split.truths}.")

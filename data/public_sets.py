@@ -58,14 +58,15 @@ PUBLIC_SETS = {
     # github.com/JizhiziLi/AIM, core/README.md; github.com/kjk1208/SegTrimapH100, isegm/data/datasets/aim500.py
     "aim-500": PublicSet((Split("test", "original", "mask"),), MIT),
     # github.com/SHI-Labs/Matting-Anything, utils/config.py; github.com/jensonchou666/DPRNet,
-    # jscv/datasets/matte/data_path.py. Licence: github.com/ZHKKKe/PPM
+    # jscv/datasets/matte/data_path.py. Licence: github.com/ZHKKKe/PPM, README.md
     "ppm-100": PublicSet(
         (Split("test", "image", "matte"),),
         "the mattes CC BY-NC-SA 4.0 (not for commercial use), the photos Creative Commons, from Flickr",
     ),
     # The archive has no composites: the authors' Composition_code.py makes them. Their folders, and where the alphas
     # lie: github.com/poppinace/indexnet_matting, README.md and lists/generate_imlist.py (Test_set/alpha);
-    # github.com/open-mmlab/mmagic, tools/dataset_converters/comp1k/README.md (Test_set/Adobe-licensed images/alpha)
+    # github.com/open-mmlab/mmagic, tools/dataset_converters/comp1k/README.md (Test_set/Adobe-licensed images/alpha).
+    # Licence: the README of indexnet_matting
     "composition-1k": PublicSet(
         (
             Split("train", "Training_set/merged", "Training_set/**/alpha"),
