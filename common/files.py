@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,29 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a hidden temporary folder beside `path`; at the end it is renamed to `path`, which must not exist.
+
+    Any exception, Ctrl-C included, removes it. An OSError in the block becomes a FileError.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileError(f"{path} is there already: remove it, or name a new folder.")
+    temporary = path.with_name(f".part-{secrets.token_hex(6)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.rename(temporary, path)
+    except FileError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(f"{path} cannot be made ({reason}): make room or use another folder.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(folder: str | Path, cure: str) -> None:

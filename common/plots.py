@@ -27,16 +27,10 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """training_log.csv as four panels: loss terms, SAD, MSE, Grad (validation, coarse and refined, image and edge)."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, 2)
-
-    def draw(axis: Axes, rows: Sequence[Mapping[str, float]], name: str, **style: Any) -> None:
-        if any(name in row for row in rows):
-            values = [row.get(name, np.nan) for row in rows]
-            axis.plot([row["epoch"] for row in rows], values, marker=".", **style)
-
     trained = [_by_stage(row) for row in rows if "loss" in row]
     terms = dict.fromkeys(name for row in trained for name in row if _is_term(name))
     for name, colour in zip(terms, matplotlib.color_sequences["tab20"], strict=False):
-        draw(axes[0, 0], trained, name, label=name, color=colour, linewidth=2 if name == "loss" else 1)
+        _draw(axes[0, 0], trained, name, label=name, color=colour, linewidth=2 if name == "loss" else 1)
     axes[0, 0].set(title="training loss and its terms (unweighted)", yscale="log" if terms else "linear")
     if terms:
         axes[0, 0].set_ylim(top=10 * axes[0, 0].get_ylim()[1])  # a decade of room for the legend
@@ -45,10 +39,39 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
         for which, colour in (("coarse", "tab:gray"), ("refined", "tab:blue")):
             for region, style in (("image", "-"), ("edge", "--")):
                 name = f"val_{which}_{region}_{metric}"
-                draw(axis, rows, name, label=f"{which}, {region}", color=colour, linestyle=style)
+                _draw(axis, rows, name, label=f"{which}, {region}", color=colour, linestyle=style)
         axis.set(title=f"validation {title}", ylim=(0, None))
-    for axis in axes.flat:
-        axis.set_xlabel("epoch")
+    _finish(figure, path, "epoch")
+
+
+def runs(path: Path, logs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """The training_log.csv of several runs, by label, over their steps: loss, MAD, and SAD and Grad of the edge band.
+
+    Of the matte that a run ships: the refined one, or the coarse one without a refiner.
+    """
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    axes = figure.subplots(2, 2)
+    titles = {"image_mad": "MAD", "edge_sad": "edge SAD (thousands of pixels)", "edge_grad": "edge Grad (thousands)"}
+    axes[0, 0].set(title="training loss, without the teacher's stage")
+    for axis, title in zip(axes.flat[1:], titles.values(), strict=True):
+        axis.set(title=f"validation {title}")
+    for label, rows in logs.items():
+        _draw(axes[0, 0], [_by_stage(row) for row in rows], "loss", over="step", label=label)
+        matte = "refined" if any("val_refined_image_mad" in row for row in rows) else "coarse"
+        for axis, name in zip(axes.flat[1:], titles, strict=True):
+            _draw(axis, rows, f"val_{matte}_{name}", over="step", label=f"{label}, {matte}")
+    _finish(figure, path, "steps")
+
+
+def _draw(axis: Axes, rows: Sequence[Mapping[str, float]], name: str, over: str = "epoch", **style: Any) -> None:
+    """A column of a log as a line through the rows that have it, such as the validated epochs."""
+    if rows := [row for row in rows if name in row]:
+        axis.plot([row[over] for row in rows], [row[name] for row in rows], marker=".", **style)
+
+
+def _finish(figure: Figure, path: Path, xlabel: str) -> None:
+    for axis in figure.axes:
+        axis.set_xlabel(xlabel)
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize=8, ncols=1 + (len(axis.lines) > 10))

@@ -33,8 +33,8 @@ def over_seeds(runs: pd.DataFrame, digits: str = ".4g") -> pd.DataFrame:
 
 
 def markdown(caption: str, table: pd.DataFrame) -> str:
-    """A caption and a table, whose index is the variant."""
-    head = ["variant", *table.columns]
+    """A caption and a table, the first column of which is its index."""
+    head = [table.index.name, *table.columns]
     lines = [head, *([name, *cells] for name, *cells in table.itertuples())]
     rows = [f"| {' | '.join(map(str, line))} |" for line in lines]
     return "\n".join([caption, "", rows[0], "|---" * len(head) + "|", *rows[1:]])

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from common.files import FileError, atomic_write, count_others, list_files, match_by_name, say_others, walk, write_json
+from common.files import (
+    FileError,
+    atomic_folder,
+    atomic_write,
+    count_others,
+    list_files,
+    match_by_name,
+    say_others,
+    walk,
+    write_json,
+)
 
 
 def touch(root: Path, *names: str) -> None:
@@ -49,6 +59,23 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     write_json(tmp_path / "a.json", {"größe": [1]})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"größe": [1]}
+
+
+def test_a_folder_is_complete_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "sets" / "a"
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as temporary:
+        touch(temporary, "b/c.png")
+        raise KeyboardInterrupt
+    assert os.listdir(path.parent) == []
+    with atomic_folder(path) as temporary:
+        touch(temporary, "b/c.png")
+        assert not path.exists()
+    assert [file.name for file in list_files(path, (".png",))] == ["c.png"] and os.listdir(path.parent) == ["a"]
+    with pytest.raises(FileError, match="a is there already: remove it"), atomic_folder(path):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="x cannot be made .*: make room"), atomic_folder(tmp_path / "file" / "x"):
+        pass
 
 
 def test_walk_skips_the_hidden_and_one_named_folder(tmp_path: Path) -> None:
