@@ -189,9 +189,19 @@ def test_sound_that_outlasts_the_pictures_is_no_damage(run, tmp_path):
     assert run("--input", DATA / "sound.mkv", "--output", tmp_path, "--skip-existing") == 0
 
 
-def test_a_size_that_changes_midway_is_noted(tmp_path):
-    reader = VideoReader(DATA / "resized.mp4")
-    assert len(list(reader)) == 10 and "its size changes midway" in reader.notes[0]
+def test_a_size_that_changes_midway_is_a_fault_said_once(run, tmp_path, capsys):
+    """5 frames of 64 x 48 and 5 of another size, which OpenCV does not give."""
+    assert run("--input", DATA / "resized.mp4", "--output", tmp_path) == 1
+    assert capsys.readouterr().err.count("changes its size after frame 5,") == 1
+    assert len(read_all(tmp_path / "resized.mkv")) == 10
+
+
+@pytest.mark.parametrize("stretch", [slice(2, 5), slice(5, 8)], ids=["inside", "at the end"])
+def test_a_picture_that_stands_still_is_no_fault(tmp_path, stretch):
+    pictures = frames(8)
+    pictures[stretch] = [pictures[stretch.start]] * 3
+    reader = VideoReader(clip(tmp_path / "a.mkv", pictures))
+    assert len(list(reader)) == 8 and reader.resized_after == 0 and not reader.notes
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])
