@@ -76,6 +76,14 @@ def test_bad_files_are_named_and_the_others_scored(folders, tmp_path, capsys):
     assert all(f"failed: {name}" in errors for name in ("photo1", "photo2", "photo3", "extra"))
 
 
+def test_files_that_are_no_mattes_are_counted(folders, capsys):
+    for name in ("photo0.exr", "photo1.npy", "photo2.npy"):
+        (folders[0] / name).write_bytes(b"")
+    assert run("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "left out" in line)
+    assert line.startswith(f"{folders[0]}: 3 files left out: 1 .exr, 2 .npy;")
+
+
 def test_unknown_pixels_are_left_out_and_said(folders, tmp_path, capsys):
     """photo4 has a mask over everything but its left column, which is right; one mask has no truth."""
     predictions, truths = folders

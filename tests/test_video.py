@@ -72,6 +72,18 @@ def test_a_video_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_video_that_cannot_be_written_is_a_sentence(run, tmp_path, capsys, monkeypatch):
+    source = clip(tmp_path / "in" / "walk.mkv", frames(2))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "walk.frames").write_bytes(b"a file where the folder of frames should be")
+    assert run("--input", source, "--output", tmp_path / "out", "--video", "png") == 1
+    assert "walk.frames cannot be written (Not a directory): move what is there." in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "walk.frames"]
+    monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda self: False)
+    assert run("--input", source, "--output", tmp_path / "out") == 1
+    assert "walk.mkv cannot be written as a video of 48 x 36 at " in capsys.readouterr().err
+
+
 def test_alpha_video_is_the_matte_of_each_frame(run, model_file, tmp_path):
     source = clip(tmp_path / "in" / "walk.mkv", frames())
     assert run("--input", source, "--output", tmp_path) == 0
