@@ -146,7 +146,7 @@ def test_a_graph_that_differs_is_not_left_behind(folder, tmp_path, monkeypatch, 
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
-    def full(*_: object) -> None:
+    def full(*_: object, half: bool) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "trace", full)
