@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flag = parser.add_argument
-    where = f"{MODEL_FILE}, its run folder, or a .onnx file (default: the newest in {RUNS}/)"
+    where = f"{MODEL_FILE}, its run folder, or a .onnx file (default: the newest in {RUNS}/, else the starter model)"
     flag("--checkpoint", type=Path, metavar="C", help=where)
     who = "address to listen on (default: %(default)s, this computer only; 0.0.0.0 admits the whole network)"
     flag("--host", default="127.0.0.1", help=who)

@@ -48,13 +48,14 @@ class Config:
 
     # model
     model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
-    image_size: int = 0  # pixels of the training crop's side and, in prediction, the student's long side; 0 = variant's
+    image_size: int = 0  # working size: pixels of the student's long side in prediction; 0 = variant's
     use_teacher: bool = True  # train a Swin teacher of the true alpha first, and align the student with it
     use_refiner: bool = True  # full-resolution refiner; without it the network is TwinSwin-Matte
     refiner_channels: int = 32  # width of the refiner: 16, 32 or a multiple of 32
     refiner_blocks: int = 3  # dilated blocks of the refiner; each adds 4 pixels to its reach
     use_colours: bool = True  # show the refiner the alpha that local colours suggest (off: for comparison)
     use_attention: bool = True  # hold the refiner to uncertain pixels (off: for comparison; no tile can be skipped)
+    use_octaves: bool = True  # refine at each octave from the student's size up (off: for comparison; one jump)
     smart_init: bool = True  # the refiner starts as the identity (off: for comparison; random corrections)
     pretrained: bool = True  # start the encoders from ImageNet weights (downloaded once by timm)
     backbone_weights: str = ""  # local backbone weights: timm or official Swin naming, or a best.safetensors
@@ -67,9 +68,10 @@ class Config:
     train_samples: int = 2000  # size of the synthetic training set: samples per epoch
     val_samples: int = 64  # size of the synthetic validation set
     num_workers: int = -1  # loader processes per GPU; -1 = as many as the cores allow, 0 = load in the training process
+    crop_size: int = 0  # pixels of the training crop's side, a multiple of the working size; 0 = the working size
     crop_scale_min: float = 1.0  # smallest zoom of a crop: 1 = it spans the photo's long side; below 1 it is padded
     crop_scale_max: float = 2.0  # largest zoom: 2 = the crop spans half of the long side
-    max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times smaller than the crop
+    max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times below the working size
 
     # optimization
     epochs: int = 100  # passes over the training set
@@ -141,6 +143,10 @@ class Config:
             f"refiner_channels is {self.refiner_channels}: choose 16, 32 or a multiple of 32",
         )
         _require(
+            self.crop_size >= 0 and self.crop_size % self.working_size == 0,
+            f"crop_size is {self.crop_size}: give a multiple of the working size {self.working_size}, or 0 for it",
+        )
+        _require(
             bool(self.foregrounds) == bool(self.backgrounds),
             "foregrounds and backgrounds belong together: give both folders or neither",
         )
@@ -163,6 +169,16 @@ class Config:
         return self.image_size or self.variant.image_size
 
     @property
+    def training_size(self) -> int:
+        """Side of the training crop in pixels."""
+        return self.crop_size or self.working_size
+
+    @property
+    def smallest_downscale(self) -> int:
+        """How many times smaller than the crop the student's largest view is."""
+        return self.training_size // self.working_size
+
+    @property
     def method(self) -> str:
         return "TSR-Matte" if self.use_refiner else "TwinSwin-Matte"
 
@@ -177,6 +193,7 @@ class Config:
             refiner_blocks=self.refiner_blocks,
             use_colours=self.use_colours,
             use_attention=self.use_attention,
+            use_octaves=self.use_octaves,
         )
 
     @property
@@ -245,6 +262,27 @@ RECIPES: dict[str, dict[str, Any]] = {
         ema_decay=0.998,
         epochs=20,  # 5040 steps
         validate_every=2,
+    ),
+    # Its second half, on the best.safetensors of the first: --recipe starter-refiner --init-from RUN
+    "starter-refiner": dict(
+        dataset=("synthetic", "Datasets/starter/real*0.3", "Datasets/starter/photos"),
+        foregrounds=("Datasets/starter/cutouts_renders*0.6", "Datasets/starter/cutouts*40"),
+        backgrounds=("Datasets/starter/backgrounds",),
+        train_samples=1200,  # 70 % drawn subjects and cut-outs: only they have a soft truth
+        val_samples=32,
+        pretrained=False,
+        use_teacher=False,
+        image_size=96,
+        crop_size=192,  # one octave above the student's view, or two where that is halved
+        max_student_downscale=2,
+        crop_scale_min=0.8,
+        crop_scale_max=2.5,  # up to the photos' own pixels, where hair is sharp
+        freeze_encoder_epochs=99,  # the refiner learns the mattes that it will be given; so the decoder hardly moves:
+        learning_rate=2e-5,
+        refiner_lr_scale=50.0,  # 1e-3
+        batch_size=8,
+        ema_decay=0.99,
+        epochs=5,  # 1940 steps
     ),
     # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
     "fine-tune": dict(

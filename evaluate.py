@@ -60,7 +60,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("what to measure").add_argument
     text = "folder with im (photos) and gt (true alphas), or with val inside; or synthetic (default: %(default)s)"
     add("--dataset", metavar="DIR", default=DATASET, help=text)
-    add("--checkpoint", type=Path, metavar="C", help="best.safetensors or its run folder (default: the newest run)")
+    text = "best.safetensors or its run folder (default: the newest run, else the starter model)"
+    add("--checkpoint", type=Path, metavar="C", help=text)
     text = "checkpoints to put side by side; one with a refiner also shows its coarse matte, as TwinSwin-Matte"
     add("--compare", type=Path, nargs="+", metavar="C", help=text)
     add("--predictions", **folder, help="folder of mattes to score")
@@ -71,6 +72,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dis", action="store_true", help="the DIS metrics too; they binarise the truth")
     text = "the halo: the error of re-composites on black, white and green (the first use compiles for a minute)"
     add("--composite", action="store_true", help=text)
+    text = "the means by kind of photo too: a kind is the part of a name before its first _, # or -"
+    add("--kinds", action="store_true", help=text)
     add = parser.add_argument_group("output").add_argument
     add("--csv", **file, help="write one line per matte")
     add("--json", **file, help="write the summary")
@@ -178,6 +181,8 @@ def report(scores: Scores, options: argparse.Namespace) -> None:
         tables.write_json(options.json, scores.rows, scores.failures)
     if scores.rows:  # printed last: a reader who leaves (| head) must not cost the files
         print(tables.table({label: tables.summarize(rows) for label, rows in tables.by_matte(scores.rows).items()}))
+        if options.kinds:
+            print("", tables.kinds_table(scores.rows), sep="\n")
         print("", *tables.notes(scores.rows), sep="\n")
     report_failures(scores.failures)
     if scores.failures:

@@ -90,7 +90,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint",
         type=Path,
         metavar="C",
-        help=f"{MODEL_FILE} or its run folder (default: the newest in {Config.output}/)",
+        help=f"{MODEL_FILE} or its run folder (default: the newest in {Config.output}/, else the starter model)",
     )
     parser.add_argument(
         "--output",
@@ -200,11 +200,8 @@ def dynamic_roll() -> Iterator[None]:
 def describe(model: MattingNetwork, metadata: dict[str, Any], *, half: bool) -> dict[str, str]:
     """The file's metadata: the checkpoint's, and what a program without PyTorch needs to know."""
     refiner = model.refiner
-    needs = (
-        None
-        if refiner is None
-        else {name: getattr(refiner, name) for name in ("channels", "receptive_radius", "use_attention")}
-    )
+    names = ("channels", "receptive_radius", "use_attention", "use_octaves")  # the arguments of OnnxRefiner
+    needs = None if refiner is None else {name: getattr(refiner, name) for name in names}
     texts = {key: json.dumps(metadata[key]) for key in ("model", "config", "scores")}
     return {
         "format": FORMAT,

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.devices import autocast, choose_precision, free_memory
-from common.resize import Size, resize_alpha, resize_to_working_size
+from common.resize import Size, resize_to_working_size
 from models.octaves import climb, interpolate
 from models.refiner import uncertainty
 
@@ -38,6 +38,7 @@ class RefinerLike(Protocol):
     channels: int  # width, for an estimate of its memory
     receptive_radius: int  # pixels to each side that can change a pixel
     use_attention: bool
+    use_octaves: bool
 
     @property
     def device(self) -> torch.device: ...  # where it computes
@@ -67,12 +68,12 @@ class Mattes:
     refined_alpha: Tensor | None  # float32 (1, H, W) in [0, 1]; None without a refiner
     refined_share: float  # of the tiles at native size, those that the refiner had to see
     size: Size  # (H, W)
+    in_octaves: bool  # how a refiner finds the student's matte; without one it takes a single step to native size
 
     @property
     def coarse_alpha(self) -> Tensor:
         """The student's matte interpolated to native size, float32 (1, H, W) in [0, 1]."""
-        in_octaves = self.refined_alpha is not None  # as the refiner finds it; without one in a single step
-        return (interpolate if in_octaves else resize_alpha)(self.working_alpha, self.size)[0]
+        return interpolate(self.working_alpha, self.size, self.in_octaves)[0]
 
     @property
     def alpha(self) -> Tensor:
@@ -153,9 +154,9 @@ def predict_mattes(
         view = resize_to_working_size(image, model.image_size)  # (3, h, w)
         working = model.coarse_alpha(view[None].float() / 255)  # (1, 1, h, w)
         if model.refiner is None:
-            return Mattes(working, None, 0.0, size)
-        refined = climb(image, working, refine)[-1]  # (1, 1, H, W)
-    return Mattes(working, refined[0], shares[-1] if gated else 1.0, size)
+            return Mattes(working, None, 0.0, size, in_octaves=False)
+        refined = climb(image, working, refine, model.refiner.use_octaves)[-1]  # (1, 1, H, W)
+    return Mattes(working, refined[0], shares[-1] if gated else 1.0, size, model.refiner.use_octaves)
 
 
 def refine_uncertain(

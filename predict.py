@@ -1,6 +1,6 @@
 """Photos and videos in, mattes out.
 
-    python predict.py                                       test_data/ -> test_results/, with the newest checkpoint
+    python predict.py                                       test_data/ -> test_results/, by the newest or starter model
     python predict.py --input holiday cat.jpg list.txt --output mattes
     python predict.py --input cat.jpg --kind cutout         the subject alone, on nothing
     python predict.py --input cat.jpg --kind composite --background beach.jpg
@@ -230,7 +230,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     paths = "photos, videos, folders (all below them too), .txt lists of these (default: test_data)"
     files("--input", type=Path, nargs="+", metavar="PATH", default=[Path("test_data")], help=paths)
     files("--output", type=Path, metavar="DIR", default=Path("test_results"), help="folder (default: %(default)s)")
-    models = f"{MODEL_FILE}, its run folder, or an .onnx of export.py (default: the newest in {RUNS}/)"
+    models = f"{MODEL_FILE}, its run folder, or an .onnx of export.py (default: newest in {RUNS}/, else the starter)"
     files("--checkpoint", type=Path, metavar="C", help=models)
     skip = "finish a job: skip inputs whose output, of this --kind, is newer than the files that it is made of"
     files("--skip-existing", action="store_true", help=skip)

@@ -149,11 +149,12 @@ def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float], 
 
 
 def student_scale(run: Run) -> int:
-    """How many times smaller than the crop the student's view is: a power of two, drawn per batch, alike on all ranks.
+    """How many times smaller than the crop the student's view is, drawn per batch, alike on all ranks.
 
     At native-resolution prediction the student sees less than the refiner, which climbs the octaves in between.
     """
-    scales = [2**k for k in range(run.config.max_student_downscale.bit_length())]
+    smallest = run.config.smallest_downscale
+    scales = [smallest * 2**k for k in range(run.config.max_student_downscale.bit_length())]
     return random.Random(repr((run.config.seed, run.progress.epoch, run.progress.batch))).choice(scales)
 
 

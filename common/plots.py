@@ -76,7 +76,8 @@ def preview(path: Path, rows: Sequence[Mapping]) -> None:
 def comparison(path: Path, rows: Sequence[Mapping]) -> None:
     """Mattes of several models side by side; below each photo the crop where the first two differ most, enlarged.
 
-    rows: dicts of name, image uint8 (H, W, 3), truth (H, W) and mattes {label: (H, W)}, alphas in [0, 1].
+    rows: dicts of name, image uint8 (H, W, 3), mattes {label: (H, W)} and, where it is known, truth (H, W), alphas in
+    [0, 1].
     """
     lines = []
     for row in rows:
@@ -98,12 +99,12 @@ def pictures(path: Path, header: Sequence[str], lines: Sequence[Sequence[np.ndar
 
 
 def _header(rows: Sequence[Mapping]) -> list[str]:
-    return ["photo", "true alpha", *rows[0]["mattes"]]
+    return ["photo", *(["true alpha"] if "truth" in rows[0] else []), *rows[0]["mattes"]]
 
 
 def _pictures(row: Mapping) -> list[np.ndarray]:
     """RGB uint8 pictures of one row, of the photo's size."""
-    alphas = [row["truth"], *row["mattes"].values()]
+    alphas = [*([row["truth"]] if "truth" in row else []), *row["mattes"].values()]
     return [row["image"], *(np.repeat((alpha * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2) for alpha in alphas)]
 
 

@@ -37,14 +37,14 @@ JPEG_QUALITY = (50, 95)
 class Augmentation:
     """What may happen to a training sample. Shares are probabilities.
 
-    At prediction the student sees the whole photo with its long side at image_size. In training the long side becomes
-    image_size * u, u log-uniform in `scale`, and a square of image_size is cut from it. So in the crop subjects have
-    the size of prediction or up to twice that, where hair is wider than a pixel. The student sees the crop at full size
-    or, by train.student_scale, at a half (at less with a larger max_student_downscale): to it, subjects have half to
-    twice the size of prediction.
+    At prediction the student sees the whole photo with its long side at the working size. In training the long side
+    becomes image_size * u, u log-uniform in `scale`, and a square of image_size, the crop's side (by default the
+    working size), is cut from it. So in the crop subjects have the size of prediction or up to twice that, where hair
+    is wider than a pixel. The student sees the crop at its working size or, by train.student_scale, at a half of that
+    (at less with a larger max_student_downscale): to it, subjects have half to twice the size of prediction.
     """
 
-    image_size: int
+    image_size: int  # pixels of the crop's side
     scale: tuple[float, float] = (1.0, 2.0)
     edge_share: float = 0.7  # crops centred on a pixel where alpha is neither 0 nor 1
     flip_share: float = 0.5

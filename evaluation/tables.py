@@ -5,6 +5,7 @@ A row is what scoring.score_matte returns, plus "name" (of the photo) and "matte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from evaluation.dis_metrics import DIS_NOTE, DIS_UNITS, F_CURVE, dis_means
 from evaluation.scales import MATTE_FAULT, TRUTH_FAULT, scale_notes
 from metrics import COMPOSITE_COLOURS, EDGE_RULE, UNITS
 
+KINDS_FIGURES = ("image_sad", "image_mse", "image_mad", "image_grad", "edge_sad", "edge_mad")
 _HIGHER_IS_BETTER = ("dis_max_f", "dis_weighted_f", "dis_s", "dis_e")
 _ALL_UNITS = {name: unit for name, unit in UNITS.items() if name != "composite"} | DIS_UNITS
 _ALL_UNITS |= {f"composite_{colour}": f"{UNITS['composite']}, on {colour}" for colour in COMPOSITE_COLOURS}
@@ -66,6 +68,18 @@ def table(summaries: Mapping[str, pd.DataFrame]) -> str:
         shown = pd.concat({label: summary[["mean", "median"]] for label, summary in summaries.items()}, axis=1)
     shown.index = pd.MultiIndex.from_tuples([name.split("_", 1) for name in shown.index], names=["region", "metric"])
     return shown.to_string(sparsify=False, float_format="{:.5g}".format, na_rep="-")
+
+
+def kinds_table(rows: Sequence[dict]) -> str:
+    """The means of each kind of photo, which its name begins with: dog_01 and dog_02 are of the kind dog."""
+    figures = pd.DataFrame(rows)
+    figures["kind"] = figures["name"].map(lambda name: re.split("[_#-]", Path(name).name)[0])
+    edges = [name for name in KINDS_FIGURES if name.startswith("edge_")]
+    figures[edges] = figures[edges].where(figures["edge_share"] > 0)  # as in summarize
+    groups = figures.groupby(["matte", "kind"], sort=False)
+    shown = groups[list(KINDS_FIGURES)].mean()
+    shown.insert(0, "photos", groups.size())
+    return shown.to_string(sparsify=False, float_format="{:.4g}".format, na_rep="-")
 
 
 def notes(rows: Sequence[dict]) -> list[str]:

@@ -39,6 +39,7 @@ VARIANTS = {  # name: flags of train.py
     NO_TEACHER: ("--no-use-teacher",),
     TWIN: ("--no-use-refiner",),
     NEITHER: ("--no-use-refiner", "--no-use-teacher"),
+    "one jump": ("--no-use-octaves",),
     "without colours": ("--no-use-colours",),
     "without attention": ("--no-use-attention",),
     "without gradient loss": ("--weight-gradient", "0"),
@@ -112,6 +113,9 @@ def collect(output: Path) -> pd.DataFrame:
     rows = read_tables(output, "training_log.csv")
     if rows.empty:
         sys.exit(f"{output} holds no finished epochs: run without --report first.")
+    for coarse in [name for name in rows if name.startswith("val_") and "coarse_" in name]:
+        refined = coarse.replace("coarse_", "refined_")  # of a run without a refiner: its coarse matte is its final one
+        rows[refined] = rows[refined].fillna(rows[coarse]) if refined in rows else rows[coarse]
     for matte in ("coarse", "refined"):
         rows[f"val_{matte}_sure_sad"] = rows[f"val_{matte}_image_sad"] - rows[f"val_{matte}_edge_sad"]
     return rows
@@ -132,6 +136,7 @@ def describe(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
     """All tables, in Markdown."""
     parts = (
         tables.final_table(rows),
+        *tables.set_tables(rows),
         tables.edge_table(rows, TWIN),
         tables.start_table(rows),
         tables.overfit_table(rows),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from common.files import atomic_write
 
 EDGE = {"edge SAD": "edge_sad", "edge MSE": "edge_mse", "edge Grad": "edge_grad"}
 IMAGE = {"SAD": "image_sad", "MSE": "image_mse"}
+BY_SET = {"SAD": "image_sad", "MAD": "image_mad", "Grad": "image_grad", "edge SAD": "edge_sad", "edge MAD": "edge_mad"}
+BY_SET |= {"edge Grad": "edge_grad"}
 COLUMNS = {**IMAGE, **EDGE, "sure SAD": "sure_sad"}  # heading: column; sure is all that is outside the edge band
 
 
@@ -54,6 +57,19 @@ def final_table(rows: pd.DataFrame) -> str:
     epoch, step = final[["epoch", "step"]].iloc[0]
     caption = f"After epoch {epoch} ({step} steps); mean ± standard deviation over seeds. SAD and Grad in thousands."
     return markdown(caption, table)
+
+
+def set_tables(rows: pd.DataFrame) -> list[str]:
+    """The figures on each validation set, where a run has several."""
+    final = final_rows(rows)
+    sets = [match[1] for name in rows if (match := re.fullmatch("val_(.+)_refined_image_sad", name))]
+    return [
+        markdown(
+            f"On {name} alone.",
+            over_seeds(pd.DataFrame({title: final[f"val_{name}_refined_{key}"] for title, key in BY_SET.items()})),
+        )
+        for name in sets
+    ]
 
 
 def edge_table(rows: pd.DataFrame, baseline: str) -> str:

@@ -161,7 +161,7 @@ def _fake(value: Tensor, device: torch.device) -> Tensor:
 
 def fake_batch(config: Config) -> dict[str, Any]:
     """As the loader gives it."""
-    size, batch = config.working_size, config.batch_size
+    size, batch = config.training_size, config.batch_size
     channels = {"image": 3, "alpha": 1, "unknown": 1}
     pixels = {name: torch.zeros(batch, c, size, size, dtype=torch.uint8) for name, c in channels.items()}
     return pixels | {"name": [""] * batch}

@@ -139,7 +139,7 @@ def part_calls(run: Run, batch: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         "loss": lambda: matting_losses(leaf, alpha, weights, teacher_features=targets)["loss"],
     }
     if network.refiner is not None:
-        calls["refiner"] = partial(climb, image, leaf.coarse_alpha, network.refiner)
+        calls["refiner"] = partial(climb, image, leaf.coarse_alpha, network.refiner, network.refiner.use_octaves)
     if teacher:
         calls["teacher"] = partial(teacher.targets, alpha)
     return calls

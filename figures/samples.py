@@ -1,7 +1,11 @@
 """Draw the README's pictures of mattes.
 
-python -m figures.samples kinds      figures/kinds.png: every --kind of predict.py, from photos with exact mattes
-python -m figures.samples mattes     figures/demo_mattes.png: the photos of test_data/ and their mattes in test_results/
+    python -m figures.samples kinds         every --kind of predict.py, from photos with exact mattes
+    python -m figures.samples demo_mattes   the photos of test_data/ and their mattes in test_results/demo/
+    python -m figures.samples starter       the real ones, with mattes and cut-outs by the starter model
+    python -m figures.samples compare       its coarse and its refined mattes of them, with enlarged crops
+
+Each writes the picture of its name in figures/.
 """
 
 from __future__ import annotations
@@ -15,14 +19,18 @@ import numpy as np
 
 from common import photos, plots
 from common.processes import print_any_name
+from inference.loading import load
 from inference.rendering import Style, read_background, render
 from inference.web_files import on_checkerboard
+from matting import predict_mattes
+from models.checkpoint import MODEL_FILE, STARTER
 
 FIGURES = Path(__file__).parent
 ROOT = FIGURES.parent
 PHOTOS = ROOT / "test_data"
 EXACT = ROOT / "tests" / "data"  # mattes of the drawn photos
-RESULTS = ROOT / "test_results"
+RESULTS = ROOT / "test_results" / "demo"
+DRAWN = "synthetic"  # how the names of the drawn photos begin
 
 
 def kinds(path: Path) -> None:
@@ -46,10 +54,35 @@ def mattes(path: Path) -> None:
     files = photos.list_images(PHOTOS)
     missing = [file.stem for file in files if not (RESULTS / f"{file.stem}.png").exists()]
     if missing:
-        sys.exit(f"{RESULTS} holds no {missing[0]}.png: run python predict.py first.")
+        sys.exit(f"{RESULTS} holds no {missing[0]}.png: run make demo first.")
     above = [photos.to_uint8(photos.read_photo(file).image) for file in files]
     below = [rgb(photos.read_alpha(RESULTS / f"{file.stem}.png")) for file in files]
     plots.pictures(path, [file.stem for file in files], [above, below])
+
+
+def starter(path: Path) -> None:
+    """Each real photo of test_data above its matte and its cut-out."""
+    model, files = load(STARTER / MODEL_FILE), real_photos()
+    shown = [photos.read_photo(file) for file in files]
+    alphas = [predict_mattes(model, photos.to_uint8(photo.image)).alpha[0].numpy() for photo in shown]
+    cutouts = [rgb(render(photo, alpha, Style("cutout"))) for photo, alpha in zip(shown, alphas, strict=True)]
+    images = [photos.to_uint8(photo.image) for photo in shown]
+    plots.pictures(path, [file.stem for file in files], [images, [rgb(alpha) for alpha in alphas], cutouts])
+
+
+def compare(path: Path) -> None:
+    """What the refiner adds: the mattes of the real photos, and for each the crop in which they differ most."""
+    model, rows = load(STARTER / MODEL_FILE), []
+    for file in real_photos():
+        image = photos.to_uint8(photos.read_photo(file).image)
+        mattes = predict_mattes(model, image)
+        labels = {"TwinSwin-Matte": mattes.coarse_alpha, "TSR-Matte": mattes.alpha}
+        rows.append({"name": file.stem, "image": image, "mattes": {k: v[0].numpy() for k, v in labels.items()}})
+    plots.comparison(path, rows)
+
+
+def real_photos() -> list[Path]:
+    return [file for file in photos.list_images(PHOTOS) if not file.stem.startswith(DRAWN)]
 
 
 def rgb(picture: np.ndarray) -> np.ndarray:
@@ -62,12 +95,10 @@ def rgb(picture: np.ndarray) -> np.ndarray:
 def main(argv: Sequence[str] | None = None) -> int:
     print_any_name()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("kinds", "mattes"))
-    options = parser.parse_args(argv)
-    if options.what == "kinds":
-        kinds(FIGURES / "kinds.png")
-    else:
-        mattes(FIGURES / "demo_mattes.png")
+    pictures = {"kinds": kinds, "demo_mattes": mattes, "starter": starter, "compare": compare}
+    parser.add_argument("what", choices=pictures, help="name of the picture in figures/")
+    what = parser.parse_args(argv).what
+    pictures[what](FIGURES / f"{what}.png")
     return 0
 
 

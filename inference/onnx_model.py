@@ -48,11 +48,20 @@ class OnnxMatting:
 class OnnxRefiner:
     """Has what matting.refine_uncertain asks of a models.Refiner."""
 
-    def __init__(self, session: Session, *, channels: int, receptive_radius: int, use_attention: bool = True) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        channels: int,
+        receptive_radius: int,
+        use_attention: bool = True,
+        use_octaves: bool = True,
+    ) -> None:
         self.session = session
         on_gpu = "CUDAExecutionProvider" in session.session.get_providers()
         self.device = torch.device("cuda" if on_gpu else "cpu")
         self.use_attention = use_attention
+        self.use_octaves = use_octaves
         self.channels = channels
         self.receptive_radius = receptive_radius
 

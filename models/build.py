@@ -20,6 +20,7 @@ def build_model(
     refiner_blocks: int = 3,
     use_colours: bool = True,
     use_attention: bool = True,
+    use_octaves: bool = True,
     smart_init: bool = True,
     drop_path: float = 0.0,
     pretrained: bool = False,
@@ -43,6 +44,7 @@ def build_model(
             blocks=refiner_blocks,
             use_attention=use_attention,
             use_colours=use_colours,
+            use_octaves=use_octaves,
             smart_init=smart_init,
         )
     return MattingNetwork(student=student, decoder=decoder, refiner=refiner, image_size=image_size)

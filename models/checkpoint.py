@@ -23,6 +23,7 @@ PREPROCESSING = (
     "kept; refined in octaves up to native size"
 )
 MODEL_FILE = "best.safetensors"
+STARTER = Path(__file__).resolve().parent.parent / "checkpoints" / "TSR-Matte_SwinTiny_starter"  # comes with the code
 BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like too, and asks the network for it
 
 LARGEST = {"image_size": 2**14, "refiner_channels": 1024, "refiner_blocks": 64}  # more would be built for ever
@@ -141,16 +142,16 @@ def load_weights(model: MattingNetwork, path: Path, fresh: Sequence[str] = ()) -
 
 
 def newest_run(output: str | Path) -> Path | None:
-    """The run folder whose model file was written last, or None."""
-    files = sorted(Path(output).glob(f"*/{MODEL_FILE}"), key=lambda file: file.stat().st_mtime)
-    return files[-1].parent if files else None
+    """The run folder whose model file was written last, or None; the starter model is no run of the user's."""
+    files = [file for file in Path(output).glob(f"*/{MODEL_FILE}") if file.parent.resolve() != STARTER]
+    return max(files, key=lambda file: file.stat().st_mtime).parent if files else None
 
 
 def find_model(named: Path | None, output: str | Path) -> Path:
-    """The model file that is named, by itself or by its run folder, or the newest below `output`. Raises
-    CheckpointError where there is none."""
-    path = named or newest_run(output)
-    if path is None:
+    """The model file that is named, by itself or by its run folder, else the newest below `output`, else the starter
+    model's. Raises CheckpointError where there is none."""
+    path = named or newest_run(output) or STARTER
+    if path == STARTER and not (STARTER / MODEL_FILE).is_file():
         raise CheckpointError(
             f"{output} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with --checkpoint."
         )

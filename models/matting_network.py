@@ -64,8 +64,8 @@ class MattingNetwork(nn.Module):
         size = (image.shape[-2], image.shape[-1])
         if self.refiner is None:
             return MattingOutput(logits, resize_alpha(alpha, size), None, features)
-        octaves = climb(image, alpha, self.refiner)  # last: (N, 1, H, W)
-        return MattingOutput(logits, interpolate(alpha, size), octaves, features)
+        octaves = climb(image, alpha, self.refiner, self.refiner.use_octaves)  # last: (N, 1, H, W)
+        return MattingOutput(logits, interpolate(alpha, size, self.refiner.use_octaves), octaves, features)
 
     def coarse_alpha(self, image: Tensor) -> Tensor:
         """The student's matte alone, (N, 3, h, w) -> (N, 1, h, w): what native-resolution prediction starts from."""

@@ -26,20 +26,22 @@ def octave_sizes(native: Size, working: Size) -> list[Size]:
     return sizes
 
 
-def interpolate(alpha: Tensor, size: Size) -> Tensor:
+def interpolate(alpha: Tensor, size: Size, use_octaves: bool = True) -> Tensor:
     """(N, 1, h, w) -> (N, 1, *size) through the octaves; identical to the output of a refiner that changes nothing."""
-    for octave in octave_sizes(size, _size(alpha)):
+    for octave in octave_sizes(size, _size(alpha)) if use_octaves else [size]:
         alpha = resize_alpha(alpha, octave)
     return alpha
 
 
-def climb(image: Tensor, alpha: Tensor, refine: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+def climb(
+    image: Tensor, alpha: Tensor, refine: Callable[[Tensor, Tensor], Tensor], use_octaves: bool = True
+) -> list[Tensor]:
     """Refine an alpha at each octave up to the image's size; the refined alphas, ascending, the native one last.
 
     image: (..., 3, H, W), uint8 or float; alpha: (N, 1, h, w) of the working size. refine(photo, alpha) is given both
-    at the octave's size and returns an alpha of that size.
+    at the octave's size and returns an alpha of that size. use_octaves=False jumps to native size, for comparison.
     """
-    sizes = octave_sizes(_size(image), _size(alpha))
+    sizes = octave_sizes(_size(image), _size(alpha)) if use_octaves else [_size(image)]
     photos = [image]
     for size in sizes[-2::-1]:  # each from the one above: the pyramid costs a third of the photo
         photos.insert(0, resize(photos[0], size))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DILATIONS = (1, 2, 4)
-COLOUR_RADIUS = 12  # pixels; about what a matte of stride 4 is blurred by where the photo is twice the student's size
+COLOUR_RADIUS = 6  # pixels; what a matte of stride 4 is blurred by at twice its size, and no worse there than 12
 COLOUR_DOUBT = 0.01  # squared colour distance at which the estimate trusts the photo as much as the coarse alpha
 TRUST_GAIN = 4.0  # lets the trust in the colours go from 0 to 1 within some hundred small steps
 RESIDUAL_SCALE = 0.3  # of each block's mixing layer at the start, so that blocks begin near the identity
@@ -98,7 +98,7 @@ class Refiner(nn.Module):
 
     No downsampling, and no normalization: either would make a pixel depend on more than its receptive field, and a
     tile of a photo would no longer agree with the whole photo. The last layer starts at zero, so delta is 0 and the
-    refined matte is the coarse one, bit for bit, at step 0 (smart initialization). The three switches exist for
+    refined matte is the coarse one, bit for bit, at step 0 (smart initialization). The four switches exist for
     experiments/ablation.py. Without attention every tile must be refined.
 
     Input: image (N, 3, H, W) and coarse alpha (N, 1, H, W), both in [0, 1]. Output: refined alpha (N, 1, H, W).
@@ -112,12 +112,14 @@ class Refiner(nn.Module):
         *,
         use_attention: bool = True,
         use_colours: bool = True,
+        use_octaves: bool = True,
         smart_init: bool = True,
     ) -> None:
         super().__init__()
         self.channels = channels
         self.use_attention = use_attention
         self.use_colours = use_colours
+        self.use_octaves = use_octaves  # models/octaves.py reads it
         self.stem = nn.Conv2d(5 + use_colours, channels, 3, padding=1)
         inceptions = [DilatedInception(channels, branch_channels) for _ in range(blocks)]
         self.blocks = nn.Sequential(*inceptions)

@@ -15,11 +15,13 @@ from config import add_config_flags
 from experiments import ablation
 from experiments.ablation import NO_TEACHER, TSR, TWIN, collect
 from experiments.ablation_tables import (
+    BY_SET,
     edge_table,
     final_table,
     first_reach,
     overfit_table,
     photos_table,
+    set_tables,
     start_table,
     steps_to_baseline,
 )
@@ -89,6 +91,18 @@ def test_the_start_is_shown_where_runs_start_from_a_checkpoint(
     assert "| TSR-Matte | 2 ± 0 | 1.5 ± 0 | 1 ± 0 | 0.75 ± 0 | 1.5 ± 0 |" in start_table(rows)
     assert "| without smart initialization | 9 ± 0 | 3 ± 0 |" in start_table(rows)
     assert "| 60 |" in final_table(rows)  # row 0 trained nothing
+
+
+def test_sets_have_tables_of_their_own_and_a_run_without_refiner_its_coarse_figures(tmp_path: Path) -> None:
+    for variant, matte, sad in ((TSR, "refined", 1.0), (TWIN, "coarse", 3.0)):
+        make_run(tmp_path, variant, 0, [sad], coarse=3.0)
+        log = tmp_path / ablation.folder_name(variant, 0) / "run" / "training_log.csv"
+        rows = pd.read_csv(log).drop(columns=[] if variant == TSR else ["val_refined_image_sad"])
+        rows.assign(**{f"val_real_{matte}_{key}": sad for key in BY_SET.values()}).to_csv(log, index=False)
+    rows = collect(tmp_path)
+    assert "| TwinSwin-Matte | 1 | 1.5 | 60 | 3 |" in final_table(rows)
+    (table,) = set_tables(rows)
+    assert table.startswith("On real alone.") and "| TSR-Matte | 1 | 1 |" in table and "| TwinSwin-Matte | 3 |" in table
 
 
 def test_what_a_run_loses_after_its_best_epoch(tmp_path: Path) -> None:

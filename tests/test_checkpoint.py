@@ -12,8 +12,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from models import build_model
+from models import build_model, checkpoint
 from models.checkpoint import (
+    MODEL_FILE,
     CheckpointError,
     find_model,
     load_model,
@@ -161,6 +162,21 @@ def test_newest_run_is_the_one_whose_model_was_written_last(tmp_path):
         (tmp_path / name / ("last.pt" if name == "c" else "best.safetensors")).write_bytes(b"x")
     os.utime(tmp_path / "b" / "best.safetensors", (1, 1))
     assert newest_run(tmp_path) == tmp_path / "a"
+
+
+def test_without_a_run_the_starter_model_is_taken_and_it_is_no_run(tmp_path, monkeypatch):
+    starter = tmp_path / "checkpoints" / "starter"
+    monkeypatch.setattr(checkpoint, "STARTER", starter)
+    with pytest.raises(CheckpointError, match="train a model"):
+        find_model(None, tmp_path / "checkpoints")
+    starter.mkdir(parents=True)
+    (starter / MODEL_FILE).write_bytes(b"x")
+    assert newest_run(tmp_path / "checkpoints") is None
+    assert find_model(None, tmp_path / "checkpoints") == starter / MODEL_FILE
+    (tmp_path / "checkpoints" / "mine").mkdir()
+    (tmp_path / "checkpoints" / "mine" / MODEL_FILE).write_bytes(b"x")
+    os.utime(tmp_path / "checkpoints" / "mine" / MODEL_FILE, (1, 1))  # older than the starter
+    assert find_model(None, tmp_path / "checkpoints") == tmp_path / "checkpoints" / "mine" / MODEL_FILE
 
 
 def test_a_name_too_long_for_the_disk_is_a_file_that_does_not_exist() -> None:

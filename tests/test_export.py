@@ -78,7 +78,8 @@ def test_export_writes_the_network_and_its_refiner_and_nothing_else(folder):
 def test_metadata_is_enough_for_another_program(folder):
     properties = {entry.key: entry.value for entry in onnx.load(folder / "best.refiner.onnx").metadata_props}
     assert properties["part"] == "refiner" and "image_size" in properties["preprocessing"]
-    assert json.loads(properties["refiner"]) == {"channels": 32, "receptive_radius": 18, "use_attention": True}
+    switches = {"use_attention": True, "use_octaves": True}
+    assert json.loads(properties["refiner"]) == {"channels": 32, "receptive_radius": 12, **switches}
     metadata = loading.read_metadata(folder / "best.onnx")
     assert metadata["config"] == {"seed": 3} and metadata["scores"] == {"sad": 1.5}
     assert metadata["model"] == OPTIONS and metadata["variant"] == "TSR-Matte swin_tiny_patch4_window7_224"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from common.resize import resize_alpha
 from losses import matting_losses, teacher_losses
 from models import PretrainedWeightsError, build_model, build_teacher, encoder
 from models.checkpoint import MODEL_FILE, save_model
@@ -220,6 +221,17 @@ def test_attention_holds_at_every_octave():
     for before, after in seen:
         sure = (before == 0) | (before == 1)
         assert sure.any() and torch.equal(after[sure], before[sure]) and not torch.equal(after, before)
+
+
+def test_without_octaves_the_refiner_jumps_from_the_student_s_size_to_the_photo_s():
+    torch.manual_seed(0)
+    network = build_model(backbone=TINY, image_size=32, use_octaves=False).eval()
+    awake(network.refiner)
+    image, view = torch.rand(1, 3, 128, 96), torch.rand(1, 3, 32, 24)
+    with torch.inference_mode():
+        output = network(image, view)
+        jumped = network.refiner(image, resize_alpha(network.coarse_alpha(view), (128, 96)))
+    assert len(output.octaves) == 1 and torch.equal(output.refined_alpha, jumped)
 
 
 def test_sure_can_mean_sure():

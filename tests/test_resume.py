@@ -33,7 +33,15 @@ from training import setup
 from training.checkpoint import load_training_state, save_training_state
 from training.errors import RunError, resume_hint
 from training.run import Run
-from training.run_folder import CONFIG_FILE, LOCK_FILE, PREVIOUS_STATE_FILE, STATE_FILE, create_run, find_run
+from training.run_folder import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    LOG_FILE,
+    PREVIOUS_STATE_FILE,
+    STATE_FILE,
+    create_run,
+    find_run,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Unix")
 
@@ -555,3 +563,17 @@ def test_a_folder_that_cannot_be_written_gives_a_sentence(
     monkeypatch.setattr(setup, "lock", refuse)
     assert train.main(["--resume", str(folder)]) == 2
     assert capsys.readouterr().err.startswith(f"{folder} cannot be used (Read-only file system): ")
+
+
+def test_a_released_model_s_folder_is_no_run_to_resume(tmp_path: Path) -> None:
+    """It has a log but no state: training anew in it would write over the model."""
+    released = tmp_path / "starter"
+    released.mkdir()
+    for name in (CONFIG_FILE, LOG_FILE):
+        (released / name).write_text("{}")
+    with pytest.raises(RunError, match="holds no run"):
+        find_run(str(tmp_path), "")
+    with pytest.raises(RunError, match="--init-from"):
+        find_run(str(tmp_path), "starter")
+    (released / LOG_FILE).unlink()  # killed in its first epoch
+    assert find_run(str(tmp_path), "") == released

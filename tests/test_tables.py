@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.dis_metrics import DIS_UNITS, F_CURVE
-from evaluation.tables import by_matte, notes, summarize, table, write_csv, write_json
+from evaluation.tables import KINDS_FIGURES, by_matte, kinds_table, notes, summarize, table, write_csv, write_json
 from metrics import EDGE_RULE
 
 
@@ -83,3 +83,11 @@ def test_csv_and_json(tmp_path: Path):
 def test_a_report_of_failures_alone(tmp_path: Path):
     write_json(tmp_path / "a.json", [], [("e", "cut short")])
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["mattes"] == {}
+
+
+def test_means_by_kind_count_each_photo_once_and_no_edge_that_is_not_there():
+    rows = [row("dog_1", 1.0), row("dog-2", 3.0), row("a/cat#3", 5.0, edge_share=0.0)]
+    rows = [dict.fromkeys(KINDS_FIGURES, 0.0) | one for one in rows]
+    lines = [line.split() for line in kinds_table(rows).splitlines()[-2:]]
+    assert [line[:4] for line in lines] == [["m", "dog", "2", "2"], ["m", "cat", "1", "5"]]
+    assert lines[0][-2] == "1" and lines[1][-2] == "-"  # edge SAD, half of SAD in these rows

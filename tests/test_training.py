@@ -13,6 +13,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 
 import train
+from config import Config, ConfigError
 from models import build_model
 from models.decoder import PRIOR_LOGIT
 from tests.tiny import random_batch, tiny_run, train_epoch, train_on, weights
@@ -316,6 +317,22 @@ def test_student_sees_smaller_views_of_some_batches() -> None:
         for run.progress.batch in range(40):
             scales.add(train.student_scale(run))
         assert scales == expected
+
+
+def test_a_larger_crop_leaves_the_student_s_view_and_gives_the_refiner_more_octaves() -> None:
+    run = tiny_run(image_size=32, crop_size=128, max_student_downscale=2, use_teacher=False)
+    assert run.config.training_size == 128
+    sizes = set()
+    for run.progress.batch in range(40):
+        batch = random_batch(0, size=1, side=128)
+        terms = train.stage_losses(run, batch, run.schedule.loss_weights, train.student_scale(run))
+        sizes.add(train.student_scale(run))
+        assert terms["lower_octaves_l1"] > 0 and terms["refined_l1"] > 0
+        if len(sizes) == 2:
+            break
+    assert sizes == {4, 8}  # views of 32 and 16 pixels
+    with pytest.raises(ConfigError, match="multiple of the working size"):
+        Config(image_size=32, crop_size=48)
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:

@@ -138,13 +138,13 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def random_batch(seed: int, size: int = 2) -> dict:
+def random_batch(seed: int, size: int = 2, side: int = 32) -> dict:
     """A batch as the loader gives it."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        "image": torch.randint(0, 256, (size, 3, 32, 32), generator=generator, dtype=torch.uint8),
-        "alpha": torch.randint(0, 256, (size, 1, 32, 32), generator=generator, dtype=torch.uint8),
-        "unknown": (torch.rand(size, 1, 32, 32, generator=generator) < 0.1).to(torch.uint8),
+        "image": torch.randint(0, 256, (size, 3, side, side), generator=generator, dtype=torch.uint8),
+        "alpha": torch.randint(0, 256, (size, 1, side, side), generator=generator, dtype=torch.uint8),
+        "unknown": (torch.rand(size, 1, side, side, generator=generator) < 0.1).to(torch.uint8),
         "name": [f"photo_{seed}_{i}" for i in range(size)],
     }
 

@@ -41,18 +41,30 @@ def find_run(output: str, run: str) -> Path:
     """The named run (a path, or its name under `output`), or the newest one for an empty name.
 
     The newest is the one whose state or settings were written last. A run that was killed before it saved a state
-    counts too, so that no older run is resumed by mistake. Raises RunError.
+    counts too, so that no older run is resumed by mistake; one with a log but no state, such as a released model's
+    folder, does not. Raises RunError.
     """
     if not run:
-        runs = [file.parent for file in Path(output).glob(f"*/{CONFIG_FILE}")]
+        runs = [file.parent for file in Path(output).glob(f"*/{CONFIG_FILE}") if not _is_released(file.parent)]
         if not runs:
             raise RunError(f"{output} holds no run: start one without --resume.")
         return max(runs, key=_written)
     for folder in (Path(run), Path(output) / run):
         if (folder / CONFIG_FILE).is_file():
+            if _is_released(folder):
+                raise RunError(
+                    f"{folder} holds no {STATE_FILE}, so it cannot resume: start a new run with --init-from {folder}."
+                )
             return folder
     raise RunError(
         f"{run} is not a run folder (no {CONFIG_FILE}): name one under {output}, or give --resume alone for the newest."
+    )
+
+
+def _is_released(folder: Path) -> bool:
+    """Whether epochs were trained here, but their state is gone: training anew would write over what is left."""
+    return (folder / LOG_FILE).is_file() and not any(
+        (folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE)
     )
 
 

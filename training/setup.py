@@ -30,7 +30,7 @@ from training.run_folder import create_run, find_run, lock, read_settings, remov
 from training.schedule import Progress, Schedule
 from training.trial import Losses, check_memory
 
-REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_colours", "use_attention")
+REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_colours", "use_attention", "use_octaves")
 TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a step may take a minute
 
 
@@ -84,7 +84,7 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
     seed_everything(config.seed, config.deterministic)
     if state is None:
         check_dataset(config)
-    settings = Augmentation(config.working_size, scale=(config.crop_scale_min, config.crop_scale_max))
+    settings = Augmentation(config.training_size, scale=(config.crop_scale_min, config.crop_scale_max))
     training_set = build_training_set(
         config.dataset,
         settings=settings,

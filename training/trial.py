@@ -72,11 +72,11 @@ def _in_student_stage(run: Run) -> Run:
 
 
 def _try_step(run: Run, losses: Losses, batch_size: int, *, has_moments: bool) -> None:
-    size, channels = run.config.working_size, {"image": 3, "alpha": 1, "unknown": 1}
+    size, channels = run.config.training_size, {"image": 3, "alpha": 1, "unknown": 1}
     batch = {name: torch.zeros(batch_size, c, size, size, dtype=torch.uint8) for name, c in channels.items()}
     moments = [torch.empty_like(p) for p in run.network.parameters() for _ in range(2) if not has_moments]
     for _ in range(min(2, run.config.accumulation_steps)):  # at the second the first one's gradients are held
         with autocast(run.device, run.precision):
-            terms = losses(run, batch, run.schedule.loss_weights, 1)
+            terms = losses(run, batch, run.schedule.loss_weights, run.config.smallest_downscale)
         terms["loss"].backward()
     del moments
