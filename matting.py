@@ -101,8 +101,12 @@ def as_pixels(image: AnyPhoto) -> Tensor:
             raise ValueError(f"image has the PIL mode {image.mode}: read it with common.photos.read_photo.")
         image = np.array(image.convert("RGB"))
     is_array = isinstance(image, np.ndarray)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)) if is_array and image.dtype != np.uint16 else image
     shape, what = ("(H, W, 3)", "an array") if is_array else ("(3, H, W)", "a tensor")
+    pixels = image
+    if isinstance(image, np.ndarray) and (image.dtype == np.uint8 or image.dtype.kind == "f"):
+        # torch takes no negative strides, no foreign byte order, and warns of what it may not write to, as Pillow gives
+        array = np.ascontiguousarray(image) if image.dtype == np.uint8 else image.astype(np.float32)
+        pixels = torch.from_numpy(array if array.flags.writeable else array.copy())
     if not isinstance(pixels, Tensor) or not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
         kind = getattr(image, "dtype", type(image).__name__)
         raise ValueError(f"image is {kind}: give uint8, float in [0, 1], or a PIL image.")

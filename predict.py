@@ -17,6 +17,7 @@ Exit codes: 0 all done, 1 some inputs failed (each is named), 2 nothing could st
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -152,7 +153,13 @@ def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Ro
         kinds = (options.kind, *(kind for kind in KINDS if kind != options.kind))
         photo_suffix = ".png" if options.kind == "alpha" else f".{options.format}"
         naming = Naming(photo_suffix, VIDEO_SUFFIXES[options.video or USUAL_VIDEO[options.kind]], kinds)
-        is_done = partial(is_up_to_date, checkpoint=options.checkpoint) if options.skip_existing else lambda *_: False
+        shared = [options.checkpoint, *filter(os.path.isfile, [options.background or ""])]
+
+        def is_done(source: Path, target: Path) -> bool:
+            row = earlier.get(target.relative_to(options.output).as_posix(), {})
+            is_of_kind = row.get("kind", options.kind) == options.kind
+            return options.skip_existing and is_of_kind and is_up_to_date(target, [source, *shared])
+
         try:
             earlier = read_manifest(options.output)
             owners = {output: str(row.get("source", row["input"])) for output, row in earlier.items()}
@@ -225,7 +232,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     files("--output", type=Path, metavar="DIR", default=Path("test_results"), help="folder (default: %(default)s)")
     models = f"{MODEL_FILE}, its run folder, .onnx, or hf:owner/name (default: newest in {RUNS}/, else the starter)"
     files("--checkpoint", type=Path, metavar="C", help=models)
-    skip = "finish a job: skip inputs that have an output newer than the input and the checkpoint"
+    skip = "finish a job: skip inputs whose output, of this --kind, is newer than the files that it is made of"
     files("--skip-existing", action="store_true", help=skip)
     limit = "refuse larger photos (default: %(default)s)"
     files("--max-pixels", type=int, metavar="N", default=photos.MAX_PIXELS, help=limit)

@@ -48,8 +48,9 @@ def alpha_faults(alpha: np.ndarray, path: str | Path, known: np.ndarray | None =
 
 def judge_together(faults: list[Fault], truths: int) -> list[Fault]:
     """Faults of so many truths of one split: a glass may be faint, but where all truths are faint or of two or three
-    levels, each has the wrong scale (alpha_scale)."""
-    if truths < FEWEST_TRUTHS or sum(fault.kind in DOUBTFUL for fault in faults) < truths:
+    levels, each has the wrong scale (alpha_scale). Those that are 0 everywhere say nothing about it."""
+    doubtful, empty = (sum(fault.kind in kinds for fault in faults) for kinds in (DOUBTFUL, ("alpha_empty",)))
+    if doubtful < FEWEST_TRUTHS or doubtful + empty < truths:
         return faults
     return [fault._replace(kind="alpha_scale") if fault.kind in DOUBTFUL else fault for fault in faults]
 

@@ -28,7 +28,7 @@ from data.contact_sheet import contact_sheet
 from data.copies import find_copies
 from data.faults import Inspection, check_sizes, inspect, pair_up
 from data.kinds import ERROR, SEVERITY, Fault
-from data.pairs import Pair, read_unknown
+from data.pairs import Pair, read_unknown, say_left_out
 
 TRAINING_SPLITS = ("train", "val")  # what train.py reads
 SHEET_PAIRS = 24
@@ -75,6 +75,8 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
     for name, folder in splits.items():
         pairs, found = pair_up(folder, required=len(splits) == 1 or name in TRAINING_SPLITS)
         faults += found
+        sides = [folder / side for side in ("im", "gt", "unknown")]
+        faults += [Fault("files_left_out", str(side), said) for side in sides if (said := say_left_out(side))]
         tasks += [(pair, name) for pair in pairs]
     # Threads: decoding happens outside Python's lock.
     with ThreadPoolExecutor(workers or min(8, usable_cores())) as pool:

@@ -11,6 +11,7 @@ ERROR, WARNING = "error", "warning"
 SEVERITY = {
     "folder_missing": ERROR,
     "split_incomplete": WARNING,
+    "files_left_out": WARNING,
     "photo_without_alpha": ERROR,
     "alpha_without_photo": ERROR,
     "unknown_without_photo": ERROR,

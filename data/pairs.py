@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from common.files import match_by_name
+from common.files import count_others, match_by_name, say_others
 from common.photos import SUFFIXES, photo_size, read_alpha, read_alpha_levels, read_photo, to_uint8
 
 
@@ -28,6 +28,12 @@ class Pair(NamedTuple):
 def match_images(*folders: Path) -> dict[str, list[list[Path]]]:
     """files.match_by_name for photos: by name, the photos of that name in each folder."""
     return match_by_name(folders, SUFFIXES)
+
+
+def say_left_out(folder: Path) -> str:
+    """One sentence about the files below a folder that are not read as photos, or "" for none."""
+    others = count_others(folder, SUFFIXES, on_error=lambda error: None)
+    return f"{folder}: {say_others(others)}; convert what belongs here to PNG or JPEG." if others else ""
 
 
 def match_split(root: Path) -> dict[str, list[list[Path]]]:

@@ -18,6 +18,7 @@ from data.build import SYNTHETIC
 from data.dataset import PhotoValidation
 from data.synthetic.dataset import SyntheticValidation
 from evaluation.folders import Folders, match_files
+from evaluation.scales import TRUTH_FAULT, check_truth
 from evaluation.scoring import Failure, Row, StartError
 from evaluation.validation import COARSE, REFINED, MatteSource, predict_sources
 from inference.loading import load, read_metadata
@@ -49,6 +50,16 @@ def load_sources(files: Sequence[Path], device: torch.device, coarse_too: bool) 
     return sources
 
 
+class CheckedTruths(PhotoValidation):
+    """Pairs whose truths have a usual scale; item["truth_fault"] is a Fault where one may have another, else None."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Raises ValueError, in one sentence, for a pair that does not serve."""
+        item, pair = super().__getitem__(index), self.pairs[index]
+        known = ~item["unknown"][0].numpy() if "unknown" in item else None  # (H, W)
+        return item | {TRUTH_FAULT: check_truth(item["alpha"][0].numpy(), pair.alpha, known)}
+
+
 def open_dataset(name: str, model_file: Path) -> tuple[Any, list[Failure]]:
     """The photos to measure on, and those without a partner.
 
@@ -59,7 +70,7 @@ def open_dataset(name: str, model_file: Path) -> tuple[Any, list[Failure]]:
     root = Path(name)
     root = root / "val" if (root / "val" / "im").is_dir() else root
     try:
-        return PhotoValidation(root), match_files(Folders(root / "im", root / "gt"))[1]
+        return CheckedTruths(root), match_files(Folders(root / "im", root / "gt"))[1]
     except ValueError as error:
         raise StartError(str(error)) from error
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.pool import process_pool
-from common.processes import rank, world_size
-from data.pairs import match_images
+from common.processes import print_once, rank, world_size
+from data.pairs import match_images, say_left_out
 from evaluation.scoring import Failure, MetricOptions, Scores, StartError, Task, score_all, score_files
 
 
@@ -40,9 +40,13 @@ def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Sco
 def match_files(folders: Folders) -> tuple[list[tuple[str, Folders]], list[Failure]]:
     """(name, its files), sorted by name, and the names that lack a file or have two of a kind.
 
+    Says which files of the folders are left out, as they are no photos.
     Raises StartError if a folder cannot be listed.
     """
     given = {kind: folder for kind, folder in folders._asdict().items() if folder}
+    for folder in given.values():
+        if left_out := say_left_out(folder):
+            print_once(left_out)
     try:
         found = match_images(*given.values())
     except ValueError as error:

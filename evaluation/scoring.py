@@ -23,6 +23,7 @@ from common.photos import read_alpha, read_photo, to_uint8
 from common.pool import bounded_map
 from common.processes import is_main, world_size
 from evaluation.dis_metrics import dis_scores
+from evaluation.scales import MATTE_FAULT, TRUTH_FAULT, check_matte, check_truth
 from inference.foreground import estimate_colours, native_foreground
 from metrics import composite_error, fill_unknown, grad_aim, matting_metrics
 
@@ -109,14 +110,18 @@ def score_files(
 ) -> dict[str, Any]:
     """score_matte of files; unknown is white where the truth is not known.
 
-    Raises PhotoError or ValueError, in one sentence, for files that cannot be read or do not fit together.
+    Raises PhotoError or ValueError, in one sentence, for files that cannot be read or do not fit together, and for a
+    truth of a wrong scale.
     """
     image = None if photo is None else to_uint8(read_photo(photo).image)
     alpha = read_alpha(truth)
     known = None if unknown is None else read_alpha(unknown) < 0.5
     if known is not None and known.shape != alpha.shape:
         raise ValueError(f"{unknown} is {known.shape} and {truth} {alpha.shape} (height, width): the sizes must agree.")
-    return score_matte(read_alpha(prediction), alpha, known, image, options)
+    truth_fault = check_truth(alpha, truth, known)
+    matte = read_alpha(prediction)
+    faults = {TRUTH_FAULT: truth_fault, MATTE_FAULT: check_matte(matte, prediction)}
+    return faults | score_matte(matte, alpha, known, image, options)
 
 
 def score_all(tasks: Iterable[Task], total: int, executor: Executor | None, ahead: int) -> Scores:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from common import files
 from evaluation.dis_metrics import DIS_NOTE, DIS_UNITS, F_CURVE, dis_means
+from evaluation.scales import MATTE_FAULT, TRUTH_FAULT, scale_notes
 from metrics import COMPOSITE_COLOURS, EDGE_RULE, UNITS
 
 KINDS_FIGURES = ("image_sad", "image_mse", "image_mad", "image_grad", "edge_sad", "edge_mad")
@@ -82,7 +83,7 @@ def kinds_table(rows: Sequence[dict]) -> str:
 
 
 def notes(rows: Sequence[dict]) -> list[str]:
-    """What must be said with the figures: size, regions, units, kind of truths, pixels left out."""
+    """What must be said with the figures: size, regions, units, kind of truths, pixels left out, doubts."""
     if not rows:
         return ["nothing could be scored"]
     photos = pd.DataFrame(rows).drop_duplicates("name")
@@ -103,13 +104,13 @@ def notes(rows: Sequence[dict]) -> list[str]:
         binarised = f"; so the {soft} soft truths were, for these figures alone" if soft else ""
         unknown = "; an unknown pixel counts as right there" if masked.any() else ""
         lines.append(DIS_NOTE + binarised + unknown)
-    return lines
+    return lines + scale_notes(rows, by_matte(rows))
 
 
 def write_csv(path: Path, rows: Sequence[dict]) -> None:
     """One line per matte. Raises FileError if it cannot be written."""
     with files.atomic_write(path) as temporary:
-        figures = pd.DataFrame(rows).drop(columns=F_CURVE, errors="ignore")
+        figures = pd.DataFrame(rows).drop(columns=[F_CURVE, TRUTH_FAULT, MATTE_FAULT], errors="ignore")
         figures.to_csv(temporary, index=False, errors="backslashreplace")  # names from old zips may be no text
 
 

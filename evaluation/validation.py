@@ -22,6 +22,7 @@ from common.devices import is_out_of_memory
 from common.photos import PhotoError
 from common.pool import bounded_map, process_pool
 from common.processes import rank, world_size
+from evaluation.scales import TRUTH_FAULT
 from evaluation.scoring import MetricOptions, Scores, Task, fail, report_failures, score_all, score_matte
 from evaluation.tables import by_matte, summarize
 from matting import MattingModel
@@ -140,7 +141,7 @@ def _predicted(
         truth = item["alpha"][0].numpy()  # (H, W)
         known = ~item["unknown"][0].numpy() if "unknown" in item else None  # (H, W)
         image = item["image"].permute(1, 2, 0).numpy() if options.composite else None  # (H, W, 3)
-        row = {"name": item["name"], "index": index}
+        row = {"name": item["name"], "index": index, TRUTH_FAULT: item.get(TRUTH_FAULT)}
         if len(sources) > 1:
             first, second = list(mattes.values())[:2]
             row["difference"] = float(np.abs(first - second).mean(dtype=np.float64))

@@ -79,10 +79,10 @@ def plan_jobs(
     return _check_outputs(jobs, output, own, is_done)
 
 
-def is_up_to_date(source: Path, target: Path, checkpoint: Path) -> bool:
-    """Whether the output is there, and no older than its input and the checkpoint."""
+def is_up_to_date(target: Path, parts: Sequence[str | Path]) -> bool:
+    """Whether the output is there, and no older than any file that it is made of."""
     try:
-        return os.stat(target).st_mtime_ns >= max(os.stat(path).st_mtime_ns for path in (source, checkpoint))
+        return os.stat(target).st_mtime_ns >= max(os.stat(path).st_mtime_ns for path in parts)
     except OSError:
         return False
 

@@ -140,7 +140,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
             **{key: properties[key] for key in ("part", "variant", "precision")},
             "refiner": json.loads(properties["refiner"]),
         }
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} has broken metadata ({error}): export it again.") from error
 
 

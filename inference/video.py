@@ -72,6 +72,9 @@ def matte_video(
         row["error"] = f"{source} is cut short, only {count} frames could be read: copy it again."
     elif count < 0.9 * reader.promised:  # headers are often a little wrong
         row["error"] = f"{source} is cut short, only {count} of {reader.promised} frames could be read: copy it again."
+    elif reader.resized_after:
+        changes = f"{source} changes its size after frame {reader.resized_after}, which is shown from there on"
+        row["error"] = f"{changes}: convert it to one size, or cut it there."
     return {**row, "seconds": seconds, "notes": notes}
 
 

@@ -16,7 +16,6 @@ from common.photos import PhotoError
 DEFAULT_RATE = 25.0  # frames per second, where a file names none and gives its frames no times
 PROBED = 100  # frames whose times tell the rate
 MAX_PAUSE = 60.0  # seconds a picture may stand still; longer is damage more often than not
-STUCK = 5  # equal frames at the end that are worth a note
 COUNTING = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # MP4 and MOV count their frames, and so does AVI
 
 
@@ -25,8 +24,9 @@ class VideoReader:
 
     rate: per second, by the frames' own times, which headers get wrong. repeats: for each frame given so far, how
     often the one before it has to be shown again to keep the time where the rate varies. promised: how many frames the
-    header counts, 0 if it does not. width, height: pixels. notes: what a person should know, complete at the end.
-    Raises PhotoError if there is no frame.
+    header counts, 0 if it does not. width, height: pixels. notes: what a person should know; resized_after: how many
+    frames come before the size changes, 0 if it does not; both complete at the end. Raises PhotoError if there is no
+    frame.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class VideoReader:
         require_text(path)
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg prints names no file
         cv2.setLogLevel(0)
-        self.path, self.notes, self.repeats = path, list[str](), list[int]()
+        self.path, self.notes, self.repeats, self.resized_after = path, list[str](), list[int](), 0
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         is_read, self._first = self._capture.read()
         if not is_read:
@@ -52,6 +52,7 @@ class VideoReader:
     def __iter__(self) -> Iterator[np.ndarray]:
         is_read, frame, start = True, self._first, self._time()
         before, last, shown, equal = None, start - 1 / self.rate, 0, 0
+        longest, number, still = 0, 0, frame  # stretch of equal frames, its last one's number, its picture
         self._varies = False
         while is_read:
             now = self._time()
@@ -61,14 +62,29 @@ class VideoReader:
             repeats = max(0, round((now - start) * self.rate) - shown)
             self.repeats.append(repeats)
             equal = equal + 1 if before is not None and np.array_equal(before, frame) else 0
+            if equal > longest:
+                longest, number, still = equal, len(self.repeats), frame
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             before, last, shown = frame, now, shown + repeats + 1
             is_read, frame = self._capture.read()
         self._capture.release()
         if self._varies:
             self.notes.append("the frame rate varies")
-        if equal >= STUCK:  # OpenCV repeats the last picture of the size that it began with, and does not tell
-            self.notes.append(f"the last {equal + 1} frames are alike: if they should not be, its size changes midway")
+        if longest and not self._is_there(number, still):
+            self.resized_after = number - longest
+
+    def _is_there(self, number: int, picture: np.ndarray) -> bool:
+        """Whether the file's frame of this number, from 1, is this picture.
+
+        Where the size changes, OpenCV repeats the last picture of the size that it began with, and does not tell. A
+        capture that is asked for no picture before the change gives the true one, though cropped.
+        """
+        probe = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        while number and probe.grab():
+            number -= 1
+        is_read, found = probe.retrieve()
+        probe.release()
+        return not is_read or np.array_equal(found, picture)
 
     def _time(self) -> float:
         """Seconds, of the frame read last."""

@@ -307,6 +307,21 @@ class TestPage:
             signal.signal(signal.SIGTERM, before)
         assert "/matte" in answers[0] and "TSR-Matte" in answers[0]
 
+    def test_a_port_in_use_is_one_sentence(self, studio, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Studio, "warm_up", lambda self: None)
+        before = signal.getsignal(signal.SIGTERM)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            options = app.parse_options(["--port", str(taken.getsockname()[1])])
+            try:
+                with pytest.raises(
+                    app.StartError, match=r"cannot listen on 127\.0\.0\.1, port \d+: the port is in use"
+                ):
+                    app.serve(studio, ("run 7",), options)
+            finally:
+                signal.signal(signal.SIGTERM, before)
+
     def test_names_are_text_not_markup(self, page, tmp_path: Path) -> None:
         path = tmp_path / "a&b.jpg"
         path.write_text("no photo")

@@ -131,6 +131,32 @@ def test_a_photo_that_the_network_cannot_do_is_named(failure, tmp_path, monkeypa
     assert "does not fit in memory" in failure("large.png")
 
 
+def test_what_nobody_foresaw_costs_one_file_too(failure, tmp_path, monkeypatch):
+    save(tmp_path / "in" / "odd.png", picture(0, 40, 50))
+    render = predict.render
+
+    def fail(photo, *arguments):
+        if photo.image.shape[1] == 50:
+            raise KeyError("odd\nsecond line")
+        return render(photo, *arguments)
+
+    monkeypatch.setattr(predict, "render", fail)
+    assert "odd.png could not be done (KeyError: " in failure("odd.png")
+
+
+def test_a_photo_that_does_not_fit_in_memory_is_named(failure, tmp_path, monkeypatch):
+    save(tmp_path / "in" / "large.png", picture(0, 40, 50))
+    decode = decoding._decode_8_bit
+
+    def run_out(image, *arguments):
+        if image.size == (50, 40):
+            raise MemoryError
+        return decode(image, *arguments)
+
+    monkeypatch.setattr(decoding, "_decode_8_bit", run_out)
+    assert "large.png does not fit in memory: scale it down" in failure("large.png")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_full_disk_fails_one_file_and_leaves_no_half_of_it(failure, tmp_path, monkeypatch, workers):
     save(tmp_path / "in" / "b.png", picture(0, 40, 50))

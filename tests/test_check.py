@@ -59,6 +59,14 @@ def plant_alpha_without_photo(root: Path, number: int) -> Path:
     return alpha(root, number)
 
 
+def plant_files_left_out(root: Path, number: int) -> Path:
+    for name in ("a.jxl", "sub/b.JXL", "notes.txt", "Thumbs.db"):
+        path = root / "train" / "im" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    return root / "train" / "im"
+
+
 def plant_name_twice(root: Path, number: int) -> Path:
     first, second = photo(root, number), photo(root, number).with_suffix(".jpg")
     write_image(second, np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
@@ -199,6 +207,7 @@ def plant_leak_similar(root: Path, number: int) -> Path:
 PLANTED = {
     "photo_without_alpha": (plant_photo_without_alpha, "photo_without_alpha"),
     "alpha_without_photo": (plant_alpha_without_photo, "alpha_without_photo"),
+    "files_left_out": (plant_files_left_out, "files_left_out"),
     "name_twice": (plant_name_twice, "name_twice"),
     "sizes_differ": (plant_sizes_differ, "sizes_differ"),
     "photo_truncated": (plant_photo_truncated, "photo_unreadable"),
@@ -294,6 +303,36 @@ def test_quick_check_reads_headers_only(dataset: Path) -> None:
         assert name in sentence
 
 
+def test_what_a_folder_leaves_out_is_counted_and_does_not_stop_a_training(dataset: Path) -> None:
+    plant_files_left_out(dataset, 0)
+    (fault,) = check_dataset(dataset).faults
+    assert fault.sentence.startswith(f"{dataset / 'train' / 'im'}: 3 files left out: 2 .jxl, 1 .txt;")
+    assert quick_check(dataset) == []
+
+
+def test_the_command_in_a_sentence_can_be_copied(dataset: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(dataset, tmp_path / "my photos"))
+    for number in range(3):
+        plant_photo_without_alpha(root, number)
+    (sentence,) = quick_check(root)
+    assert sentence.endswith(f" 2 more of this kind (photo_without_alpha): python -m data.check '{root}'")
+
+
+def test_a_mask_whose_pixels_are_damaged_is_named(dataset: Path) -> None:
+    """Its header is whole: only decoding tells."""
+    path = write_unknown(dataset, 2, np.random.default_rng(0).random((128, 128)))
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert [(fault.kind, fault.path) for fault in check_dataset(dataset).faults] == [("unknown_unreadable", str(path))]
+
+
+def test_an_empty_truth_does_not_hide_the_scale_of_the_others(dataset: Path) -> None:
+    for number in range(6):
+        plant_alpha_faint(dataset, number)
+    plant_alpha_empty(dataset, 3)
+    assert [fault.kind for fault in check_dataset(dataset).errors].count("alpha_scale") == 5
+    assert "percent" in quick_check(dataset)[0]
+
+
 def test_missing_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(tmp_path / "nowhere")]) == 2
     assert main([str(tmp_path)]) == 2
@@ -303,6 +342,7 @@ def test_missing_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(tmp_path)]) == 2
     assert "holds no photos" in capsys.readouterr().err
     assert "nowhere" in quick_check(tmp_path / "nowhere")[0]
+    assert quick_check(tmp_path)[0].startswith(f"{tmp_path} holds no photos: ")
 
 
 SCALES = {

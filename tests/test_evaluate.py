@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -74,6 +76,14 @@ def test_bad_files_are_named_and_the_others_scored(folders, tmp_path, capsys):
     assert all(f"failed: {name}" in errors for name in ("photo1", "photo2", "photo3", "extra"))
 
 
+def test_files_that_are_no_mattes_are_counted(folders, capsys):
+    for name in ("photo0.exr", "photo1.npy", "photo2.npy"):
+        (folders[0] / name).write_bytes(b"")
+    assert run("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "left out" in line)
+    assert line.startswith(f"{folders[0]}: 3 files left out: 1 .exr, 2 .npy;")
+
+
 def test_unknown_pixels_are_left_out_and_said(folders, tmp_path, capsys):
     """photo4 has a mask over everything but its left column, which is right; one mask has no truth."""
     predictions, truths = folders
@@ -90,6 +100,88 @@ def test_unknown_pixels_are_left_out_and_said(folders, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert float(rows[4]["image_sad"]) == 0 < float(rows[3]["image_sad"])
     assert [row["unknown_pixels"] for row in rows] == ["0"] * 4 + ["992"]
+
+
+def labels(value: int, dtype: type = np.uint8) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda alpha: np.where(alpha > 0.5, value, 0).astype(dtype)
+
+
+def scaled(top: int, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda alpha: np.rint(alpha * top).astype(dtype)
+
+
+# How a file is made from an alpha, and by how much it has to be multiplied; with two levels it is certainly no glass.
+CERTAIN = {
+    "0 and 1": (labels(1), "255,"),
+    "0 and 15": (labels(15), "17,"),
+    "0 and 127": (labels(127), "2.0079,"),
+    "0 and 128": (labels(128), "1.9922,"),
+    "12 bits in 16": (labels(4095, np.uint16), "16.004,"),
+    "8 bits in 16": (scaled(255, np.uint16), "257,"),  # not two levels, but so faint that nothing would be to be seen
+}
+DOUBTFUL = {
+    "percent": (scaled(100, np.uint8), "multiply it by 2.55,"),
+    "12 bits in 16": (scaled(4095, np.uint16), "multiply it by 16.004,"),
+    "14 bits in 16": (scaled(16383, np.uint16), "multiply it by 4.0002,"),
+    "trimap": (lambda alpha: np.where((alpha > 0) & (alpha < 1), 128, alpha * 255).astype(np.uint8), "a trimap"),
+}
+
+
+def rewrite(folder: Path, make: Callable[[np.ndarray], np.ndarray], names: str = "*") -> None:
+    for path in sorted(folder.glob(f"{names}.png")):
+        cv2.imwrite(str(path), make(cv2.imread(str(path), cv2.IMREAD_UNCHANGED) / 255))
+
+
+@pytest.mark.parametrize(("make", "factor"), CERTAIN.values(), ids=CERTAIN)
+def test_a_truth_of_another_scale_is_not_scored(folders, capsys, make, factor):
+    rewrite(folders[1], make, "photo1")
+    assert run("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0) == 1
+    output = capsys.readouterr()
+    (line,) = (line for line in output.err.splitlines() if line.startswith("failed: "))
+    assert line.startswith(f"failed: photo1: {folders[1] / 'photo1.png'} reaches only") and line.endswith(".")
+    assert f"multiply it by {factor}" in line and "4 photos" in output.out and "WARNING" not in output.out
+
+
+@pytest.mark.parametrize(("make", "cure"), DOUBTFUL.values(), ids=DOUBTFUL)
+def test_truths_that_may_be_a_glass_are_scored_and_noted(folders, tmp_path, capsys, make, cure):
+    """All of them are hardly glasses, even where one photo shows nothing; the warning says so."""
+    arguments = ("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0)
+    rewrite(folders[1], make, "photo[12]")
+    assert run(*arguments) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING"))
+    assert line.startswith("WARNING: 2 of 5 truths may have a wrong scale.")
+    assert str(folders[1] / "photo1.png") in line and cure in line and line.endswith(".")
+    rewrite(folders[1], make, "photo[034]")
+    write_alpha(folders[1] / "photo4.png", np.zeros((32, 32)))
+    assert run(*arguments, "--json", tmp_path / "a.json", "--csv", tmp_path / "a.csv") == 0
+    warnings = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["notes"][-1:]
+    assert warnings == [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING")]
+    assert warnings[0].startswith("WARNING: 4 of 5 truths have a wrong scale.")
+    assert "fault" not in (tmp_path / "a.csv").read_text(encoding="utf-8")  # figures only
+
+
+@pytest.mark.parametrize(("make", "cure"), [*CERTAIN.values(), *DOUBTFUL.values()], ids=[*CERTAIN, *DOUBTFUL])
+def test_mattes_that_all_have_another_scale_are_scored_and_noted(folders, capsys, make, cure):
+    """Some may be faint or empty, as the mattes of a weak network are."""
+    arguments = ("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0)
+    write_alpha(folders[0] / "photo2.png", np.zeros((32, 32)))
+    rewrite(folders[0], make, "photo[01]")
+    assert run(*arguments) == 0 and "WARNING" not in capsys.readouterr().out
+    rewrite(folders[0], make, "photo[34]")
+    assert run(*arguments) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING"))
+    assert f"all mattes of {folders[0]} may have a wrong scale" in line and cure in line
+
+
+def test_a_trimap_is_a_truth_where_its_band_is_unknown(folders, tmp_path, capsys):
+    (tmp_path / "unknown").mkdir()
+    for path in folders[1].glob("*.png"):
+        alpha = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        write_alpha(tmp_path / "unknown" / path.name, (alpha > 0) & (alpha < 255))
+    rewrite(folders[1], DOUBTFUL["trimap"][0])
+    arguments = ("--predictions", folders[0], "--ground-truth", folders[1], "--workers", 0)
+    assert run(*arguments, "--unknown", tmp_path / "unknown") == 0
+    assert "WARNING" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mask", [np.ones((32, 32), np.float32), np.zeros((8, 8), np.float32)], ids=["all", "size"])
@@ -192,6 +284,22 @@ def test_a_checkpoint_on_a_dataset(trained, tmp_path, capsys):
     assert "best.safetensors" in output and "TwinSwin" not in output and "binarised" in output
     with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
         assert [row["matte"] for row in csv.DictReader(file)] == ["TSR-Matte"] * 4
+
+
+def test_truths_of_another_scale_in_a_dataset(trained, tmp_path, capsys):
+    """Refused before the network is asked, or noted; twice the mattes do not make twice the truths."""
+    root = Path(shutil.copytree(trained["set"], tmp_path / "set"))
+    common = ("--dataset", root, "--workers", 0, "--device", "cpu", "--figure", tmp_path / "c.png")
+    rewrite(root / "val" / "gt", CERTAIN["0 and 1"][0], "p1")
+    rewrite(root / "val" / "gt", DOUBTFUL["percent"][0], "p2")
+    assert run("--compare", trained["refined"], *common) == 1
+    output = capsys.readouterr()
+    assert f"failed: p1: {root / 'val' / 'gt' / 'p1.png'} reaches only 1 of 255" in output.err
+    assert "WARNING: 1 of 3 truths may have a wrong scale. The first: " in output.out
+    rewrite(root / "val" / "gt", CERTAIN["0 and 1"][0], "p[03]")
+    (root / "val" / "gt" / "p2.png").unlink()
+    assert run("--checkpoint", trained["coarse"], *common) == 1
+    assert capsys.readouterr().err.count("reaches only 1 of") == 3
 
 
 def test_the_synthetic_set_of_the_checkpoint(trained, tmp_path):

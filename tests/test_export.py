@@ -146,6 +146,17 @@ def test_a_graph_that_differs_is_not_left_behind(folder, tmp_path, monkeypatch, 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "other.safetensors"]
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
+    def full(*_: object, half: bool) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "trace", full)
+    assert export.main(["--checkpoint", str(folder / "best.safetensors"), "--output", str(tmp_path / "m.onnx")]) == 1
+    said = capsys.readouterr().err
+    assert "cannot be written (No space left on device): make room" in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_not_a_number_is_no_parity(monkeypatch):
     rows = [
         onnx_parity.Difference(1, (32, 32), 0.0, float("nan"), 0.0, 1.0),
@@ -165,6 +176,8 @@ def test_not_a_number_is_no_parity(monkeypatch):
         ("half", "not a complete .onnx file"),
         ("refiner", "holds only the refiner"),
         ("graph", "onnxruntime"),
+        ("deep", "has broken metadata"),
+        ("wrong type", "onnxruntime"),
     ],
 )
 def test_a_bad_file_is_one_sentence(folder, tmp_path, content, reason):
@@ -173,6 +186,11 @@ def test_a_bad_file_is_one_sentence(folder, tmp_path, content, reason):
     if content == "graph":
         model = onnx.load(folder / "best.onnx")
         next(node for node in model.graph.node if node.op_type == "Conv").op_type = "Unheard"
+        onnx.save(model, path)
+    elif content in ("deep", "wrong type"):
+        model = onnx.load(folder / "best.onnx")
+        entry = next(entry for entry in model.metadata_props if entry.key == "refiner")
+        entry.value = "[" * 100_000 if content == "deep" else "5"
         onnx.save(model, path)
     elif content is not None:
         path.write_bytes(

@@ -185,6 +185,34 @@ def test_a_folder_that_may_not_be_entered_is_one_refusal(tmp_path, monkeypatch):
     assert "b.jpg cannot be read (Permission denied)" in jobs[0].refusal
 
 
+def test_a_folder_named_like_a_photo_that_is_given_alone_is_refused(tmp_path):
+    (tmp_path / "x.jpg").mkdir()
+    with pytest.raises(JobError, match=r"x\.jpg is a folder, not a photo"):
+        plan_jobs([tmp_path / "x.jpg"], tmp_path / "out", NAMING)
+
+
+def test_a_folder_below_that_cannot_be_listed_is_one_refusal(tmp_path, monkeypatch):
+    touch(tmp_path, "a.jpg", "locked/b.jpg")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused, fine = sorted(plan_jobs([tmp_path], tmp_path / "out", NAMING), key=lambda job: job.refusal is None)
+    assert fine.source.name == "a.jpg" and fine.refusal is None
+    assert refused.refusal == f"{tmp_path / 'locked'} cannot be listed (Permission denied): check its permissions."
+
+
+def test_of_two_inputs_with_one_output_the_second_is_refused(tmp_path):
+    """A name without a suffix that is known keeps it, and so may another."""
+    touch(tmp_path, "x.dat", "x.dat.png")
+    first, second = plan_jobs([tmp_path / "x.dat", tmp_path / "x.dat.png"], tmp_path / "out", NAMING)
+    assert first.refusal is None and "would have the same output as" in second.refusal
+
+
 def test_a_folder_named_like_a_photo_is_looked_into(tmp_path):
     touch(tmp_path, "album.jpg/a.jpg")
     (tmp_path / "x.jpg").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,12 @@ def test_what_people_have_is_one_photo(model):
     rgba = Image.fromarray(array)
     rgba.putalpha(100)
     photos = (pixels.float() / 255, pixels.double() / 255, array, array[:, ::-1][:, ::-1], array / 255, rgba)
-    for photo in (*photos, np.asfortranarray(array), Image.fromarray(array), pixels.permute(1, 2, 0).permute(2, 0, 1)):
+    floats = (array / np.longdouble(255), (array / 255).astype(">f4"), (array / 255).astype(np.float16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as Pillow gives an array, torch may not write to it
+        assert torch.equal(as_pixels(np.asarray(Image.fromarray(array))), pixels)
+    others = (np.asfortranarray(array), Image.fromarray(array), pixels.permute(1, 2, 0).permute(2, 0, 1))
+    for photo in (*photos, *floats, *others):
         assert torch.equal(as_pixels(photo), pixels)
     grey = as_pixels(Image.fromarray(array[..., 0]))
     assert grey.shape == (3, 20, 30) and torch.equal(grey[2], pixels[0])
@@ -191,6 +197,13 @@ def test_what_people_have_is_one_photo(model):
         (np.zeros((20, 30, 4), np.uint8), r"\(H, W, 3\)"),
         (np.zeros((20, 30, 3), np.uint16), "uint16: give uint8"),
         (np.zeros((20, 30, 3), np.int64), "int64: give uint8"),
+        (np.zeros((20, 30, 3), bool), "bool: give uint8"),
+        (np.zeros((20, 30, 3), np.complex64), "complex64: give uint8"),
+        (np.full((20, 30, 3), None), "object: give uint8"),
+        (np.zeros((20, 30), np.uint8), r"one photo in RGB, \(H, W, 3\)"),
+        (np.zeros((1, 20, 30, 3), np.uint8), r"one photo in RGB, \(H, W, 3\)"),
+        (torch.zeros(3, 20, 30, dtype=torch.complex64), "complex64: give uint8"),
+        ([[[0, 0, 0]]], "list: give uint8"),
         (np.full((20, 30, 3), 255.0), "from 255 to 255"),
         (torch.full((3, 20, 30), -0.1), "-0.1"),
         (torch.full((3, 20, 30), torch.nan), "nan"),

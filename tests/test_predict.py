@@ -206,6 +206,23 @@ def test_skip_existing_does_again_what_is_older_than_its_input_or_the_checkpoint
         assert skipped() == 1
 
 
+def test_skip_existing_does_again_what_is_of_another_kind_or_background(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "predict_alpha", flat_mattes(1.0))
+    source, beach = save(tmp_path / "in" / "a.jpg"), save(tmp_path / "beach.jpg")
+    flags = ("--input", source, "--output", tmp_path / "out", "--skip-existing")
+
+    def skipped(*more: object) -> int:
+        assert run(*flags, *more) == 0
+        return manifest_of(tmp_path / "out")["skipped"]
+
+    assert [skipped(), skipped(), skipped("--kind", "cutout"), skipped("--kind", "cutout")] == [0, 1, 0, 1]
+    composite = ("--kind", "composite", "--background", beach)
+    assert (skipped(*composite), skipped(*composite)) == (0, 1)
+    later = (tmp_path / "out" / "a.png").stat().st_mtime_ns + 10**9
+    os.utime(beach, ns=(later, later))
+    assert skipped(*composite) == 0
+
+
 def test_a_second_job_leaves_the_mattes_of_the_first(run, tmp_path, capsys):
     save(tmp_path / "one" / "a.jpg")
     for name in "ab":

@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -30,9 +31,17 @@ from tests.tiny import FLAGS, build_tiny, use_tiny_networks
 from training import report as run_report
 from training import setup
 from training.checkpoint import load_training_state, save_training_state
-from training.errors import RunError
+from training.errors import RunError, resume_hint
 from training.run import Run
-from training.run_folder import CONFIG_FILE, LOCK_FILE, LOG_FILE, PREVIOUS_STATE_FILE, STATE_FILE, find_run
+from training.run_folder import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    LOG_FILE,
+    PREVIOUS_STATE_FILE,
+    STATE_FILE,
+    create_run,
+    find_run,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Unix")
 
@@ -531,6 +540,16 @@ def test_settings_of_a_wrong_type_are_refused_in_a_sentence(
     assert train.main(["--resume", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err.strip()
     assert CONFIG_FILE in said and said.count("\n") == 0
+
+
+def test_a_hint_to_resume_can_be_copied(tmp_path: Path) -> None:
+    assert shlex.split(resume_hint(tmp_path / "my runs" / "a'b"))[-1] == str(tmp_path / "my runs" / "a'b")
+
+
+def test_no_more_than_99_runs_of_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(FileExistsError))
+    with pytest.raises(RunError, match="already holds 99 runs of this second"):
+        create_run(str(tmp_path), "TSR-Matte")
 
 
 def test_a_folder_that_cannot_be_written_gives_a_sentence(

@@ -72,6 +72,18 @@ def test_a_video_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_video_that_cannot_be_written_is_a_sentence(run, tmp_path, capsys, monkeypatch):
+    source = clip(tmp_path / "in" / "walk.mkv", frames(2))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "walk.frames").write_bytes(b"a file where the folder of frames should be")
+    assert run("--input", source, "--output", tmp_path / "out", "--video", "png") == 1
+    assert "walk.frames cannot be written (Not a directory): move what is there." in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "walk.frames"]
+    monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda self: False)
+    assert run("--input", source, "--output", tmp_path / "out") == 1
+    assert "walk.mkv cannot be written as a video of 48 x 36 at " in capsys.readouterr().err
+
+
 def test_alpha_video_is_the_matte_of_each_frame(run, model_file, tmp_path):
     source = clip(tmp_path / "in" / "walk.mkv", frames())
     assert run("--input", source, "--output", tmp_path) == 0
@@ -189,9 +201,19 @@ def test_sound_that_outlasts_the_pictures_is_no_damage(run, tmp_path):
     assert run("--input", DATA / "sound.mkv", "--output", tmp_path, "--skip-existing") == 0
 
 
-def test_a_size_that_changes_midway_is_noted(tmp_path):
-    reader = VideoReader(DATA / "resized.mp4")
-    assert len(list(reader)) == 10 and "its size changes midway" in reader.notes[0]
+def test_a_size_that_changes_midway_is_a_fault_said_once(run, tmp_path, capsys):
+    """5 frames of 64 x 48 and 5 of another size, which OpenCV does not give."""
+    assert run("--input", DATA / "resized.mp4", "--output", tmp_path) == 1
+    assert capsys.readouterr().err.count("changes its size after frame 5,") == 1
+    assert len(read_all(tmp_path / "resized.mkv")) == 10
+
+
+@pytest.mark.parametrize("stretch", [slice(2, 5), slice(5, 8)], ids=["inside", "at the end"])
+def test_a_picture_that_stands_still_is_no_fault(tmp_path, stretch):
+    pictures = frames(8)
+    pictures[stretch] = [pictures[stretch.start]] * 3
+    reader = VideoReader(clip(tmp_path / "a.mkv", pictures))
+    assert len(list(reader)) == 8 and reader.resized_after == 0 and not reader.notes
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])

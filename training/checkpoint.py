@@ -111,7 +111,7 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     reasons = []
     for name in (STATE_FILE, PREVIOUS_STATE_FILE):
         path = folder / name
-        if path.exists():
+        if path.is_file():
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # zip, pickle and torch raise their own classes for a broken file
