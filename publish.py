@@ -18,6 +18,10 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
 
 from common import hub
 from common.files import FileError, atomic_write, make_folder
@@ -25,7 +29,7 @@ from common.processes import print_any_name
 from config import Config, ConfigError
 from inference.loading import read_metadata as read_exported
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model, read_metadata
-from training.model_card import NO_LICENCE, PREVIEW_FILE, model_card
+from training.model_card import NO_LICENCE, PREVIEW_FILE, model_card, public_path
 from training.run_folder import CONFIG_FILE
 
 CARD_FILE = "MODEL_CARD.md"
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(argv)
     try:
         run = find_model(options.run, Config.output).parent
-        contents = gather(run, options.repository, options.license)
+        contents = gather(run, options.repository, options.license, half=options.half)
     except (CheckpointError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -58,6 +62,9 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("repository", metavar="owner/name", help="repository on the Hub; made if it is not there")
     text = "licence of the weights, by the Hub's name for it, such as mit or cc-by-nc-4.0 (default: none is named)"
     parser.add_argument("--license", metavar="ID", default=NO_LICENCE, help=text)
+    parser.add_argument(
+        "--half", action="store_true", help="float16 weights: half the size, mattes equal to a grey level"
+    )
     parser.add_argument("--private", action="store_true", help="if the repository is made: only you can read it")
     parser.add_argument("--dry-run", action="store_true", help=f"upload nothing; write RUN/{DRY_RUN_FOLDER} anew")
     options = parser.parse_args(argv)
@@ -68,7 +75,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def gather(run: Path, repository: str, licence: str) -> dict[str, Path | bytes]:
+def gather(run: Path, repository: str, licence: str, *, half: bool = False) -> dict[str, Path | bytes]:
     """The repository's files by name. Raises CheckpointError and ConfigError."""
     card, preview = run / CARD_FILE, run / PREVIEW_FILE
     metadata = read_metadata(run / MODEL_FILE)
@@ -79,10 +86,30 @@ def gather(run: Path, repository: str, licence: str) -> dict[str, Path | bytes]:
     return {
         "README.md": card if card.is_file() else model_card(run, f"{hub.PREFIX}{repository}", licence).encode(),
         # of the best epoch: the run's own config.json may have changed when it was resumed
-        CONFIG_FILE: (json.dumps(metadata["config"], indent=2) + "\n").encode(),
-        MODEL_FILE: run / MODEL_FILE,
+        CONFIG_FILE: (json.dumps(public_settings(metadata["config"]), indent=2) + "\n").encode(),
+        MODEL_FILE: halved(run / MODEL_FILE) if half else run / MODEL_FILE,
         **{path.name: path for path in [*([preview] if preview.is_file() else []), *exported]},
     }
+
+
+def halved(path: Path) -> bytes:
+    """The model file with float16 weights, and with settings that name no folder of this machine."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata())
+    metadata["config"] = json.dumps(public_settings(json.loads(metadata["config"])))
+    state = {name: value.half() for name, value in safetensors.torch.load_file(path).items()}
+    return safetensors.torch.save(state, metadata)
+
+
+def public_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the folders of this machine; of an absolute path the last name stays."""
+
+    def public(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [public(part) for part in value]
+        return public_path(value) if isinstance(value, str) else value
+
+    return {name: public(value) for name, value in config.items()}
 
 
 def write(folder: Path, contents: Mapping[str, Path | bytes]) -> None:

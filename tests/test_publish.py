@@ -160,6 +160,20 @@ def test_a_dry_run_writes_the_folder_and_asks_nobody(folder, monkeypatch, capsys
     assert (folder / "hub_dry_run" / "README.md").read_text(encoding="utf-8") == "written by hand"
 
 
+def test_half_of_the_bytes_is_the_same_model_without_the_folders_of_a_machine(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(**OPTIONS)
+    config = Config(**SETTINGS, init_from="/home/me/run/best.safetensors", foregrounds=("/cuts",), backgrounds=("b",))
+    save_model(tmp_path / MODEL_FILE, model, model_options=OPTIONS, config=config.as_dict(), scores=SCORES)
+    assert publish.main([str(tmp_path), "me/cats", "--dry-run", "--half"]) == 0
+    half = tmp_path / "hub_dry_run" / MODEL_FILE
+    assert half.stat().st_size < 0.51 * (tmp_path / MODEL_FILE).stat().st_size
+    for name, value in load_model(half).state_dict().items():
+        assert torch.equal(value, model.state_dict()[name].half().float())
+    text = half.read_bytes()[:20000] + (tmp_path / "hub_dry_run" / "config.json").read_bytes()
+    assert b"best.safetensors" in text and b"/home/me" not in text and b"/cuts" not in text
+
+
 def test_an_export_of_another_epoch_is_not_published(folder, monkeypatch, capsys):
     (folder / "best.onnx").write_bytes(b"x")
     monkeypatch.setattr(publish, "read_exported", lambda path: {"scores": {"refined_image_mad": 0.5}})

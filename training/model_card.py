@@ -80,15 +80,15 @@ def _use(metadata: Mapping[str, Any], checkpoint: str) -> str:
 def _training(config: Config, log: pd.DataFrame | None, scores: Mapping[str, float]) -> str:
     start = "random weights"
     if config.init_from:
-        start = f"the checkpoint {_public(config.init_from)}"
+        start = f"the checkpoint {public_path(config.init_from)}"
     elif config.backbone_weights:
-        start = f"an encoder with the weights {_public(config.backbone_weights)}"
+        start = f"an encoder with the weights {public_path(config.backbone_weights)}"
     elif config.pretrained:
         start = f"an encoder with timm's ImageNet weights of {config.variant.backbone}"
     facts = {
         "data": _sets(config.dataset),
         "cut-outs": _sets(config.foregrounds),
-        "backgrounds": ", ".join(map(_public, config.backgrounds)),
+        "backgrounds": ", ".join(map(public_path, config.backgrounds)),
         "start": start,
         "teacher": "" if config.use_teacher else "none",
         "length": _length(config, log, scores),
@@ -101,7 +101,7 @@ def _training(config: Config, log: pd.DataFrame | None, scores: Mapping[str, flo
 def _sets(sources: Sequence[str]) -> str:
     parts = []
     for path, weight in map(parse_source, sources):
-        name = "drawn subjects (synthetic)" if path == SYNTHETIC else _public(path)
+        name = "drawn subjects (synthetic)" if path == SYNTHETIC else public_path(path)
         parts.append(name if weight == 1 else f"{name} (weight {weight:g})")
     return ", ".join(parts)
 
@@ -155,7 +155,7 @@ def _validation_sets(config: Config, scores: Mapping[str, float]) -> dict[str, t
         validated = [path for path in paths if path == SYNTHETIC or Path(path, "val").is_dir()]
         measured = dict.fromkeys((validated or paths)[:1], "")
     return {
-        _public(path): (prefix, path if path == SYNTHETIC else f"{_public(path)}/val")
+        public_path(path): (prefix, path if path == SYNTHETIC else f"{public_path(path)}/val")
         for path, prefix in measured.items()
     }
 
@@ -194,11 +194,11 @@ def _flags(config: Config) -> list[str]:
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             values = value if isinstance(value, tuple) else (value,)
-            flags += [f"--{flag}", *(_public(v) if isinstance(v, str) else str(v) for v in values)]
+            flags += [f"--{flag}", *(public_path(v) if isinstance(v, str) else str(v) for v in values)]
     return flags
 
 
-def _public(path: str) -> str:
+def public_path(path: str) -> str:
     """A path as strangers may see it: of an absolute one, which tells how a machine is set up, the last name."""
     return Path(path).name if Path(path).is_absolute() else path
 
