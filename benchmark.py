@@ -8,9 +8,9 @@
     python benchmark.py --loader [ROOT]                     the loader next to a plain loop and to decoding alone
 
 Times are means of several runs after a warm-up. Peak memory is the process's on a CPU, above what is held before, and
-the allocator's on a GPU; --memory needs no GPU, and says how much its estimate leaves out. Without --checkpoint
-weights are random: speed does not depend on them. The photo, not the model, sets the share of uncertain pixels. What
-runs out of memory costs its row, not the table.
+the allocator's on a GPU; --memory needs no GPU, and says how much its estimate leaves out. Without --checkpoint the
+encoder's weights are random, which does not change its speed; the refiner is the starter model's, and the coarse matte
+is given, since what is uncertain decides what the refiner costs. What runs out of memory costs its row, not the table.
 
 Exit codes: 0 measured, 2 could not start, 130 stopped by Ctrl-C, after the rows so far.
 """

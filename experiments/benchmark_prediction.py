@@ -19,7 +19,7 @@ from data.synthetic.dataset import render_sample
 from experiments.measuring import matrix_peak, measure
 from matting import predict_mattes, refine_uncertain
 from models import MattingNetwork, Refiner, build_model
-from models.checkpoint import CheckpointError, find_model, load_model
+from models.checkpoint import MODEL_FILE, STARTER, CheckpointError, find_model, load_model
 from models.octaves import climb
 
 WHOLE_LIMIT = 4096  # pixels; the refiner on a larger whole photo needs tens of gigabytes
@@ -29,8 +29,15 @@ EDGE_BAND = 8  # pixels of the working size over which a coarse matte is unsure 
 def prediction_cases(
     variant: Variant, flags: argparse.Namespace, device: torch.device, precision: torch.dtype
 ) -> Iterator[tuple[dict, Callable[[], dict]]]:
-    """The label of each row and what measures it, for every size and photo, with random weights."""
+    """The label of each row and what measures it, for every size and photo.
+
+    Encoder and decoder have random weights, the refiner the starter model's: what it leaves uncertain at one octave is
+    what the next one costs.
+    """
     model = build_model(backbone=variant.backbone, image_size=flags.working_size).to(device).eval()
+    trained = load_model(STARTER / MODEL_FILE, device).refiner
+    assert model.refiner is not None and trained is not None
+    model.refiner.load_state_dict(trained.state_dict())
     yield from model_cases(variant.name, model.to(memory_format=torch.channels_last), flags, precision)
 
 
@@ -111,9 +118,8 @@ def photo_and_coarse(size: int, photo: str, working_size: int) -> tuple[Tensor, 
 
     portrait: the truth, blurred over the uncertain band. worst: uncertain everywhere.
     """
-    sample = render_sample(3, "val", 5, min(size, 1024))  # 14 % of its pixels are uncertain; a real subject has 8 %
-    image = torch.from_numpy((sample.image * 255).astype(np.uint8)).permute(2, 0, 1)
-    image = F.interpolate(image[None].float(), size=(size, size), mode="bilinear")[0].byte()
+    sample = render_sample(3, "val", 5, size)  # of its truth 7 to 13 % is soft; of a real subject 8 %
+    image = torch.from_numpy((sample.image * 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
     if photo == "worst":
         return image, torch.full((1, 1, working_size, working_size), 0.5)
     view = resize_alpha(torch.from_numpy(sample.alpha)[None, None], (working_size, working_size))
