@@ -380,7 +380,8 @@ def test_what_a_full_disk_or_a_broken_photo_costs(
 
     monkeypatch.setattr(train, "save_training_state", full)
     monkeypatch.setattr(run_report, "preview_rows", broken)
-    folder = fit(tmp_path, "--epochs", "2", "--train-samples", "4")
+    assert train.main([*FLAGS, "--output", str(tmp_path), "--epochs", "2", "--train-samples", "4"]) == 0
+    (folder,) = tmp_path.iterdir()  # no state, so it is no run to resume
     printed = capsys.readouterr().out
     assert "No space left" in printed and "preview could not be made: cat.png" in printed
     assert len(read_log(folder)) == 2
