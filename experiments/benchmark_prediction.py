@@ -35,9 +35,7 @@ def prediction_cases(
     what the next one costs.
     """
     model = build_model(backbone=variant.backbone, image_size=flags.working_size).to(device).eval()
-    trained = load_model(STARTER / MODEL_FILE, device).refiner
-    assert model.refiner is not None and trained is not None
-    model.refiner.load_state_dict(trained.state_dict())
+    model.refiner = load_model(STARTER / MODEL_FILE, device).refiner
     yield from model_cases(variant.name, model.to(memory_format=torch.channels_last), flags, precision)
 
 
