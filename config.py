@@ -7,15 +7,10 @@ A checkpoint stores the settings it was trained with; predict.py, evaluate.py an
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import functools
 import math
-import re
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 MODEL_IDX = 0  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
@@ -117,44 +112,42 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            _require(not isinstance(value, float) or math.isfinite(value), f"{field.name} is {value}: give a number")
+            require(not isinstance(value, float) or math.isfinite(value), f"{field.name} is {value}: give a number")
             if field.name in ABOVE_ZERO:
-                _require(value > 0, f"{field.name} is {value}: give a value above 0")
+                require(value > 0, f"{field.name} is {value}: give a value above 0")
             if field.name in NOT_NEGATIVE or field.name.startswith("weight_"):
-                _require(value >= 0, f"{field.name} is {value}: it cannot be negative")
+                require(value >= 0, f"{field.name} is {value}: it cannot be negative")
             if field.name in CHOICES:
                 choices = CHOICES[field.name]
-                _require(
-                    value in choices, f"{field.name} is {value}: choose {', '.join(choices[:-1])} or {choices[-1]}"
-                )
-        _require(
+                require(value in choices, f"{field.name} is {value}: choose {', '.join(choices[:-1])} or {choices[-1]}")
+        require(
             0 <= self.model_idx < len(VARIANTS),
             f"model_idx is {self.model_idx}: choose 0 Tiny, 1 Small, 2 Base or 3 Large",
         )
-        _require(
+        require(
             self.image_size == 0 or self.image_size >= 32,
             f"image_size is {self.image_size}: Swin needs at least 32 pixels (0 takes the variant's own)",
         )
-        _require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: choose 0 (off) or a value such as 0.999")
-        _require(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}: choose a share from 0 to below 1")
-        _require(self.num_workers >= -1, f"num_workers is {self.num_workers}: choose -1 (as the cores allow) or more")
-        _require(
+        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: choose 0 (off) or a value such as 0.999")
+        require(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}: choose a share from 0 to below 1")
+        require(self.num_workers >= -1, f"num_workers is {self.num_workers}: choose -1 (as the cores allow) or more")
+        require(
             self.refiner_channels == 16 or (self.refiner_channels > 0 and self.refiner_channels % 32 == 0),
             f"refiner_channels is {self.refiner_channels}: choose 16, 32 or a multiple of 32",
         )
-        _require(
+        require(
             self.crop_size >= 0 and self.crop_size % self.working_size == 0,
             f"crop_size is {self.crop_size}: give a multiple of the working size {self.working_size}, or 0 for it",
         )
-        _require(
+        require(
             bool(self.foregrounds) == bool(self.backgrounds),
             "foregrounds and backgrounds belong together: give both folders or neither",
         )
-        _require(
+        require(
             self.crop_scale_min <= self.crop_scale_max,
             f"crop_scale_min is {self.crop_scale_min}, above crop_scale_max {self.crop_scale_max}: swap them",
         )
-        _require(
+        require(
             any(self.loss_weights[name] for name in ("bce", "l1", "gradient", "laplacian")),
             "weight_bce, weight_l1, weight_gradient and weight_laplacian are all 0: give at least one a weight, or "
             "the coarse matte has nothing to learn from",
@@ -242,7 +235,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         drop_path=0.1,
         ema_decay=0.996,  # the same three epochs, in fewer steps
     ),
-    # The starter model, first half: the student alone, from random weights, on two CPU cores in about two hours.
+    # The starter model, first half: the student alone, from random weights, 84 minutes on one CPU core.
     # Datasets/starter holds the sets that its model card names. One GPU and an hour: --image-size 224 --epochs 100
     "starter": dict(
         dataset=("synthetic", "Datasets/starter/real", "Datasets/starter/photos"),  # alone, each forgets the others
@@ -296,80 +289,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-NAMES = tuple[str, ...]  # type of the fields that take several names
-
-
-class StoreTuple(argparse.Action):
-    """Several words after a flag, as a tuple."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, tuple(values))
-
-
-def _require(holds: bool, sentence: str) -> None:
+def require(holds: bool, sentence: str) -> None:
     if not holds:
         raise ConfigError(sentence + ".")
-
-
-@functools.cache
-def explanations() -> dict[str, str]:
-    """Field name -> the comment after it in this file."""
-    source = Path(__file__).read_text(encoding="utf-8")
-    return dict(re.findall(r"^    ([a-z0-9_]+): [^=]+ = .*?  # (.+)$", source, flags=re.MULTILINE))
-
-
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag per field of Config; a flag that is not given leaves nothing in the namespace."""
-    parser.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default=argparse.SUPPRESS,
-        help="settings that belong together, see config.py; other flags still hold",
-    )
-    types = typing.get_type_hints(Config)
-    for field in dataclasses.fields(Config):
-        text = f"{explanations()[field.name]} (default: {field.default!r})".replace("%", "%%")
-        kind: dict[str, Any] = dict(type=types[field.name], metavar=types[field.name].__name__.upper())
-        if types[field.name] is bool:
-            kind = dict(action=argparse.BooleanOptionalAction)
-        elif types[field.name] == NAMES:
-            kind = dict(nargs="+", action=StoreTuple, metavar="NAME")
-        parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **kind)
-
-
-def config_from_flags(flags: argparse.Namespace, base: Config | None = None) -> Config:
-    """The base (default: this file's settings), the recipe over it, and over both the flags that were given."""
-    names = {field.name for field in dataclasses.fields(Config)}
-    given = {name: value for name, value in vars(flags).items() if name in names}
-    recipe = RECIPES.get(getattr(flags, "recipe", ""), {})
-    return dataclasses.replace(base or Config(), **(recipe | given))
-
-
-def config_from_dict(values: dict[str, Any], source: str) -> Config:
-    """A stored config, such as a run's config.json; missing settings take this file's values. Raises ConfigError."""
-    types = typing.get_type_hints(Config)
-    unknown = sorted(values.keys() - types.keys())
-    _require(
-        not unknown,
-        f"{source} has settings that this version does not know ({', '.join(unknown)}): use the version that wrote "
-        "it, or take them out",
-    )
-    for name, value in values.items():
-        if types[name] == NAMES:
-            is_list = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
-            _require(is_list, f"{source} has {name} = {value!r}: it must be a list of names")
-            continue
-        fits = isinstance(value, types[name]) or (types[name] is float and isinstance(value, int))
-        _require(
-            fits and (types[name] is bool or not isinstance(value, bool)),
-            f"{source} has {name} = {value!r}: it must be of the type {types[name].__name__}",
-        )
-    settings: dict[str, Any] = {name: tuple(v) if types[name] == NAMES else v for name, v in values.items()}
-    return Config(**settings)
-
-
-def parse_config(argv: Sequence[str] | None = None) -> Config:
-    """Flags to Config; raises ConfigError for impossible values, exits 2 for unknown flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_config_flags(parser)
-    return config_from_flags(parser.parse_args(argv))

@@ -33,7 +33,7 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
         _draw(axes[0, 0], trained, name, label=name, color=colour, linewidth=2 if name == "loss" else 1)
     axes[0, 0].set(title="training loss and its terms (unweighted)", yscale="log" if terms else "linear")
     if terms:
-        axes[0, 0].set_ylim(top=10 * axes[0, 0].get_ylim()[1])  # a decade of room for the legend
+        axes[0, 0].set_ylim(top=30 * axes[0, 0].get_ylim()[1])  # room for the legend
     units = {"sad": "SAD (thousands of pixels)", "mse": "MSE", "grad": "Grad (thousands)"}
     for axis, (metric, title) in zip(axes.flat[1:], units.items(), strict=True):
         for which, colour in (("coarse", "tab:gray"), ("refined", "tab:blue")):
@@ -57,10 +57,15 @@ def runs(path: Path, logs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
         axis.set(title=f"validation {title}")
     for label, rows in logs.items():
         _draw(axes[0, 0], [_by_stage(row) for row in rows], "loss", over="step", label=label)
-        matte = "refined" if any("val_refined_image_mad" in row for row in rows) else "coarse"
+        matte = shipped_matte(rows)
         for axis, name in zip(axes.flat[1:], titles, strict=True):
             _draw(axis, rows, f"val_{matte}_{name}", over="step", label=f"{label}, {matte}")
     _finish(figure, path, "steps")
+
+
+def shipped_matte(rows: Sequence[Mapping[str, float]]) -> str:
+    """Which matte the run of this log ships: refined, or coarse without a refiner."""
+    return "refined" if any("val_refined_image_mad" in row for row in rows) else "coarse"
 
 
 def _draw(axis: Axes, rows: Sequence[Mapping[str, float]], name: str, over: str = "epoch", **style: Any) -> None:

@@ -52,7 +52,7 @@ def best_table(logs: Mapping[str, Log]) -> str:
     """The best epoch of each run, with the figures of the matte that the run ships."""
     table = {}
     for label, rows in logs.items():
-        matte = "refined" if any("val_refined_image_mad" in row for row in rows) else "coarse"
+        matte = plots.shipped_matte(rows)
         scored = [row for row in rows if f"val_{matte}_image_mad" in row]
         if not scored:
             table[label] = ["", f"none of {rows[-1]['epoch']:.0f} validated", *[""] * (2 + len(FIGURES))]

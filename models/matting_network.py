@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.resize import Size, resize_alpha
+from common.resize import Size
 from models.decoder import Decoder
 from models.encoder import Encoder, pad
 from models.octaves import climb, interpolate
@@ -62,10 +62,9 @@ class MattingNetwork(nn.Module):
         logits = decode(self.decoder, features, (view.shape[-2], view.shape[-1]))  # (N, 1, h, w)
         alpha = saturating_sigmoid(logits)  # (N, 1, h, w)
         size = (image.shape[-2], image.shape[-1])
-        if self.refiner is None:
-            return MattingOutput(logits, resize_alpha(alpha, size), None, features)
-        octaves = climb(image, alpha, self.refiner, self.refiner.use_octaves)  # last: (N, 1, H, W)
-        return MattingOutput(logits, interpolate(alpha, size, self.refiner.use_octaves), octaves, features)
+        in_octaves = self.refiner is not None and self.refiner.use_octaves
+        octaves = None if self.refiner is None else climb(image, alpha, self.refiner, in_octaves)  # last: (N, 1, H, W)
+        return MattingOutput(logits, interpolate(alpha, size, in_octaves), octaves, features)
 
     def coarse_alpha(self, image: Tensor) -> Tensor:
         """The student's matte alone, (N, 3, h, w) -> (N, 1, h, w): what native-resolution prediction starts from."""

@@ -33,7 +33,7 @@ class HubServer(ThreadingHTTPServer):
         self.server_close()
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
-        """Of a process whose Hub this is, with a cache of its own. The client reads it when it is imported."""
+        """The environment of a process that takes this server for the Hub; read when it imports the client."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         return own | {
             "HF_ENDPOINT": f"http://127.0.0.1:{self.server_port}",

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from config import add_config_flags
 from experiments import ablation
 from experiments.ablation import NO_TEACHER, TSR, TWIN, collect
 from experiments.ablation_tables import (
@@ -26,6 +25,7 @@ from experiments.ablation_tables import (
     steps_to_baseline,
 )
 from models.checkpoint import MODEL_FILE
+from training.flags import add_config_flags
 
 
 def make_run(output: Path, variant: str, seed: int, sads: list[float], coarse: float = 2.0, first: int = 1) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import train
-from config import RECIPES, Config, ConfigError, add_config_flags, config_from_dict, config_from_flags, explanations
+from config import RECIPES, Config, ConfigError
 from tests.tiny import FLAGS, use_tiny_networks
+from training.flags import add_config_flags, config_from_dict, config_from_flags, explanations
 
 
 def parse(*argv: str) -> Config:

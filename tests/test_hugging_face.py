@@ -41,7 +41,7 @@ def server() -> Iterator[HubServer]:
 
 
 def fetch(server: HubServer, home: Path, *names: str, **environment: str) -> list[str]:
-    """What each file holds, or the sentence about what is wrong; in a process of its own."""
+    """What each file holds, or the sentence about what is wrong, as a new process finds it."""
     command = [sys.executable, "-c", FETCH, *names]
     environment = server.environment(home, **environment)
     result = subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120, stdout=subprocess.PIPE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = {"train", "evaluate", "predict", "export", "app", "benchmark", "hubconf", "publish"}
+SCRIPTS = {"train", "evaluate", "predict", "export", "app", "benchmark", "hubconf"}
 TOOLS = {"figures", "experiments"}  # run as python -m figures.architecture
 PARTS = {"models", "data", "losses", "metrics"}
 # room: which other rooms it may import from; scripts and tools may import every room, and no script

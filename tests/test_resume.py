@@ -23,7 +23,6 @@ import matting
 import train
 from common.files import TEMPORARY_FILES
 from common.interrupt import Interrupt
-from config import parse_config
 from data.synthetic.dataset import SyntheticDataset
 from models import checkpoint
 from tests.kill_test import compare_runs, differences, kill_test, read_log
@@ -32,6 +31,7 @@ from training import report as run_report
 from training import setup
 from training.checkpoint import load_training_state, save_training_state
 from training.errors import RunError, resume_hint
+from training.flags import config_from_flags
 from training.run import Run
 from training.run_folder import (
     CONFIG_FILE,
@@ -303,7 +303,7 @@ def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(
     monkeypatch.setattr(setup, "build_teacher", lambda network, **options: seen.append(options["pretrained"]))
     monkeypatch.setattr(setup, "load_initial_weights", lambda *_: None)
     for state in (None, {"teacher": None}):
-        setup.build_networks(parse_config(flags), state)
+        setup.build_networks(config_from_flags(setup.parse_flags(None, flags)), state)
     assert any(seen) == pretrained and seen[-1] is False
 
 

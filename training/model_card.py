@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 from huggingface_hub import ModelCardData
 
-from config import Config, config_from_dict
+from config import Config
 from data.build import SYNTHETIC, parse_source
 from evaluation.validation import COARSE, REFINED, final_figures
 from metrics import EDGE_RULE, UNITS
 from models.checkpoint import MODEL_FILE, read_metadata
+from training.flags import config_from_dict
 from training.run_folder import LOG_FILE
 
 PREVIEW_FILE = "preview.png"

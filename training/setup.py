@@ -14,7 +14,7 @@ import torch
 from common import distributed
 from common.devices import choose_device, choose_precision, describe
 from common.processes import is_main, own_cores, print_once, rank, world_size
-from config import Config, add_config_flags, config_from_dict, config_from_flags
+from config import Config
 from data.augmentation import Augmentation
 from data.build import SYNTHETIC, DataError, build_training_set, build_validation_sets, fingerprint, parse_source
 from data.check import quick_check
@@ -23,6 +23,7 @@ from models import MattingNetwork, TeacherAutoencoder, build_model, build_teache
 from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_weights, read_metadata
 from training.checkpoint import check_types, has_state, load_training_state, restore
 from training.errors import RunError
+from training.flags import add_config_flags, config_from_dict, config_from_flags
 from training.random_state import seed_everything
 from training.report import require_tensorboard
 from training.run import Run

@@ -1,8 +1,8 @@
 """Put a trained model on the Hugging Face Hub, where everyone can name it as hf:owner/name.
 
-    python publish.py checkpoints/RUN owner/name --dry-run       write the files to checkpoints/RUN/hub_dry_run instead
-    python publish.py checkpoints/RUN owner/name --license mit   upload them (log in first: hf auth login)
-    python predict.py --checkpoint hf:owner/name                 use them, from anywhere
+    python -m training.publish checkpoints/RUN owner/name --dry-run       only write the files, to RUN/hub_dry_run
+    python -m training.publish checkpoints/RUN owner/name --license mit   upload them (log in first: hf auth login)
+    python predict.py --checkpoint hf:owner/name                          use them, from anywhere
 
 Uploads best.safetensors, its config.json, README.md (the model card), preview.png and, where export.py has made them,
 the ONNX files. The card is made from the run's log and scores; a MODEL_CARD.md in the run folder replaces it.
@@ -87,18 +87,18 @@ def gather(run: Path, repository: str, licence: str, *, half: bool = False) -> d
         "README.md": card if card.is_file() else model_card(run, f"{hub.PREFIX}{repository}", licence).encode(),
         # of the best epoch: the run's own config.json may have changed when it was resumed
         CONFIG_FILE: (json.dumps(public_settings(metadata["config"]), indent=2) + "\n").encode(),
-        MODEL_FILE: halved(run / MODEL_FILE) if half else run / MODEL_FILE,
+        MODEL_FILE: public_model(run / MODEL_FILE, half),
         **{path.name: path for path in [*([preview] if preview.is_file() else []), *exported]},
     }
 
 
-def halved(path: Path) -> bytes:
-    """The model file with float16 weights, and with settings that name no folder of this machine."""
+def public_model(path: Path, half: bool) -> bytes:
+    """The model file, with settings that name no folder of this machine; half: with float16 weights."""
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata())
     metadata["config"] = json.dumps(public_settings(json.loads(metadata["config"])))
-    state = {name: value.half() for name, value in safetensors.torch.load_file(path).items()}
-    return safetensors.torch.save(state, metadata)
+    state = safetensors.torch.load_file(path)
+    return safetensors.torch.save({name: value.half() if half else value for name, value in state.items()}, metadata)
 
 
 def public_settings(config: Mapping[str, Any]) -> dict[str, Any]:
