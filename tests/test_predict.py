@@ -24,6 +24,7 @@ import predict
 from common.interrupt import EXIT_CODE
 from common.photos import read_alpha
 from matting import predict_alpha
+from models import checkpoint
 from models.checkpoint import MODEL_FILE
 
 run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
@@ -346,6 +347,7 @@ def test_start_errors_are_one_sentence_and_exit_code_2(run, tmp_path, capsys, mo
         message = capsys.readouterr().err.strip()
         assert len(message.splitlines()) == 1 and message.endswith("."), message
     assert Path("foreign/manifest.json").read_text() == '{"name": "somebody else\'s"}'
+    monkeypatch.setattr(checkpoint, "STARTER", tmp_path / "starter")
     assert run("--input", source, named=False) == 2  # no checkpoints/ here
     assert "train.py" in capsys.readouterr().err
 
