@@ -48,7 +48,8 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-def test_it_runs_from_the_first_cell_to_the_last(notebook, clone) -> None:
+def test_it_runs_from_the_first_cell_to_the_last(notebook, clone, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(clone / "notebooks")}}).execute()
     cells = code_cells(notebook)
     assert cells["set-up"].outputs == []
@@ -58,6 +59,7 @@ def test_it_runs_from_the_first_cell_to_the_last(notebook, clone) -> None:
     for name in ("photo", "compare"):
         assert cells[name].outputs[-1].data["image/png"]
     assert not (clone / "checkpoints").exists()
+    assert not list(tmp_path.glob("*/tuned"))  # its data and runs are gone with the kernel
 
 
 @pytest.mark.parametrize("place", ["root", "notebooks", "elsewhere"])
