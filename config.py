@@ -256,7 +256,33 @@ RECIPES: dict[str, dict[str, Any]] = {
         epochs=20,  # 5040 steps
         validate_every=2,
     ),
-    # Its second half, on the best.safetensors of the first: --recipe starter-refiner --init-from RUN
+    # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN. 75 minutes more.
+    # Datasets/starter/pseudo is of U2-Net's small version: python -m inference.pseudo_labels
+    "starter-more": dict(
+        dataset=(
+            "synthetic",
+            "Datasets/starter/real",
+            "Datasets/starter/photos",
+            "Datasets/starter/pseudo*0.4",  # more people and things than anybody has masked for us
+        ),
+        foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
+        backgrounds=("Datasets/starter/backgrounds",),
+        train_samples=600,
+        val_samples=32,
+        pretrained=False,
+        use_teacher=False,
+        use_refiner=False,
+        image_size=96,
+        max_student_downscale=1,
+        crop_scale_min=0.8,
+        crop_scale_max=1.4,  # closer to prediction's whole photos than the first part
+        batch_size=16,
+        learning_rate=4e-4,
+        ema_decay=0.998,
+        epochs=12,  # 4488 steps
+        validate_every=2,
+    ),
+    # Its last part, the refiner: --recipe starter-refiner --init-from RUN
     "starter-refiner": dict(
         dataset=("synthetic", "Datasets/starter/real*0.3", "Datasets/starter/photos"),
         foregrounds=("Datasets/starter/cutouts_renders*0.6", "Datasets/starter/cutouts*40"),

@@ -78,17 +78,17 @@ def prepare(public: PublicSet, found: Sequence[Found], root: Path) -> None:
     with atomic_folder(root) as folder:
         for split, pairs, _ in found:
             for name, photo, truth in tqdm(pairs, desc=split.name, unit="photo", disable=None):
-                _link(photo, folder / split.name / "im" / f"{name}{photo.suffix}")
-                _link(truth, folder / split.name / "gt" / f"{name}{truth.suffix}")
+                link(photo, folder / split.name / "im" / f"{name}{photo.suffix}")
+                link(truth, folder / split.name / "gt" / f"{name}{truth.suffix}")
                 if public.has_trimaps:
                     _write_unknown(truth, folder / split.name / "unknown" / f"{name}.png")
 
 
-def _link(file: Path, path: Path) -> None:
+def link(file: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for link in (os.symlink, os.link):  # Windows makes the second without special rights, on one drive
+    for make in (os.symlink, os.link):  # Windows makes the second without special rights, on one drive
         with suppress(OSError):
-            link(file.resolve(), path)
+            make(file.resolve(), path)
             return
     with atomic_write(path) as temporary:
         shutil.copyfile(file, temporary)

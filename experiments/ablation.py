@@ -43,6 +43,8 @@ VARIANTS = {  # name: flags of train.py
     "without colours": ("--no-use-colours",),
     "without attention": ("--no-use-attention",),
     "without gradient loss": ("--weight-gradient", "0"),
+    "without Laplacian loss": ("--weight-laplacian", "0"),
+    "without gradient and Laplacian loss": ("--weight-gradient", "0", "--weight-laplacian", "0"),
     "without edge loss": ("--weight-edge", "0"),
     "without smart initialization": ("--no-smart-init",),
     "teacher, no alignment": ("--weight-alignment", "0"),

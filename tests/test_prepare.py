@@ -100,7 +100,7 @@ def test_a_test_split_can_be_evaluated(dis5k: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("refused", [("symlink",), ("symlink", "link")])
-def test_without_symbolic_links_the_files_are_still_there(
+def test_without_symboliclinks_the_files_are_still_there(
     refused: tuple[str, ...], dis5k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -170,7 +170,7 @@ def test_another_folder_than_expected_is_one_sentence(spoil, dis5k, tmp_path, ca
 
 
 def test_the_root_is_complete_or_not_there(dis5k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link, calls = prepare._link, []
+    link, calls = prepare.link, []
 
     def stop_at_the_fifth(*paths: Path) -> None:
         calls.append(paths)
@@ -178,7 +178,7 @@ def test_the_root_is_complete_or_not_there(dis5k: Path, tmp_path: Path, monkeypa
             raise KeyboardInterrupt
         link(*paths)
 
-    monkeypatch.setattr(prepare, "_link", stop_at_the_fifth)
+    monkeypatch.setattr(prepare, "link", stop_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         run("dis5k", dis5k, tmp_path / "sets" / "root")
     assert list((tmp_path / "sets").iterdir()) == [] and len(list(dis5k.rglob("*.jpg"))) == 12

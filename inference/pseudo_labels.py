@@ -1,0 +1,127 @@
+"""Masks that another network draws for photos that nobody has masked, to train with beside masks by people.
+
+    python -m inference.pseudo_labels u2netp.onnx downloads/photos Datasets/unlabelled
+
+MODEL is an ONNX file that takes a photo as U2-Net does: squashed to a square of fixed size, divided by its brightest
+value, normalised like ImageNet; its first output is a map of the subject (github.com/xuebinqin/U-2-Net, data_loader.py
+and u2net_test.py). ROOT gets train/im with links to the photos, train/gt, and train/unknown, white where the network
+is unsure, which a training does not count. A photo is left out where the network finds nothing, or is unsure of too
+much. There is no val: a network's masks are no truth to judge another by. ROOT is complete or not there.
+Exit codes: 0 done, 1 photos that cannot be read were left out (each is named), 2 nothing could start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.files import atomic_folder
+from common.photos import PhotoError, list_images, read_photo, to_uint8, write_alpha
+from common.processes import print_any_name
+from data.prepare import link
+from models.encoder import IMAGENET_MEAN, IMAGENET_STD
+
+UNSURE = (0.2, 0.8)  # between these the network does not know; most of an edge is there too, so it is left to learn
+SMALLEST_SUBJECT = 0.01  # share of the photo
+MOST_UNSURE = 0.5  # unsure pixels per pixel of the subject
+
+
+def open_network(path: Path) -> Any:
+    """An onnxruntime session of the file. Raises ValueError, in one sentence, if it is not such a network."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not there: name the ONNX file of U2-Net.")
+    try:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except ImportError as error:
+        raise ValueError(f"{path} needs onnxruntime: install requirements/export.txt.") from error
+    except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
+        raise ValueError(
+            f"{path} is not an ONNX file that onnxruntime can run: {str(error).splitlines()[0]}"
+        ) from error
+    shapes = [value.shape for value in session.get_inputs()]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or not all(isinstance(side, int) for side in shapes[0][1:]):
+        raise ValueError(f"{path} takes inputs of {shapes}: it must take one photo of fixed size, as U2-Net does.")
+    return session
+
+
+def subject_map(session: Any, photo: np.ndarray) -> np.ndarray:
+    """The network's map of the subject, stretched to 0..1. photo: uint8 (H, W, 3). Returns float32 (H, W)."""
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+    asked = session.get_inputs()[0]
+    _, _, height, width = asked.shape
+    x = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    x = (x / max(x.max(), 1.0) - mean) / std
+    found = session.run([session.get_outputs()[0].name], {asked.name: x.transpose(2, 0, 1)[None]})[0][0, 0]
+    levels = (found - found.min()) / max(found.max() - found.min(), 1e-6)
+    picture = Image.fromarray((levels * 255 + 0.5).astype(np.uint8))
+    resized = picture.resize((photo.shape[1], photo.shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32) / 255
+
+
+def judge(found: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mask and unknown pixels, float32 (H, W) of 0 and 1, of a map; None where the photo is better left out."""
+    unsure = (found > UNSURE[0]) & (found < UNSURE[1])
+    subject = found >= UNSURE[1]
+    if subject.mean() < SMALLEST_SUBJECT or unsure.sum() > MOST_UNSURE * subject.sum():
+        return None
+    return (found >= 0.5).astype(np.float32), unsure.astype(np.float32)
+
+
+def label(session: Any, photos: Sequence[Path], source: Path, root: Path) -> tuple[int, list[str]]:
+    """Write the set to `root`, which must not exist. Returns how many photos are in it, and a sentence for each that
+    cannot be read. Raises FileError."""
+    faults, labelled = [], 0
+    with atomic_folder(root) as folder:
+        for photo in tqdm(photos, unit="photo", disable=None):
+            try:
+                judged = judge(subject_map(session, to_uint8(read_photo(photo).image)))
+            except PhotoError as error:
+                faults.append(str(error))
+                continue
+            if judged is None:
+                continue
+            name = photo.relative_to(source)
+            link(photo, folder / "train" / "im" / name)
+            for kind, plane in zip(("gt", "unknown"), judged, strict=True):
+                path = (folder / "train" / kind / name).with_suffix(".png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_alpha(path, plane)
+            labelled += 1
+        if not labelled:
+            raise ValueError(f"{source} has no photo in which the network is sure of a subject: nothing was written.")
+    return labelled, faults
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    print_any_name()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file of U2-Net")
+    parser.add_argument("source", type=Path, metavar="PHOTOS", help="the folder of photos")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder to make")
+    options = parser.parse_args(argv)
+    try:
+        session = open_network(options.model)
+        photos = list_images(options.source)
+        labelled, faults = label(session, photos, options.source, options.root)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    left = len(photos) - labelled - len(faults)
+    print(f"{labelled} photos labelled in {options.root / 'train'}, {left} left out because the network is unsure.")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
