@@ -1,4 +1,4 @@
-"""The settings of a training run. Shares and strengths of augmentations are in data/augmentation.py.
+"""The settings of a training run. Probabilities and strengths of augmentations are in data/augmentation.py.
 
 Edit MODEL_IDX, DATASET or a field of Config here, or override any field for one run with its flag: image_size is
 --image-size, use_refiner is --use-refiner / --no-use-refiner. A field's comment is its flag's help text.

@@ -1,11 +1,11 @@
 """Measure mattes against their truths, over the whole image and over the edge band.
 
     python evaluate.py --dataset ROOT/val --checkpoint C          a checkpoint on ROOT/val/im and ROOT/val/gt
-    python evaluate.py --predictions DIR --ground-truth DIR       anybody's mattes, matched by file name
+    python evaluate.py --predictions DIR --ground-truth DIR       mattes of any method, matched by name
     python evaluate.py --compare A B --dataset ROOT/val           checkpoints side by side, and a figure
     torchrun --nproc-per-node 8 evaluate.py --dataset ROOT/val    the photos shared over 8 processes, same totals
 
-Where ROOT/val/unknown/NAME.png (or --unknown DIR) is white, the true alpha is not known: no figure counts the pixel.
+Where ROOT/val/unknown/NAME.png (or --unknown DIR) is white, the true alpha is not known: no metric counts the pixel.
 Exit codes: 0 all scored, 1 some files failed (each is named), 2 nothing could start, or a result could not be written.
 """
 

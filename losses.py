@@ -1,9 +1,8 @@
 """Training losses: pure functions, float32, and the named terms of each stage.
 
-Every mean is over all pixels of an image and then over the batch, never over a region whose size varies, so the
-loss of a global batch is the mean of its parts' losses (several processes agree with one), and nothing divides by
-the size of an empty region: all-0 and all-1 alphas are legal. A pixel whose truth is not known counts as one without
-error.
+Every mean is over all pixels of an image and then over the batch, never over a region whose size varies. So the
+loss of a global batch is the mean of its parts' losses (several processes agree with one), and no empty region causes
+a division by zero (all-0 and all-1 alphas are legal). A pixel with unknown alpha counts as one without error.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """predict_alpha(model, image): the single prediction path from a photo to its matte, at native resolution.
 
-The student sees the photo at the model's working size. From there the matte climbs to native size in octaves
-(models/octaves.py), and at each the refiner corrects it, tile by tile, only where it can change anything. Prediction,
-evaluation, validation, the web page and the benchmark all use this path, so a reported number belongs to the
-picture that is shipped.
+The student sees the photo at the model's working size. The matte then grows to native size in octaves
+(models/octaves.py). At each, the refiner corrects it tile by tile, only where it can change anything. Prediction,
+evaluation, validation, the web page and the benchmark all use this path, so reported numbers describe the mattes
+that users get.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ region, bool (H, W), of the pixels to count. Sad, mse, grad and conn follow Rhem
 Online Benchmark for Image Matting", CVPR 2009. grad_aim is the other convention that papers print as Grad. An empty
 region has no error: its sums and means are 0. Bad input raises ValueError.
 
-Where known, bool (H, W), is False, nobody knows the true alpha: the pixel is not counted, and there the prediction is
-first replaced by the truth (fill_unknown), since grad and conn look at neighbours. So no figure depends on what was
-predicted there. Within 4 pixels of it (grad_aim: 6) the windows of grad are partly equal, and grad errs a little low;
-leaving those pixels out too would lose more, as an unknown band along an edge is often no wider.
+known, bool (H, W), is False where nobody knows the true alpha. Such a pixel is not counted, and the prediction there is
+first replaced by the truth (fill_unknown), since grad and conn look at neighbours. So no metric depends on what was
+predicted there. Within 4 pixels of it (grad_aim: 6) grad is slightly too low, because its windows overlap the replaced
+pixels. Leaving those pixels out too would lose more, as an unknown band along an edge is often no wider.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     python predict.py                                       test_data/ -> test_results/, by the newest or starter model
     python predict.py --input holiday cat.jpg list.txt --output mattes
-    python predict.py --input cat.jpg --kind cutout         the subject alone, on nothing
+    python predict.py --input cat.jpg --kind cutout         the subject on transparency
     python predict.py --input cat.jpg --kind composite --background beach.jpg
     torchrun --nproc-per-node 8 predict.py --input holiday  the files shared over 8 processes
 
-Outputs are named as their inputs, folders included (cat.jpg -> cat.png). Where two inputs of a folder would share an
-output, both keep their suffix in it (cat.jpg.png, cat.webp.png); in the folder of its input an output is called
-cat_alpha.png (or _cutout ...). No input is ever overwritten, nor the output of another input that is still there.
+Outputs are named like their inputs, folders included (cat.jpg -> cat.png). If two inputs of a folder would share an
+output, both keep their suffix (cat.jpg.png, cat.webp.png). An output in the folder of its input is called
+cat_alpha.png (or _cutout ...). No input is ever overwritten, nor the output of another input that still exists.
 An output appears when it is complete. manifest.json, next to the outputs, says what was done.
 
 Exit codes: 0 all done, 1 some inputs failed (each is named), 2 nothing could start, 130 stopped by Ctrl-C or SIGTERM.

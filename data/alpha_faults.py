@@ -1,4 +1,4 @@
-"""What the values of a truth say is wrong with it: a wrong scale, a trimap, an inverted matte.
+"""Faults that show in the values of a true alpha: a wrong scale, a trimap, an inverted matte.
 
 faults = alpha_faults(read_alpha("gt/cat.png"), "gt/cat.png")
 """

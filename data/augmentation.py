@@ -1,15 +1,15 @@
-"""The augmentation of a photo with its truth: plain functions of (pixels, rng).
+"""The augmentation of a photo with its alpha: plain functions of (pixels, rng).
 
     planes = crop_and_scale([photo, alpha], scale, settings, rng)  # (S, S, 4): photo and alpha
     planes = flip_and_rotate(planes, settings, rng)
     photo = degrade(planes[0][..., :3], settings, rng)             # colour, blur, noise, JPEG
 
-Planes are the uint8 arrays of one sample: pixels (H, W, 4), photo and alpha in one array since that is resized and
-turned in half the time of two, and, where part of the truth is not known, unknown (H, W), 255 there. Every geometric
-step treats all planes alike, so they stay aligned. Alpha is resized as the photo is: antialiased, never nearest.
+Planes are the uint8 arrays of one sample. The first is pixels (H, W, 4): photo and alpha in one array, which takes half
+the time of two to resize and rotate. If part of the alpha is unknown, the second is unknown (H, W), 255 there. Every
+geometric step treats all planes alike, so they stay aligned. Alpha is resized like the photo, antialiased, not nearest.
 
 A new geometric step goes into flip_and_rotate, a new change of the photo alone into degrade. The drawn set
-(data/synthetic/) has its own degrade and uses nothing of this file: of the settings only image_size applies to it.
+(data/synthetic/) has its own degrade and uses nothing in this file; of the settings only image_size applies to it.
 """
 
 from __future__ import annotations

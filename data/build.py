@@ -1,4 +1,4 @@
-"""Data sets as a config names them: folders in the DIS5K_Flat layout, the word synthetic, and cut-outs.
+"""Builds the data sets that a config names: folders in the DIS5K_Flat layout, the word synthetic, and cut-outs.
 
 build_training_set(["synthetic", "Datasets/a", "Datasets/b*2"], settings=Augmentation(1024), samples=2000, seed=0)
 build_validation_sets(["synthetic", "Datasets/a"], image_size=1024, samples=64, seed=0)    # by name

@@ -3,8 +3,8 @@
     python -m data.check Datasets/DIS5K_Flat
     python -m data.check ROOT --json report.json --contact-sheet sheet.png
 
-ROOT holds train/im, train/gt, val/im, val/gt, or im and gt themselves. Exit code 0: nothing that harms
-training (warnings may stand), 1: errors, each named, 2: nothing could start.
+ROOT holds train/im, train/gt, val/im, val/gt, or im and gt themselves. Exit codes: 0 nothing that
+harms training (there may be warnings), 1 errors, each named, 2 nothing could start.
 """
 
 from __future__ import annotations

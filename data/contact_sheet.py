@@ -1,4 +1,4 @@
-"""One picture of many pairs: each photo next to its alpha and cut out over green, with its name."""
+"""One picture of many pairs: each photo, its alpha and its cut-out over green, with the name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which samples a process loads, in which order, and by how many workers.
+"""Which samples a process loads, in which order, and with how many workers.
 
     loader = build_training_loader(dataset, batch_size=8, num_workers=4, seed=0, rank=0, world_size=1)
     loader.sampler.set_epoch(epoch, start_batch=k)      # k > 0 when a run resumes within an epoch

@@ -1,11 +1,11 @@
-"""Bring a public data set, as its authors pack it, into the layout that train.py and evaluate.py read.
+"""Convert a public data set, as its authors pack it, to the layout that train.py and evaluate.py read.
 
     python -m data.prepare DIS5K downloads/DIS5K Datasets/DIS5K_Flat
     python -m data.prepare AIM-500 downloads/AIM-500 Datasets/AIM-500
     python -m data.prepare trimaps mine Datasets/mine       your own photos, with trimaps instead of mattes
 
-ROOT gets a folder for each split that SOURCE holds, with links to the files in SOURCE, or copies where the system
-makes no links; keep SOURCE then. data/public_sets.py says what SOURCE must hold. ROOT is complete or not there.
+ROOT gets a folder for each split that SOURCE holds, with links to the files in SOURCE (so keep SOURCE), or copies on
+a system without links. data/public_sets.py says what SOURCE must hold. ROOT is written completely or not at all.
 Exit codes: 0 all done, 1 photos or truths without a partner were left out (each is named), 2 nothing could start.
 """
 

@@ -1,6 +1,6 @@
-"""How the field's public data sets are laid out by their authors: one row of PUBLIC_SETS each, for data.prepare.
+"""How the authors of public data sets lay them out: one row of PUBLIC_SETS each, for data.prepare.
 
-Above each row stand two public sources of its folders. A set that two sources do not confirm has no row.
+A comment above each row names two public sources for its folders. A set without two sources has no row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""best.safetensors: weights with all that rebuilds their model. Loading it runs no code."""
+"""best.safetensors: weights with all that is needed to rebuild their model. Loading it runs no code."""
 
 from __future__ import annotations
 

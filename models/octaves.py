@@ -1,8 +1,8 @@
 """Refinement in octaves: from the student's working size to native size by factors of two.
 
-The refiner is never asked to sharpen a matte that is more than two times too coarse. Training and prediction climb
-through this one function, so the refiner sees in training what it is given in prediction: at the first octave the
-student's matte, at each later one its own.
+The refiner is never asked to sharpen a matte that is more than two times too coarse. Training and prediction
+share this function, so the refiner sees the same inputs in both: the student's matte at the first octave, its own at
+each later one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Full-resolution dilated residual refiner, held by the mask-guided attention 4 x (1 - x) to uncertain pixels."""
+"""Full-resolution dilated residual refiner; the mask-guided attention 4 x (1 - x) limits it to uncertain pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""last.pt, all that a bit-exact resume needs as plain types and tensors (loading it runs no code); best.safetensors."""
+"""last.pt: all that a bit-exact resume needs, as plain types and tensors (loading runs no code); best.safetensors."""
 
 from __future__ import annotations
 

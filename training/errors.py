@@ -1,4 +1,4 @@
-"""What can end a run, and what train.py says then."""
+"""The errors that can end a run, and what train.py prints for them."""
 
 from __future__ import annotations
 

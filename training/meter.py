@@ -1,4 +1,4 @@
-"""What the steps of an epoch measure, kept on the device and read only now and then."""
+"""Running sums over the steps of an epoch, kept on the device and read only now and then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card of a run: what a stranger has to know of best.safetensors, from the facts in the run folder.
+"""The model card of a run: what others need to know about best.safetensors, from the facts in the run folder.
 
 print(model_card(Path("checkpoints/RUN")))                                     # commands name the run folder
 print(model_card(Path("checkpoints/RUN"), "hf:owner/name", licence="mit"))     # commands name the repository

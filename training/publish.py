@@ -1,10 +1,10 @@
-"""Put a trained model on the Hugging Face Hub, where everyone can name it as hf:owner/name.
+"""Upload a trained model to the Hugging Face Hub, where everyone can use it as hf:owner/name.
 
     python -m training.publish checkpoints/RUN owner/name --dry-run       only write the files, to RUN/hub_dry_run
     python -m training.publish checkpoints/RUN owner/name --license mit   upload them (log in first: hf auth login)
     python predict.py --checkpoint hf:owner/name                          use them, from anywhere
 
-Uploads best.safetensors, its config.json, README.md (the model card), preview.png and, where export.py has made them,
+Uploads best.safetensors, its config.json, README.md (the model card), preview.png and, if export.py has made them,
 the ONNX files. The card is made from the run's log and scores; a MODEL_CARD.md in the run folder replaces it.
 
 Exit codes: 0 uploaded, or written for --dry-run; 1 could not be uploaded or written; 2 could not start.

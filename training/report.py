@@ -1,4 +1,4 @@
-"""What a person reads of a run after each epoch: a line, the log, curves, previews, TensorBoard events."""
+"""The reports after each epoch: a printed line, the log, curves, previews, TensorBoard events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a run, built by training/setup.py and moved by train.py."""
+"""The parts of a run, built by training/setup.py and updated by train.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: made once, given a row of the log per epoch, found again to resume."""
+"""A run's folder: created once, extended by a log row per epoch, found again to resume."""
 
 from __future__ import annotations
 
