@@ -256,7 +256,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         epochs=20,  # 5040 steps
         validate_every=2,
     ),
-    # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN. 75 minutes more.
+    # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN. 70 minutes more.
     # Datasets/starter/pseudo is of U2-Net's small version: python -m inference.pseudo_labels
     "starter-more": dict(
         dataset=(
@@ -279,7 +279,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         batch_size=16,
         learning_rate=4e-4,
         ema_decay=0.998,
-        epochs=12,  # 4488 steps
+        epochs=12,  # 4476 steps
         validate_every=2,
     ),
     # Its last part, the refiner: --recipe starter-refiner --init-from RUN
