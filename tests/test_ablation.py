@@ -64,7 +64,9 @@ def test_tables_of_known_runs(runs: Path) -> None:
     assert "| TwinSwin-Matte | 0.0 ± 0 | 0.0 ± 0 | 0.0 ± 0 |  |  |  |" in edges
 
 
-@pytest.mark.parametrize("name", ["ablation", "ablation_teacher", "ablation_scratch", "ablation_small", "ablation_starter"])
+@pytest.mark.parametrize(
+    "name", ["ablation", "ablation_teacher", "ablation_scratch", "ablation_small", "ablation_starter"]
+)
 def test_published_tables_are_those_of_the_published_rows(name: str) -> None:
     rows = pd.read_csv(ablation.FIGURES / f"{name}.csv")
     published = (ablation.FIGURES / f"{name}.md").read_text(encoding="utf-8")
