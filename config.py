@@ -212,6 +212,24 @@ NOT_NEGATIVE = (
 )  # fmt: skip
 CHOICES = {"amp": ("auto", "bf16", "fp16", "off"), "lr_schedule": ("cosine", "constant")}
 
+# What the recipes of the starter model share, and those of its student
+STARTER: dict[str, Any] = dict(
+    backgrounds=("Datasets/starter/backgrounds",),
+    val_samples=32,
+    pretrained=False,
+    use_teacher=False,
+    image_size=96,  # finding the subject needs few pixels and many photos: 128 learns half as many in an hour
+    crop_scale_min=0.8,  # whole photos, as prediction shows them, and parts
+)
+STARTER_STUDENT: dict[str, Any] = STARTER | dict(
+    foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
+    use_refiner=False,
+    max_student_downscale=1,
+    batch_size=16,
+    ema_decay=0.998,
+    validate_every=2,
+)
+
 # Settings that belong together, chosen with --recipe NAME; a flag given with it still holds.
 RECIPES: dict[str, dict[str, Any]] = {
     # DIS5K (3000 photos to train) from ImageNet weights on one GPU of 24 GB
@@ -237,66 +255,38 @@ RECIPES: dict[str, dict[str, Any]] = {
         drop_path=0.1,
         ema_decay=0.996,  # the same three epochs, in fewer steps
     ),
-    # The starter model, first half: the student alone, from random weights, 84 minutes on one CPU core.
+    # The starter model, first part: the student alone, from random weights, 84 minutes on one CPU core.
     # Datasets/starter holds the sets that its model card names. One GPU and an hour: --image-size 224 --epochs 100
-    "starter": dict(
+    "starter": STARTER_STUDENT
+    | dict(
         dataset=("synthetic", "Datasets/starter/real", "Datasets/starter/photos"),  # alone, each forgets the others
-        foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
-        backgrounds=("Datasets/starter/backgrounds",),
         train_samples=800,  # 60 % real photos, 20 % drawn, 15 % cut-outs, 5 % video frames
-        val_samples=32,
-        pretrained=False,
-        use_teacher=False,
-        use_refiner=False,
-        image_size=96,  # finding the subject needs few pixels and many photos: 128 learns half as many in an hour
-        max_student_downscale=1,
-        crop_scale_min=0.8,  # whole photos, as prediction shows them, and parts
         crop_scale_max=1.6,
-        batch_size=16,
         learning_rate=5e-4,  # no pretrained weights to keep
-        ema_decay=0.998,
         epochs=20,  # 5040 steps
-        validate_every=2,
     ),
     # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN. 70 minutes more.
-    # Datasets/starter/pseudo is of U2-Net's small version: python -m inference.pseudo_labels
-    "starter-more": dict(
+    "starter-more": STARTER_STUDENT
+    | dict(
         dataset=(
             "synthetic",
             "Datasets/starter/real",
             "Datasets/starter/photos",
-            "Datasets/starter/pseudo*0.4",  # more people and things than anybody has masked for us
+            "Datasets/starter/pseudo*0.4",  # more people and things than anybody has masked: inference.pseudo_labels
         ),
-        foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
-        backgrounds=("Datasets/starter/backgrounds",),
         train_samples=600,
-        val_samples=32,
-        pretrained=False,
-        use_teacher=False,
-        use_refiner=False,
-        image_size=96,
-        max_student_downscale=1,
-        crop_scale_min=0.8,
         crop_scale_max=1.4,  # closer to prediction's whole photos than the first part
-        batch_size=16,
         learning_rate=4e-4,
-        ema_decay=0.998,
         epochs=12,  # 4476 steps
-        validate_every=2,
     ),
     # Its last part, the refiner: --recipe starter-refiner --init-from RUN
-    "starter-refiner": dict(
+    "starter-refiner": STARTER
+    | dict(
         dataset=("synthetic", "Datasets/starter/real*0.3", "Datasets/starter/photos"),
         foregrounds=("Datasets/starter/cutouts_renders*0.6", "Datasets/starter/cutouts*40"),
-        backgrounds=("Datasets/starter/backgrounds",),
         train_samples=1200,  # 70 % drawn subjects and cut-outs: only they have a soft truth
-        val_samples=32,
-        pretrained=False,
-        use_teacher=False,
-        image_size=96,
         crop_size=192,  # one octave above the student's view, or two where that is halved
         max_student_downscale=2,
-        crop_scale_min=0.8,
         crop_scale_max=2.5,  # up to the photos' own pixels, where hair is sharp
         freeze_encoder_epochs=99,  # the refiner learns the mattes that it will be given; so the decoder hardly moves:
         learning_rate=2e-5,

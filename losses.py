@@ -142,7 +142,7 @@ def matte_losses(
     return {
         f"{name}_{loss}": function(prediction, truth)
         for loss, function in losses.items()
-        if weights[loss] and (loss != "edge" or with_edge)
+        if weights.get(loss) and (loss != "edge" or with_edge)
     }
 
 
@@ -187,9 +187,9 @@ def matting_losses(
     """Named terms of one batch of the second stage, unweighted, and their weighted sum under "loss".
 
     alpha: truth (N, 1, H, W) in [0, 1]; known: float (N, 1, H, W), 0 where it is not known, 1 elsewhere; weights: by
-    the names bce, l1, gradient, outline, magnitude, laplacian, edge, alignment. Runs in float32 outside autocast whatever the network's
-    precision; a term of weight 0 is not computed. The refined terms are those of the last octave; the mean of the
-    other octaves' terms is "lower_octaves_l1" ... They are absent without a refiner.
+    the names of Config.loss_weights. Runs in float32 outside autocast whatever the network's precision; a term of
+    weight 0 is not computed. The refined terms are those of the last octave; the mean of the other octaves' terms is
+    "lower_octaves_l1" ... They are absent without a refiner.
     """
     with torch.autocast(device_type=alpha.device.type, enabled=False):
         alpha = alpha.float()

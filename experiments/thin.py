@@ -18,7 +18,8 @@ from data.prepare import link
 
 
 def thin(source: Path, root: Path, every: dict[str, int]) -> dict[str, int]:
-    """Make `root`, which must not exist; every: N by split. Returns the photos by split. Raises ValueError, FileError."""
+    """Make `root`, which must not exist; every: N by split. Returns the number of photos by split. Raises ValueError if
+    the set holds no pairs, and FileError."""
     with atomic_folder(root) as folder:
         counts = {}
         for split, step in every.items():

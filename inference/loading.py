@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 def load(path: str | Path, device: torch.device | str = "cpu") -> MattingNetwork | OnnxMatting:
     """Load a model file, ready to predict. Raises CheckpointError."""
     path = Path(path)
-    return _onnx_model(path).load_onnx(path, device) if is_onnx(path) else checkpoint.load_model(path, device)
+    return onnx_module(path).load_onnx(path, device) if is_onnx(path) else checkpoint.load_model(path, device)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """A file's metadata: model, config, scores, preprocessing; for .onnx see onnx_model. Raises CheckpointError."""
     path = Path(path)
-    return _onnx_model(path).read_onnx_metadata(path) if is_onnx(path) else checkpoint.read_metadata(path)
+    return onnx_module(path).read_onnx_metadata(path) if is_onnx(path) else checkpoint.read_metadata(path)
 
 
 def is_onnx(path: Path) -> bool:
     return path.suffix.lower() == ".onnx"
 
 
-def _onnx_model(path: Path) -> ModuleType:
-    """The module, imported only for a .onnx file: its packages are optional."""
+def onnx_module(path: Path) -> ModuleType:
+    """inference.onnx_model, imported only for a .onnx file: its packages are optional. Raises CheckpointError."""
     try:
         from inference import onnx_model
     except ImportError as error:

@@ -1,12 +1,14 @@
 """Masks that another network draws for photos that nobody has masked, to train with beside masks by people.
 
     python -m inference.pseudo_labels u2netp.onnx downloads/photos Datasets/unlabelled
+    python -m inference.pseudo_labels u2netp.onnx Datasets/mine/val/im runs/u2net --maps    to score the network itself
 
 MODEL is an ONNX file that takes a photo as U2-Net does: squashed to a square of fixed size, divided by its brightest
 value, normalised like ImageNet; its first output is a map of the subject (github.com/xuebinqin/U-2-Net, data_loader.py
 and u2net_test.py). ROOT gets train/im with links to the photos, train/gt, and train/unknown, white where the network
 is unsure, which a training does not count. A photo is left out where the network finds nothing, or is unsure of too
-much. There is no val: a network's masks are no truth to judge another by. ROOT is complete or not there.
+much. There is no val: a network's masks are no truth to judge another by. With --maps ROOT gets the network's maps as
+they are, one PNG per photo, for evaluate.py --predictions. ROOT is complete or not there.
 Exit codes: 0 done, 1 photos that cannot be read were left out (each is named), 2 nothing could start.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.files import atomic_folder
-from common.photos import PhotoError, list_images, read_photo, to_uint8, write_alpha
+from common.photos import PhotoError, read_photo, to_uint8, write_alpha
 from common.processes import print_any_name
+from data.pairs import match_images
 from data.prepare import link
+from inference.loading import onnx_module
+from models.checkpoint import CheckpointError
 from models.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 UNSURE = (0.2, 0.8)  # between these the network does not know; most of an edge is there too, so it is left to learn
@@ -35,14 +40,10 @@ MOST_UNSURE = 0.5  # unsure pixels per pixel of the subject
 
 def open_network(path: Path) -> Any:
     """An onnxruntime session of the file. Raises ValueError, in one sentence, if it is not such a network."""
-    if not path.is_file():
-        raise ValueError(f"{path} is not there: name the ONNX file of U2-Net.")
     try:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except ImportError as error:
-        raise ValueError(f"{path} needs onnxruntime: install requirements/export.txt.") from error
+        session = onnx_module(path).open_session(str(path))
+    except CheckpointError:
+        raise
     except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
         raise ValueError(
             f"{path} is not an ONNX file that onnxruntime can run: {str(error).splitlines()[0]}"
@@ -76,29 +77,55 @@ def judge(found: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return (found >= 0.5).astype(np.float32), unsure.astype(np.float32)
 
 
-def label(session: Any, photos: Sequence[Path], source: Path, root: Path) -> tuple[int, list[str]]:
-    """Write the set to `root`, which must not exist. Returns how many photos are in it, and a sentence for each that
-    cannot be read. Raises FileError."""
-    faults, labelled = [], 0
+def label(session: Any, photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
+    """Write the set to `root`, which must not exist; photos: by name. Returns how many photos are in it, and a sentence
+    for each that cannot be read. Raises FileError, and ValueError where the network finds no subject at all."""
+    faults: list[str] = []
+    labelled = 0
     with atomic_folder(root) as folder:
-        for photo in tqdm(photos, unit="photo", disable=None):
-            try:
-                judged = judge(subject_map(session, to_uint8(read_photo(photo).image)))
-            except PhotoError as error:
-                faults.append(str(error))
-                continue
+        for name, found in subject_maps(session, photos, faults):
+            judged = judge(found)
             if judged is None:
                 continue
-            name = photo.relative_to(source)
-            link(photo, folder / "train" / "im" / name)
+            link(photos[name], folder / "train" / "im" / f"{name}{photos[name].suffix}")
             for kind, plane in zip(("gt", "unknown"), judged, strict=True):
-                path = (folder / "train" / kind / name).with_suffix(".png")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_alpha(path, plane)
+                write_map(folder / "train" / kind, name, plane)
             labelled += 1
         if not labelled:
-            raise ValueError(f"{source} has no photo in which the network is sure of a subject: nothing was written.")
+            raise ValueError(f"The network is sure of a subject in none of {len(photos)} photos: nothing was written.")
     return labelled, faults
+
+
+def write_maps(session: Any, photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
+    """Write the maps to `root`, which must not exist. Returns as label. Raises FileError."""
+    faults: list[str] = []
+    with atomic_folder(root) as folder:
+        for name, found in subject_maps(session, photos, faults):
+            write_map(folder, name, found)
+    return len(photos) - len(faults), faults
+
+
+def subject_maps(session: Any, photos: Mapping[str, Path], faults: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and map of each photo; a sentence for one that cannot be read is added to faults."""
+    for name, photo in tqdm(photos.items(), unit="photo", disable=None):
+        try:
+            yield name, subject_map(session, to_uint8(read_photo(photo).image))
+        except PhotoError as error:
+            faults.append(str(error))
+
+
+def write_map(folder: Path, name: str, plane: np.ndarray) -> None:
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_alpha(path, plane)
+
+
+def named_photos(source: Path) -> dict[str, Path]:
+    """The photos below a folder by name, the path below it without suffix. Raises ValueError where two share one."""
+    found = {name: files for name, (files,) in match_images(source).items()}
+    for first, second in (files[:2] for files in found.values() if len(files) > 1):
+        raise ValueError(f"{first} and {second.name} share a name: rename or remove one of them.")
+    return {name: files[0] for name, files in found.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,18 +135,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file of U2-Net")
     parser.add_argument("source", type=Path, metavar="PHOTOS", help="the folder of photos")
     parser.add_argument("root", type=Path, metavar="ROOT", help="the folder to make")
+    parser.add_argument("--maps", action="store_true", help="write the network's maps, not a data set")
     options = parser.parse_args(argv)
+    write = write_maps if options.maps else label
     try:
         session = open_network(options.model)
-        photos = list_images(options.source)
-        labelled, faults = label(session, photos, options.source, options.root)
+        photos = named_photos(options.source)
+        written, faults = write(session, photos, options.root)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     for fault in faults:
         print(fault, file=sys.stderr)
-    left = len(photos) - labelled - len(faults)
-    print(f"{labelled} photos labelled in {options.root / 'train'}, {left} left out because the network is unsure.")
+    left = len(photos) - written - len(faults)
+    print(f"{options.root}: {written} photos, {left} left out because the network is unsure.")
     return 1 if faults else 0
 
 

@@ -111,7 +111,7 @@ def test_nothing_found_leaves_no_folder(network, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     write_image(tmp_path / "photos" / "black.png", np.zeros((40, 40, 3), np.uint8))
     assert run(network, tmp_path / "photos", tmp_path / "set") == 2
-    assert "sure of a subject" in capsys.readouterr().err
+    assert "sure of a subject in none" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mean.onnx", "photos"]
 
 
@@ -128,3 +128,18 @@ def test_a_folder_that_is_there_is_kept(network, photos, tmp_path, capsys):
     (tmp_path / "set").mkdir()
     assert run(network, photos, tmp_path / "set") == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_two_photos_of_one_name_are_told_apart_by_nobody(network, photos, tmp_path, capsys):
+    write_image(photos / "a" / "square.jpg", photo())
+    assert run(network, photos, tmp_path / "set") == 2
+    assert "share a name" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+def test_maps_of_every_photo_to_score_the_network(network, photos, tmp_path):
+    write_image(photos / "grey.png", np.full((40, 30, 3), 128, np.uint8))  # of which no training set would be made
+    assert pseudo_labels.main([str(network), str(photos), str(tmp_path / "maps"), "--maps"]) == 0
+    found = {path.relative_to(tmp_path / "maps").as_posix() for path in (tmp_path / "maps").rglob("*.png")}
+    assert found == {"a/square.png", "grey.png"}
+    assert read_alpha(tmp_path / "maps" / "a" / "square.png").shape == (96, 64)

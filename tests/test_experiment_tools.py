@@ -1,0 +1,64 @@
+"""experiments.thin and experiments.student: what experiments start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.photos import write_alpha, write_image
+from data.pairs import find_pairs
+from experiments import student, thin
+from models import build_model
+from models.checkpoint import MODEL_FILE, load_model, save_model
+from tests.predict_fixtures import picture
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """7 photos to train and 4 to validate, one of these with unknown pixels."""
+    root = tmp_path / "set"
+    for split, count in (("train", 7), ("val", 4)):
+        for kind in ("im", "gt", "unknown"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(count):
+            image = picture(index)
+            write_image(root / split / "im" / f"{index}.jpg", image)
+            write_alpha(root / split / "gt" / f"{index}.png", image[..., 0] / 255)
+    write_alpha(root / "val" / "unknown" / "3.png", picture(3)[..., 1] / 255)
+    return root
+
+
+def test_every_nth_photo_with_its_alpha_and_its_unknown_pixels(source: Path, tmp_path: Path):
+    target = tmp_path / "thin"
+    assert thin.main([str(source), str(target), "--train-every", "2", "--val-every", "3"]) == 0
+    assert [pair.name for pair in find_pairs(target / "train")] == ["0", "2", "4", "6"]
+    first, last = find_pairs(target / "val")
+    assert (first.name, last.name) == ("0", "3")
+    assert first.unknown is None and last.unknown is not None
+    assert last.image.read_bytes() == (source / "val" / "im" / "3.jpg").read_bytes()
+
+
+def test_a_set_without_pairs_and_a_folder_that_is_there_are_one_sentence(source: Path, tmp_path: Path, capsys):
+    for arguments in ((tmp_path / "none", tmp_path / "thin"), (source, source)):
+        assert thin.main([str(argument) for argument in arguments]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "thin").exists()
+
+
+def test_the_student_alone_predicts_the_coarse_matte_of_the_whole(tmp_path: Path):
+    options = dict(backbone="swin_tiny_patch4_window7_224", image_size=32, use_refiner=True)
+    model = build_model(**options, pretrained=False, smart_init=False).eval()
+    save_model(tmp_path / MODEL_FILE, model, model_options=options, config={"use_refiner": True}, scores={})
+    assert student.main([str(tmp_path / MODEL_FILE), str(tmp_path / "alone")]) == 0
+    alone = load_model(tmp_path / "alone" / MODEL_FILE)
+    assert alone.refiner is None
+    image = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(alone.coarse_alpha(image), model.coarse_alpha(image))
+
+
+def test_no_checkpoint_is_one_sentence(tmp_path: Path, capsys):
+    assert student.main([str(tmp_path / "none.safetensors"), str(tmp_path / "alone")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
