@@ -38,7 +38,6 @@ VARIANTS = {  # name: flags of train.py
     TSR: (),
     NO_TEACHER: ("--no-use-teacher",),
     TWIN: ("--no-use-refiner",),
-    "TwinSwin-Matte, twice the steps": ("--no-use-refiner", "--epochs", "2"),
     NEITHER: ("--no-use-refiner", "--no-use-teacher"),
     "one jump": ("--no-use-octaves",),
     "without colours": ("--no-use-colours",),
@@ -143,7 +142,7 @@ def describe(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
     parts = (
         tables.final_table(rows),
         *tables.set_tables(rows),
-        tables.edge_table(rows, TWIN),
+        *tables.cut_tables(rows, (TWIN, TSR)),
         tables.start_table(rows),
         tables.overfit_table(rows),
         tables.steps_to_baseline(rows, TSR, NO_TEACHER),

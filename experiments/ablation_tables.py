@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,9 @@ from matplotlib.figure import Figure
 
 from common.files import atomic_write
 
-EDGE = {"edge SAD": "edge_sad", "edge MSE": "edge_mse", "edge Grad": "edge_grad"}
-IMAGE = {"SAD": "image_sad", "MSE": "image_mse"}
-BY_SET = {"SAD": "image_sad", "MAD": "image_mad", "Grad": "image_grad", "edge SAD": "edge_sad", "edge MAD": "edge_mad"}
-BY_SET |= {"edge Grad": "edge_grad"}
-COLUMNS = {**IMAGE, **EDGE, "sure SAD": "sure_sad"}  # heading: column; sure is all that is outside the edge band
+IMAGE = {"SAD": "image_sad", "MAD": "image_mad", "MSE": "image_mse", "Grad": "image_grad"}
+EDGE = {"edge SAD": "edge_sad", "edge MAD": "edge_mad", "edge MSE": "edge_mse", "edge Grad": "edge_grad"}
+COLUMNS = IMAGE | EDGE  # heading: column
 
 
 def spread(values: pd.Series, digits: str = ".4g") -> str:
@@ -47,42 +46,72 @@ def final_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_table(rows: pd.DataFrame) -> str:
-    """Every figure of the matte that a variant ships."""
+    """The size and speed of each variant, and what its last mattes cost: the mean over the validation sets."""
     final = final_rows(rows)
     runs = final.groupby("variant", sort=False)
     seconds = rows[rows["epoch"] > 0].groupby("variant")["seconds"].mean()
     table = pd.DataFrame({"seeds": runs.size(), "M parameters": runs["parameters"].first().map("{:.1f}".format)})
     table["s per epoch"] = seconds.map("{:.0f}".format)
-    table = table.join(over_seeds(pd.DataFrame({name: final[f"val_refined_{key}"] for name, key in COLUMNS.items()})))
+    figures = matte_figures(final, "refined").assign(**{"sure SAD": final["val_refined_sure_sad"]})
+    table = table.join(over_seeds(figures))
     epoch, step = final[["epoch", "step"]].iloc[0]
-    caption = f"After epoch {epoch} ({step} steps); mean ± standard deviation over seeds. SAD and Grad in thousands."
+    caption = (
+        f"After epoch {epoch} ({step} steps); mean ± standard deviation over seeds. SAD and Grad in thousands. "
+        "Sure is all that is outside the edge band."
+    )
     return markdown(caption, table)
+
+
+def matte_figures(final: pd.DataFrame, matte: str, validation_set: str = "") -> pd.DataFrame:
+    """The columns of COLUMNS that the rows have, of the coarse or refined matte: on one set, or the mean over all."""
+    prefix = f"val_{validation_set}_{matte}_" if validation_set else f"val_{matte}_"
+    return pd.DataFrame({title: final[prefix + key] for title, key in COLUMNS.items() if prefix + key in final})
+
+
+def set_names(rows: pd.DataFrame) -> list[str]:
+    """The validation sets, where a run has several."""
+    return [match[1] for name in rows if (match := re.fullmatch("val_(.+)_refined_image_sad", name))]
 
 
 def set_tables(rows: pd.DataFrame) -> list[str]:
     """The figures on each validation set, where a run has several."""
     final = final_rows(rows)
-    sets = [match[1] for name in rows if (match := re.fullmatch("val_(.+)_refined_image_sad", name))]
     return [
-        markdown(
-            f"On {name} alone.",
-            over_seeds(pd.DataFrame({title: final[f"val_{name}_refined_{key}"] for title, key in BY_SET.items()})),
-        )
-        for name in sets
+        markdown(f"On {name} alone.", over_seeds(matte_figures(final, "refined", name))) for name in set_names(rows)
     ]
 
 
-def edge_table(rows: pd.DataFrame, baseline: str) -> str:
-    """How much better the refined matte is at the edge than its own coarse matte, and than the baseline's."""
+def cut_tables(rows: pd.DataFrame, references: Sequence[str]) -> list[str]:
+    """How much lower each figure of the refined matte is than that of its own coarse matte, and than that of each
+    reference variant's matte of the same seed. By set where there are several, else once."""
     final = final_rows(rows)
-    variant, seed = (final.index.get_level_values(level) for level in ("variant", "seed"))
-    same_seed = final[variant == baseline].droplevel("variant").reindex(seed).set_axis(final.index)
-    same_seed[variant == baseline] = math.nan  # itself
-    cuts = {}
-    for other, matte, source in (("own coarse", "coarse", final), (baseline, "refined", same_seed)):
-        for name, key in EDGE.items():
-            cuts[f"{name}, {other}"] = 100 * (1 - final[f"val_refined_{key}"] / source[f"val_{matte}_{key}"])
-    return markdown("Cut in percent (less is worse, negative is a loss).", over_seeds(pd.DataFrame(cuts), ".1f"))
+    present = [name for name in references if name in final.index.get_level_values("variant")]
+    return [
+        text
+        for name in set_names(rows) or [""]
+        for text in (
+            cut_table(final, name, "its own coarse matte", matte_figures(final, "coarse", name)),
+            *(cut_table(final, name, other, same_seed(final, name, other)) for other in present),
+        )
+    ]
+
+
+def same_seed(final: pd.DataFrame, validation_set: str, variant: str) -> pd.DataFrame:
+    """Beside each run, the figures of this variant's run of the same seed; NaN beside the variant itself."""
+    figures = matte_figures(final, "refined", validation_set)
+    beside = figures.xs(variant, level="variant").reindex(final.index.get_level_values("seed")).set_axis(final.index)
+    beside[final.index.get_level_values("variant") == variant] = math.nan
+    return beside
+
+
+def cut_table(final: pd.DataFrame, validation_set: str, other: str, reference: pd.DataFrame) -> str:
+    """In percent of the reference; runs that have none, and those that equal it, are left out."""
+    cuts = (100 * (1 - matte_figures(final, "refined", validation_set) / reference)).dropna(how="all")
+    cuts = cuts[(cuts != 0).any(axis=1)]
+    if cuts.empty:
+        return ""
+    where = f" on {validation_set}" if validation_set else ""
+    return markdown(f"Cut of the error{where} in percent of {other} (negative: a loss).", over_seeds(cuts, ".1f"))
 
 
 def start_table(rows: pd.DataFrame) -> str:
@@ -101,7 +130,8 @@ def start_table(rows: pd.DataFrame) -> str:
 def overfit_table(rows: pd.DataFrame) -> str:
     """The best epoch, and what a run that overfits loses again after it."""
     table = []
-    for name, key in IMAGE.items():
+    for name in ("SAD", "MSE"):
+        key = IMAGE[name]
         curves = rows.groupby(["variant", "seed"], sort=False)[f"val_refined_{key}"]
         best = curves.min().to_frame(f"best {name}")
         rise = (100 * (curves.last() / curves.min() - 1)).to_frame(f"{name}, end above best")
@@ -147,9 +177,8 @@ def photos_table(scores: pd.DataFrame) -> str:
     scores = scores.copy()
     for key in EDGE.values():  # a photo without an edge has no figures there, as in evaluate.py
         scores[key] = scores[key].where(scores["edge_share"] > 0)
-    names = IMAGE | EDGE
-    means = scores.groupby(["variant", "seed"], sort=False)[list(names.values())].mean()
-    table = over_seeds(means.set_axis(list(names), axis=1))
+    means = scores.groupby(["variant", "seed"], sort=False)[list(COLUMNS.values())].mean()
+    table = over_seeds(means.set_axis(list(COLUMNS), axis=1))
     table.insert(0, "seeds", means.groupby("variant", sort=False).size())
     return markdown("The best model of each run on photographs, at their own size.", table)
 
