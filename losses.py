@@ -52,9 +52,17 @@ def gradient_loss(prediction: Tensor, truth: Tensor) -> Tensor:
 
 def outline_loss(prediction: Tensor, truth: Tensor) -> Tensor:
     """gradient_loss of the edge band alone, over all pixels. Scalar."""
-    band = edge_band(truth)
+    return _gradient_loss_where(edge_band(truth), prediction, truth)
+
+
+def smoothness_loss(prediction: Tensor, truth: Tensor) -> Tensor:
+    """gradient_loss outside the edge band alone, over all pixels: edges where the truth has none. Scalar."""
+    return _gradient_loss_where(~edge_band(truth), prediction, truth)
+
+
+def _gradient_loss_where(region: Tensor, prediction: Tensor, truth: Tensor) -> Tensor:
     dx, dy = differences(prediction - truth)
-    return ((dx.abs() * band[..., :, 1:]).sum() + (dy.abs() * band[..., 1:, :]).sum()) / prediction.numel()
+    return ((dx.abs() * region[..., :, 1:]).sum() + (dy.abs() * region[..., 1:, :]).sum()) / prediction.numel()
 
 
 def magnitude_loss(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -135,6 +143,7 @@ def matte_losses(
         "l1": l1_loss,
         "gradient": gradient_loss,
         "outline": outline_loss,
+        "smoothness": smoothness_loss,
         "magnitude": magnitude_loss,
         "laplacian": laplacian_loss,
         "edge": edge_loss,

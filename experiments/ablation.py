@@ -43,7 +43,7 @@ VARIANTS = {  # name: flags of train.py
     "without colours": ("--no-use-colours",),
     "without attention": ("--no-use-attention",),
     "without gradient loss": ("--weight-gradient", "0"),
-    "gradient loss times five": ("--weight-gradient", "5"),
+    "gradient loss outside the edge band": ("--weight-gradient", "0", "--weight-smoothness", "1"),
     "gradient loss of the edge band": ("--weight-gradient", "0", "--weight-outline", "1"),
     "gradient loss of magnitudes": ("--weight-gradient", "0", "--weight-magnitude", "1"),
     "without Laplacian loss": ("--weight-laplacian", "0"),
