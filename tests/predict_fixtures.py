@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import time
@@ -83,3 +84,16 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "manifest.json"
     }
+
+
+def manifest_of(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def flat_mattes(value: float):
+    """In place of the network: the same alpha everywhere."""
+
+    def predict_flat(model, image, **options) -> torch.Tensor:
+        return torch.full((1, *image.shape[-2:]), value)
+
+    return predict_flat

@@ -1,39 +1,31 @@
-"""Reading and writing photos: formats, orientation, damage, whole files or none."""
+"""Reading photos: formats, orientation, reduced decoding."""
 
 from __future__ import annotations
 
-import io
-import os
-import random
 import struct
-import threading
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, features
+from PIL import Image, features
 
-from common import photos
-from common.photos import (
-    PhotoError,
-    list_images,
-    photo_size,
-    read_alpha,
-    read_alpha_levels,
-    read_photo,
-    to_uint8,
-    write_alpha,
-    write_image,
+from common.photos import photo_size, read_photo
+from tests.photo_files import (
+    PROFILE,
+    RGB,
+    RGB16,
+    RGBA16,
+    SMOOTH,
+    exif_with,
+    insert_chunks,
+    png_chunk,
+    save,
+    save_by_opencv,
+    save_tiff16,
+    sentence,
 )
 
-RNG = np.random.default_rng(0)
-RGB = RNG.integers(0, 256, (40, 56, 3), dtype=np.uint8)
-RGB16 = RNG.integers(0, 65536, (40, 56, 3), dtype=np.uint16)
-RGBA16 = RNG.integers(0, 65536, (40, 56, 4), dtype=np.uint16)
-SMOOTH = cv2.resize(RNG.integers(0, 256, (6, 7, 3), dtype=np.uint8), (200, 160), interpolation=cv2.INTER_CUBIC)
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # What each EXIF orientation asks of a viewer, in numpy's words and not in those of photos.py.
 TURNS = {
     1: lambda a: a,
@@ -45,62 +37,6 @@ TURNS = {
     7: lambda a: np.rot90(np.swapaxes(a, 0, 1), 2),
     8: lambda a: np.rot90(a, 1),
 }
-
-
-def save(path: Path, image: np.ndarray | Image.Image, **options) -> Path:
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(path, **options)
-    return path
-
-
-def save_by_opencv(path: Path, image: np.ndarray) -> Path:
-    path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
-    return path
-
-
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def insert_chunks(path: Path, *chunks: bytes, behind: bytes = b"") -> Path:
-    """Put chunks before the pixels of a PNG, and bytes behind its end."""
-    data = path.read_bytes()
-    path.write_bytes(data[:33] + b"".join(chunks) + data[33:] + behind)
-    return path
-
-
-def save_tiff16(path: Path, pixels: np.ndarray, photometric: int, planar: int = 1, extra: int | None = None) -> Path:
-    """A little-endian TIFF of uint16 (H, W, C) in one strip, or a strip for each plane: kinds no library writes."""
-    height, width, channels = pixels.shape
-    planes = np.moveaxis(pixels, 2, 0) if planar == 2 else pixels[None]
-    size = pixels.nbytes // len(planes)
-    entries = {256: [width], 257: [height], 258: [16] * channels, 259: [1], 262: [photometric]}
-    entries |= {273: [8 + size * index for index in range(len(planes))], 277: [channels], 278: [height]}
-    entries |= {279: [size] * len(planes), 284: [planar]} | ({} if extra is None else {338: [extra]})
-    head, tail = struct.pack("<H", len(entries)), b""
-    end = 8 + pixels.nbytes + 2 + 12 * len(entries) + 4
-    for tag, values in entries.items():
-        packed = struct.pack(f"<{len(values)}H", *values)
-        if len(packed) > 4:
-            tail, packed = tail + packed, struct.pack("<I", end + len(tail))
-        head += struct.pack("<HHI", tag, 3, len(values)) + packed.ljust(4, b"\0")
-    data = b"".join(plane.astype("<u2").tobytes() for plane in planes)
-    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + head + bytes(4) + tail)
-    return path
-
-
-def exif_with(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return exif.tobytes()
-
-
-def sentence(path: Path, read=read_photo, **options) -> str:
-    with pytest.raises(PhotoError) as error:
-        read(path, **options)
-    text = str(error.value)
-    assert text.startswith(str(path)) and text.endswith(".") and "\n" not in text
-    return text
 
 
 # Formats
@@ -232,33 +168,6 @@ def test_what_phones_make(tmp_path, suffix):
     sentence(cut)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-def test_pngs_that_other_readers_open(tmp_path, bits, capfd):
-    image = RGB if bits == 8 else RGB16
-    comment = png_chunk(b"tEXt", b"Comment\0fine")
-    noise = RNG.integers(0, 256, 1_200_000, dtype=np.uint8).tobytes()
-    profile = PROFILE + noise
-    chunks = {
-        "crc.png": [comment[:-1] + bytes([comment[-1] ^ 1])],
-        "text.png": [png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3_000_000)))],
-        "profile.png": [png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile))],
-        "no_profile.png": [png_chunk(b"iCCP", b"icc\0\0no deflate")],
-        "behind.png": [],
-    }
-    for name, extra in chunks.items():
-        path = save_by_opencv(tmp_path / name, image[..., ::-1])
-        insert_chunks(path, *extra, behind=png_chunk(b"IDAT", b"\0") + noise if name == "behind.png" else b"")
-        photo = read_photo(path)
-        assert np.array_equal(photo.image, image), name
-        assert photo.icc_profile == (profile if name == "profile.png" else None)
-        assert photo_size(path) == (56, 40)
-    data = bytearray(path.read_bytes())
-    data[data.index(b"IDAT") + 40] ^= 1
-    path.write_bytes(data)
-    assert "wrong checksum" in sentence(path)
-    assert capfd.readouterr().err == ""
-
-
 def test_transparency_comes_separately(tmp_path):
     grey, alpha = RGB[..., 0], RGB[..., 1]
     photo = read_photo(save(tmp_path / "rgba.png", np.dstack([RGB, alpha])))
@@ -295,24 +204,10 @@ def test_first_frame_with_a_note(tmp_path, name):
     assert len(photo.notes) == 1 and "first" in photo.notes[0]
 
 
-def test_float_is_refused(tmp_path):
-    for index, image in enumerate((RGB[..., 0].astype(np.float32), RGB[..., 0].astype(np.int32))):
-        assert "8 or 16 bit" in sentence(save(tmp_path / f"{index}.tif", Image.fromarray(image)))
-    assert "16 bits" in sentence(save_by_opencv(tmp_path / "rgb.tiff", RGB.astype(np.float32)))
-
-
 def test_suffix_does_not_decide(tmp_path):
     path = tmp_path / "a.jpg"
     save(path, RGB, format="PNG")
     assert np.array_equal(read_photo(path).image, RGB)
-
-
-def test_profile_is_carried(tmp_path):
-    for name, image in (("a.jpg", RGB), ("a.png", RGB), ("b.png", RGB16), ("a.webp", RGB)):
-        write_image(tmp_path / name, image, icc_profile=PROFILE)
-        assert read_photo(tmp_path / name).icc_profile == PROFILE
-    grey = PROFILE[:16] + b"GRAY" + PROFILE[20:]
-    assert read_photo(save(tmp_path / "grey.png", RGB[..., 0], icc_profile=grey)).icc_profile is None
 
 
 # Orientation
@@ -393,275 +288,3 @@ def test_shrink_shows_the_whole_photo(tmp_path, width):
 def test_shrink_of_other_formats_and_greys(tmp_path):
     assert read_photo(save(tmp_path / "a.png", RGB), shrink_to=5).image.shape == RGB.shape
     assert read_photo(save(tmp_path / "a.jpg", SMOOTH[..., 0]), shrink_to=20).image.shape == (20, 25, 3)
-
-
-# Bad input
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "progressive.jpg", "a.png", "a.webp", "a.tif", "a.bmp"])
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_truncated_files_are_refused(tmp_path, name, share):
-    options = {"progressive": True} if "prog" in name else {}
-    path = save(tmp_path / name, RGB, **options)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    sentence(path)
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow, about the TIFF
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_truncated_16_bit_files_are_refused(tmp_path, suffix, capfd):
-    path = save_by_opencv(tmp_path / f"a{suffix}", RGB16)
-    path.write_bytes(path.read_bytes()[:-4000])
-    sentence(path)
-    assert capfd.readouterr().err == ""  # nor does a library write into the progress bar
-
-
-def test_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path):
-    """The thumbnail's own end marker must not pass for the photo's; the whole file must still be read."""
-    buffer = io.BytesIO()
-    Image.fromarray(RGB[:16, :16]).save(buffer, "JPEG")
-    thumbnail = b"Exif\0\0" + exif_with(1).removeprefix(b"Exif\0\0") + buffer.getvalue()
-    path = save(tmp_path / "a.jpg", SMOOTH, exif=thumbnail)
-    data = path.read_bytes()
-    assert read_photo(path).image.shape == SMOOTH.shape
-    path.write_bytes(data[:-100])
-    assert "truncated" in sentence(path)
-    path.write_bytes(data + b"a phone's trailer")
-    assert read_photo(path).image.shape == SMOOTH.shape
-
-
-FUZZED = ["a.jpg", "progressive.jpg", "a.png", "16.png", "a.webp", "a.tif", "lzw.tif", "16.tif", "a.bmp", "a.gif"]
-
-
-@pytest.mark.parametrize("name", FUZZED)
-def test_mutated_files_are_read_or_refused(tmp_path, name):
-    """Thirty of each kind: bytes changed, taken out, put in. Nothing else than a photo or one sentence comes of it."""
-    path = tmp_path / name
-    options = {"exif": exif_with(6)} if name.endswith((".jpg", ".png", ".tif", ".webp")) else {}
-    options |= {"progressive": True} if name == "progressive.jpg" else {}
-    options |= {"compression": "tiff_lzw"} if name == "lzw.tif" else {}
-    whole = (save_by_opencv(path, RGB16) if "16" in name else save(path, RGB, **options)).read_bytes()
-    chance = random.Random(name)
-    done = {"read": 0, "refused": 0}
-    for _ in range(30):
-        data = bytearray(whole)
-        for _ in range(chance.choice((1, 2, 8))):
-            at = chance.randrange(min(len(data), chance.choice((60, 400, len(data)))))  # headers more often
-            length = chance.choice((0, 1, 4, 100))
-            data[at : at + length] = chance.randbytes(chance.choice((length, 0, 4)))
-        path.write_bytes(data)
-        for read in (read_photo, read_alpha, photo_size):
-            try:
-                read(path)
-                done["read"] += 1
-            except PhotoError as error:
-                assert str(error).startswith(str(path)) and str(error).endswith(".") and "\n" not in str(error)
-                done["refused"] += 1
-    assert min(done.values()) > 0  # mutations that always or never harm would test nothing
-
-
-def test_files_that_are_no_photos(tmp_path):
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.jpg").write_text("no photo")
-    (tmp_path / "script.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
-    (tmp_path / "folder.jpg").mkdir()
-    assert "empty" in sentence(tmp_path / "empty.jpg")
-    assert "no photo" in sentence(tmp_path / "text.jpg")
-    assert "no photo" in sentence(tmp_path / "script.jpg")
-    assert "folder" in sentence(tmp_path / "folder.jpg")
-    assert "No such file" in sentence(tmp_path / "missing.jpg")
-    assert "empty" in sentence(tmp_path / "empty.jpg", read=photo_size)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "a.jpg")
-    for read in (read_photo, read_alpha, photo_size):
-        assert "pipe" in sentence(tmp_path / "a.jpg", read=read)
-    assert "device" in sentence(Path("/dev/null"))
-
-
-def test_unreadable_permissions(tmp_path, monkeypatch):
-    """Simulated, as root may read anything."""
-
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
-
-    path = save(tmp_path / "a.png", RGB)
-    monkeypatch.setattr("builtins.open", refuse)
-    assert "Permission denied" in sentence(path)
-
-
-@pytest.mark.filterwarnings("error")
-def test_decompression_bomb_is_seen_in_the_header(tmp_path):
-    path = save(tmp_path / "a.png", Image.new("1", (16_000, 12_600)))  # 201.6 megapixels in 25 kB
-    assert photo_size(path) == (16_000, 12_600)  # and neither warning nor exception of Pillow's
-    assert "16000 x 12600" in sentence(path)
-    small = save(tmp_path / "b.png", RGB)
-    assert "limit of 2000" in sentence(small, max_pixels=2000)
-    assert "limit of 2000" in sentence(small, read=read_alpha, max_pixels=2000)
-    assert read_photo(small, max_pixels=56 * 40).image.shape == RGB.shape
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
-def test_extreme_shapes(tmp_path, size):
-    for suffix in (".png", ".jpg", ".tif"):
-        path = save(tmp_path / f"a{suffix}", Image.new("RGB", size, "gray"), exif=exif_with(6))
-        assert photo_size(path) == size[::-1]
-        assert read_photo(path, shrink_to=1).image.shape == (*size, 3)
-
-
-# Mattes
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-def test_alpha_round_trip(tmp_path, bits):
-    alpha = RNG.random((40, 56)).astype(np.float32)
-    alpha[0, :2] = 0, 1
-    write_alpha(tmp_path / "a.png", alpha, bits=bits)
-    back = read_alpha(tmp_path / "a.png")
-    assert back.dtype == np.float32 and back[0, 0] == 0 and back[0, 1] == 1
-    assert np.abs(back - alpha).max() <= 0.5001 / (2**bits - 1)  # half a level: rounded, not cut
-    write_alpha(tmp_path / "b.png", back, bits=bits)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-def test_alpha_encodings_agree(tmp_path):
-    grey = RGB[..., 0]
-    expected = grey / np.float32(255)
-    paths = [
-        save(tmp_path / "grey.png", grey),
-        save(tmp_path / "rgb.png", np.dstack([grey] * 3)),
-        save(tmp_path / "channel.png", np.dstack([RGB, grey])),
-        save(tmp_path / "opaque.png", np.dstack([grey, grey, grey, np.full_like(grey, 255)])),
-        save(tmp_path / "palette.png", Image.fromarray(grey).convert("P")),
-        save_by_opencv(tmp_path / "deep.png", grey.astype(np.uint16) * 257),
-        save_by_opencv(tmp_path / "deep_rgb.tif", np.dstack([grey.astype(np.uint16) * 257] * 3)),
-    ]
-    for path in paths:
-        np.testing.assert_allclose(read_alpha(path), expected, atol=1e-6, err_msg=path.name)
-        assert np.array_equal(read_alpha_levels(path), grey), path.name
-    turned = save(tmp_path / "turned.png", grey, exif=exif_with(6))
-    np.testing.assert_allclose(read_alpha(turned), np.rot90(expected, -1), atol=1e-6)
-    soft = save(tmp_path / "soft.jpg", np.dstack([SMOOTH[..., 0]] * 3), quality=90)
-    assert np.abs(read_alpha(soft) - SMOOTH[..., 0] / 255).max() < 0.05
-
-
-def test_an_alpha_channel_that_says_nothing(tmp_path):
-    """Editors leave 254 in a few pixels of an RGBA mask: the grey is the mask."""
-    grey = RGB[..., 0]
-    channel = np.full_like(grey, 255)
-    channel[5:7] = 254
-    path = save(tmp_path / "a.png", np.dstack([grey, grey, grey, channel]))
-    np.testing.assert_allclose(read_alpha(path), grey / np.float32(255), atol=1e-6)
-
-
-def test_a_picture_is_no_matte(tmp_path):
-    assert "colours" in sentence(save(tmp_path / "a.png", RGB), read=read_alpha)
-
-
-def test_write_alpha_refuses_nonsense(tmp_path):
-    alpha = np.zeros((4, 5), np.float32)
-    for bad in (np.zeros((1, 4, 5), np.float32), np.full((4, 5), np.nan, np.float32)):
-        with pytest.raises(ValueError):
-            write_alpha(tmp_path / "a.png", bad)
-    with pytest.raises(ValueError):
-        write_alpha(tmp_path / "a.jpg", alpha)
-    with pytest.raises(ValueError):
-        write_alpha(tmp_path / "a.png", alpha, bits=12)
-    assert os.listdir(tmp_path) == []
-    write_alpha(tmp_path / "a.png", alpha - 0.1)
-    assert read_alpha(tmp_path / "a.png").max() == 0  # beyond the range is clipped, never wrapped
-
-
-def test_to_uint8_rounds_every_level():
-    levels = np.arange(65536, dtype=np.uint16)
-    assert np.array_equal(to_uint8(levels.reshape(256, 256)).ravel(), np.floor(levels / 257 + 0.5))
-    assert to_uint8(RGB) is RGB and to_uint8(RGB16).shape == RGB16.shape
-    with pytest.raises(ValueError):
-        to_uint8(levels.astype(np.float32))
-
-
-# Writing
-
-
-def test_write_image_round_trip(tmp_path):
-    rgba = np.dstack([RGB, RGB[..., 0]])
-    for image in (RGB, RGB16, rgba, RGBA16):
-        write_image(tmp_path / "a.png", image)
-        photo = read_photo(tmp_path / "a.png")
-        assert photo.image.dtype == image.dtype and np.array_equal(photo.image, image[..., :3])
-        assert (photo.alpha is None) == (image.shape[2] == 3)
-    write_image(tmp_path / "a.webp", np.dstack([SMOOTH, SMOOTH[..., 0]]))
-    np.testing.assert_allclose(read_photo(tmp_path / "a.webp").alpha, SMOOTH[..., 0] / 255, atol=1e-6)
-    write_image(tmp_path / "a.jpg", SMOOTH.astype(np.uint16) * 257)
-    assert np.abs(read_photo(tmp_path / "a.jpg").image.astype(int) - SMOOTH).max() < 8
-
-
-def test_unwritable_combinations(tmp_path):
-    with pytest.raises(PhotoError, match="transparency"):
-        write_image(tmp_path / "a.jpg", RGBA16)
-    with pytest.raises(PhotoError, match="suffix"):
-        write_image(tmp_path / "a.gif", RGB)
-    with pytest.raises(PhotoError, match="encoded"):
-        write_image(tmp_path / "a.webp", np.zeros((1, 20_000, 3), np.uint8))  # WebP ends at 16383
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", ["dots.in.a name.png", "ünïcode 猫.png", "a" * 240 + ".png"])
-def test_names(tmp_path, name):
-    write_image(tmp_path / name, RGB)
-    assert np.array_equal(read_photo(tmp_path / name).image, RGB)
-    assert os.listdir(tmp_path) == [name]
-
-
-def test_disk_full_and_missing_folder(tmp_path, monkeypatch):
-    with pytest.raises(PhotoError, match="cannot be written .*No such file"):
-        write_image(tmp_path / "missing" / "a.png", RGB)
-
-    def full(path: Path, data: bytes) -> None:
-        with open(path, "wb") as stream:
-            stream.write(data[: len(data) // 2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(PhotoError, match="No space left"):
-        write_alpha(tmp_path / "a.png", np.zeros((4, 5), np.float32))
-    assert os.listdir(tmp_path) == []
-
-
-def test_two_writers_of_one_file(tmp_path):
-    """Ranks or threads that write the same name leave one whole file, whoever is last."""
-    path = tmp_path / "a.png"
-    writers = [threading.Thread(target=write_image, args=(path, RGB)) for _ in range(8)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert np.array_equal(read_photo(path).image, RGB) and os.listdir(tmp_path) == ["a.png"]
-
-
-# Folders
-
-
-def test_list_images(tmp_path):
-    for name in ("b.JPG", "a.tiff", "c.HEIC", "d.jfif", "notes.txt", ".part-1.png"):
-        (tmp_path / name).touch()
-    assert [path.name for path in list_images(tmp_path)] == ["a.tiff", "b.JPG", "c.HEIC", "d.jfif"]
-    with pytest.raises(PhotoError, match="cannot be listed"):
-        list_images(tmp_path / "missing")
-
-
-def test_shipped_photos_are_readable_and_listed():
-    """Each photo in test_data/ has its row of source and terms; each true alpha fits its photo."""
-    root = Path(photos.__file__).parent.parent
-    listed = (root / "test_data" / "README.md").read_text(encoding="utf-8")
-    shipped = list_images(root / "test_data")
-    assert len(shipped) >= 5
-    for path in shipped:
-        assert f"| {path.name} |" in listed
-        assert read_photo(path).notes == ()
-    for path in (root / "tests" / "data").glob("synthetic_*.png"):
-        assert photo_size(path) == photo_size(root / "test_data" / f"{path.stem}.jpg")
-        alpha = read_alpha(path)
-        assert alpha.min() == 0 and 0 < ((alpha > 0) & (alpha < 1)).mean() < 0.5

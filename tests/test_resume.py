@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import math
 import multiprocessing
 import os
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,49 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
 
-import matting
 import train
 from common.files import TEMPORARY_FILES
 from common.interrupt import Interrupt
-from data.synthetic.dataset import SyntheticDataset
 from models import checkpoint
+from tests import run_fixtures
 from tests.kill_test import compare_runs, differences, kill_test, read_log
-from tests.tiny import FLAGS, build_tiny, use_tiny_networks
-from training import report as run_report
-from training import setup
+from tests.run_fixtures import fit, posix
+from tests.tiny import FLAGS
 from training.checkpoint import load_training_state, save_training_state
-from training.errors import RunError, resume_hint
-from training.flags import config_from_flags
 from training.run import Run
-from training.run_folder import (
-    CONFIG_FILE,
-    LOCK_FILE,
-    LOG_FILE,
-    PREVIOUS_STATE_FILE,
-    STATE_FILE,
-    create_run,
-    find_run,
-)
+from training.run_folder import CONFIG_FILE, PREVIOUS_STATE_FILE, STATE_FILE
 
-posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Unix")
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny network; and no pictures, which would take most of the time."""
-    use_tiny_networks(monkeypatch)
-    for name in ("curves", "preview"):
-        monkeypatch.setattr(run_report.plots, name, lambda *_: None)
-    monkeypatch.setattr(run_report, "preview_rows", lambda *_: [])
-
-
-def fit(output: Path, *flags: str, code: int = 0) -> Path:
-    """Run train.py to its end in this process; the newest folder under output."""
-    flags = flags if "--resume" in flags else (*FLAGS, *flags)
-    assert train.main([*flags, "--output", str(output)]) == code
-    return find_run(str(output), "")
+tiny = run_fixtures.tiny  # pytest finds fixtures by name in the module
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
@@ -253,178 +220,6 @@ def test_division_into_batches_may_change_between_epochs_only(
     assert [row["step"] for row in read_log(folder)] == ["4", "8", "10"]
 
 
-@pytest.mark.parametrize(
-    "flags, sentence",
-    [
-        (("--resume", "nowhere"), "nowhere is not a run folder"),
-        (("--resume", "--no-use-teacher"), "does not fit these settings"),
-        (("--resume", "--epochs", "0"), "epochs is 0"),
-    ],
-)
-def test_what_cannot_resume_says_why(
-    flags: tuple, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    fit(tmp_path, "--epochs", "2", "--train-samples", "4")
-    fit(tmp_path, *flags, code=2)
-    error = capsys.readouterr().err
-    assert sentence in error and "Traceback" not in error and error.count("\n") == 1
-
-
-def test_settings_of_another_version_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "4")
-    path = folder / CONFIG_FILE
-    settings = json.loads(path.read_text())
-    for text, part in (
-        (json.dumps(settings | {"moon_phase": 3}), "moon_phase"),
-        (json.dumps(settings | {"epochs": "ten"}), "epochs = 'ten'"),
-        ("{", "cannot be read"),
-    ):
-        path.write_text(text)
-        fit(tmp_path, "--resume", code=2)
-        error = capsys.readouterr().err
-        assert part in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "flags, pretrained",
-    [
-        ((), True),
-        (("--no-use-teacher",), True),
-        (("--init-from", "."), True),
-        (("--init-from", ".", "--no-pretrained"), False),
-        (("--recipe", "fine-tune", "--init-from", "."), False),
-    ],
-)
-def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(
-    flags: tuple, pretrained: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    monkeypatch.setattr(setup, "build_model", lambda **options: seen.append(options["pretrained"]) or build_tiny())
-    monkeypatch.setattr(setup, "build_teacher", lambda network, **options: seen.append(options["pretrained"]))
-    monkeypatch.setattr(setup, "load_initial_weights", lambda *_: None)
-    for state in (None, {"teacher": None}):
-        setup.build_networks(config_from_flags(setup.parse_flags(None, flags)), state)
-    assert any(seen) == pretrained and seen[-1] is False
-
-
-def test_fine_tuning_is_measured_before_its_first_step(tmp_path: Path) -> None:
-    first = fit(tmp_path / "first", "--epochs", "1", "--train-samples", "4", "--ema-decay", "0")
-    second = fit(
-        tmp_path / "second",
-        "--epochs",
-        "1",
-        "--train-samples",
-        "4",
-        "--init-from",
-        str(first),
-        "--learning-rate",
-        "1e-9",
-    )
-    rows = read_log(second)
-    assert [row["epoch"] for row in rows] == ["0", "1"] and rows[0]["step"] == "0" and rows[0]["loss"] == ""
-    name = "val_refined_image_sad"
-    assert rows[0][name] == read_log(first)[-1][name]
-    groups = load_training_state(second)["stage"]["optimizer"]["param_groups"]
-    assert {g["lr_scale"] for g in groups if g["name"].startswith("student")} == {0.25}
-
-
-def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    few = ("--epochs", "1", "--train-samples", "4")
-    twin = fit(tmp_path / "twin", *few, "--no-use-refiner") / "best.safetensors"
-    row = read_log(fit(tmp_path / "tsr", *few, "--init-from", str(twin)))[0]
-    assert row["epoch"] == "0"  # smart initialization: before the first step the new refiner changes nothing
-    assert row["val_refined_image_sad"] == row["val_coarse_image_sad"]
-    tsr = fit(tmp_path / "whole", *few) / "best.safetensors"
-    fit(tmp_path / "whole", *few, "--no-use-refiner", "--init-from", str(tsr), code=2)
-    assert "use_refiner True, here False" in capsys.readouterr().err
-
-
-def test_early_stop_and_time_limit(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measure, scores = train.validate, iter([3.0, 1.0, 2.0, math.nan, 0.5])
-    monkeypatch.setattr(
-        train,
-        "validate",
-        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_mad": next(scores)},
-    )
-    folder = fit(tmp_path, "--epochs", "9", "--train-samples", "2", "--early-stop-epochs", "2")
-    # five: the teacher's, and four of the student's
-    assert len(read_log(folder)) == 5 and "stopped early" in capsys.readouterr().out
-    assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_mad"] == 1.0
-    folder = fit(tmp_path / "limited", "--epochs", "9", "--train-samples", "8", "--max-hours", "1e-9")
-    assert "1 of 4 batches, all saved" in capsys.readouterr().out
-
-
-def test_photos_that_cannot_be_loaded_end_the_run_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(self, key: tuple[int, int]) -> dict:
-        raise RuntimeError("8 samples in a row cannot be read.")
-
-    monkeypatch.setattr(SyntheticDataset, "__getitem__", fail)
-    for workers in ("0", "1"):
-        fit(tmp_path, "--train-samples", "4", "--num-workers", workers, code=1)
-        error = capsys.readouterr().err
-        assert "8 samples in a row cannot be read" in error and "Traceback" not in error
-
-
-def test_what_a_full_disk_or_a_broken_photo_costs(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_) -> None:
-        raise OSError(28, "No space left on device")
-
-    def broken(*_) -> list:
-        raise ValueError("cat.png cannot be read.")
-
-    monkeypatch.setattr(train, "save_training_state", full)
-    monkeypatch.setattr(run_report, "preview_rows", broken)
-    assert train.main([*FLAGS, "--output", str(tmp_path), "--epochs", "2", "--train-samples", "4"]) == 0
-    (folder,) = tmp_path.iterdir()  # no state, so it is no run to resume
-    printed = capsys.readouterr().out
-    assert "No space left" in printed and "preview could not be made: cat.png" in printed
-    assert len(read_log(folder)) == 2
-
-
-def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measure, scores, calls = train.validate, iter([1.0, 3.0, 2.0]), []
-
-    def full_at_first(*arguments, **options) -> None:
-        calls.append(1)
-        if len(calls) == 1:
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        checkpoint.save_model(*arguments, **options)
-
-    monkeypatch.setattr("training.checkpoint.save_model", full_at_first)
-    monkeypatch.setattr(
-        train,
-        "validate",
-        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_mad": next(scores)},
-    )
-    folder = fit(tmp_path, "--epochs", "3", "--train-samples", "2", "--no-use-teacher")
-    printed = capsys.readouterr().out
-    assert "could not be written (Error while serializing: I/O error: No space left" in printed
-    assert printed.count("  best\n") == 2 and len(read_log(folder)) == 3
-    assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_mad"] == 2.0
-    progress = load_training_state(folder)["progress"]
-    assert (progress["best_score"], progress["best_epoch"]) == (2.0, 3)
-
-
-def test_validation_predicts_in_the_precision_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predict, seen = matting.predict_mattes, set()
-    monkeypatch.setattr(
-        matting,
-        "predict_mattes",
-        lambda *arguments, precision: seen.add(precision) or predict(*arguments, precision=precision),
-    )
-    for amp in ("off", "bf16"):
-        fit(tmp_path / amp, "--epochs", "1", "--train-samples", "2", "--amp", amp)
-    assert seen == {torch.float32, torch.bfloat16}
-
-
 def test_second_interrupt_stops_at_once_but_not_the_same_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
     stop = Interrupt()
@@ -469,112 +264,3 @@ def test_interrupt_of_the_whole_process_group_stops_cleanly(tmp_path: Path) -> N
     os.killpg(process.pid, signal.SIGINT)
     printed, error = process.communicate(timeout=120)
     assert process.returncode == 0 and "all saved" in printed and "Traceback" not in error
-
-
-def test_a_run_is_of_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
-    assert not (folder / LOCK_FILE).exists()
-    settings = (folder / CONFIG_FILE).read_bytes()
-    for owner in (f"{socket.gethostname()} {os.getppid()}", "another-host 1"):
-        (folder / LOCK_FILE).write_text(owner, encoding="utf-8")
-        assert train.main(["--resume", str(folder), "--epochs", "2"]) == 2
-        said = capsys.readouterr().err
-        host, process = owner.split()
-        assert f"Process {process} on {host} trains in {folder} now" in said and said.count("\n") == 1
-        assert (folder / LOCK_FILE).read_text(encoding="utf-8") == owner  # not taken away by the one refused
-        assert (folder / CONFIG_FILE).read_bytes() == settings
-
-
-@posix
-def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
-    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for owner in (f"{socket.gethostname()} {gone.pid}", f"{socket.gethostname()} {10**30}", "", "\0\xff"):
-        (folder / LOCK_FILE).write_text(owner, encoding="utf-8")
-        fit(tmp_path, "--resume", str(folder))
-        assert not (folder / LOCK_FILE).exists()
-
-
-def test_a_lock_is_there_while_a_run_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, make_step = [], train.train_step
-
-    def look(run: Run, batches: list[dict]) -> None:
-        make_step(run, batches)
-        seen.append((run.folder / LOCK_FILE).read_text(encoding="utf-8").split())
-
-    monkeypatch.setattr(train, "train_step", look)
-    fit(tmp_path, "--epochs", "1", "--train-samples", "2")
-    assert seen and all(lock == [socket.gethostname(), str(os.getpid())] for lock in seen)
-
-
-def wrong_states(state: dict) -> list[dict]:
-    """The state with one value of a wrong type, or missing."""
-    found: list[dict] = [{**state, name: value} for name in state for value in (5.5, "x")]
-    found += [{name: state[name] for name in state if name != missing} for missing in state]
-    progress = state["progress"]
-    found += [{**state, "progress": {**progress, name: value}} for name in progress for value in (None, [5])]
-    ranks = state["ranks"][0]
-    found += [{**state, "ranks": [{**ranks, name: value}]} for name in ranks for value in (5, "x")]
-    return [*found, {**state, "ranks": [5]}, {**state, "stage": {}}, {**state, "network": {"a": 5}}]
-
-
-def test_a_state_with_values_of_a_wrong_type_is_refused_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
-    (folder / PREVIOUS_STATE_FILE).unlink(missing_ok=True)
-    for state in wrong_states(load_training_state(folder)):
-        torch.save(state, folder / STATE_FILE)
-        capsys.readouterr()
-        assert train.main(["--resume", str(folder)]) == 2, state
-        said = capsys.readouterr().err.strip()
-        assert str(folder) in said and said.count("\n") == 0, said
-
-
-@pytest.mark.parametrize("content", ["[" * 100_000, "5", "[]", '{"epochs": "3"}', '{"epochs": null}', '{"dataset": 5}'])
-def test_settings_of_a_wrong_type_are_refused_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
-) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / CONFIG_FILE).write_text(content, encoding="utf-8")
-    assert train.main(["--resume", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err.strip()
-    assert CONFIG_FILE in said and said.count("\n") == 0
-
-
-def test_a_hint_to_resume_can_be_copied(tmp_path: Path) -> None:
-    assert shlex.split(resume_hint(tmp_path / "my runs" / "a'b"))[-1] == str(tmp_path / "my runs" / "a'b")
-
-
-def test_no_more_than_99_runs_of_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(FileExistsError))
-    with pytest.raises(RunError, match="already holds 99 runs of this second"):
-        create_run(str(tmp_path), "TSR-Matte")
-
-
-def test_a_folder_that_cannot_be_written_gives_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
-
-    def refuse(path: Path) -> None:  # chmod would not stop root
-        raise OSError(errno.EROFS, "Read-only file system", str(path))
-
-    monkeypatch.setattr(setup, "lock", refuse)
-    assert train.main(["--resume", str(folder)]) == 2
-    assert capsys.readouterr().err.startswith(f"{folder} cannot be used (Read-only file system): ")
-
-
-def test_a_released_model_s_folder_is_no_run_to_resume(tmp_path: Path) -> None:
-    """It has a log but no state: training anew in it would write over the model."""
-    released = tmp_path / "starter"
-    released.mkdir()
-    for name in (CONFIG_FILE, LOG_FILE):
-        (released / name).write_text("{}")
-    with pytest.raises(RunError, match="holds no run"):
-        find_run(str(tmp_path), "")
-    with pytest.raises(RunError, match="--init-from"):
-        find_run(str(tmp_path), "starter")
-    (released / LOG_FILE).unlink()  # killed in its first epoch
-    assert find_run(str(tmp_path), "") == released
