@@ -87,9 +87,6 @@ class Config:
     weight_bce: float = 1.0  # cross-entropy on the coarse logits
     weight_l1: float = 1.0  # |alpha - truth|, coarse and refined
     weight_gradient: float = 1.0  # |gradient of alpha - gradient of truth|, coarse and refined
-    weight_outline: float = 0.0  # the gradient term of the edge band alone (off: for comparison)
-    weight_smoothness: float = 0.0  # the gradient term outside the edge band (off: for comparison)
-    weight_magnitude: float = 0.0  # ||gradient of alpha| - |gradient of truth|| (off: for comparison)
     weight_laplacian: float = 0.5  # Laplacian pyramid, coarse and refined
     weight_edge: float = 2.0  # |alpha - truth| in the band around the true alpha's edges, refined only
     weight_alignment: float = 0.5  # the student's features toward the teacher's; fades to 0 over the run
@@ -195,7 +192,7 @@ class Config:
     @property
     def loss_weights(self) -> dict[str, float]:
         """Weights of losses.matting_losses, by term."""
-        names = ("bce", "l1", "gradient", "outline", "smoothness", "magnitude", "laplacian", "edge", "alignment")
+        names = ("bce", "l1", "gradient", "laplacian", "edge", "alignment")
         return {name: getattr(self, f"weight_{name}") for name in names}
 
     def as_dict(self) -> dict[str, Any]:

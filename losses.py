@@ -27,58 +27,25 @@ def l1_loss(prediction: Tensor, truth: Tensor) -> Tensor:
     return (prediction - truth).abs().mean()
 
 
-def edge_band(truth: Tensor, radius: int = EDGE_RADIUS) -> Tensor:
-    """Where the true alpha is soft or changes within `radius` pixels. (N, 1, H, W) to bool (N, 1, H, W)."""
-    side = 2 * radius + 1
-    highest = F.max_pool2d(truth, side, stride=1, padding=radius)
-    lowest = -F.max_pool2d(-truth, side, stride=1, padding=radius)
-    return (highest > 0) & (lowest < 1)
-
-
 def edge_loss(prediction: Tensor, truth: Tensor, radius: int = EDGE_RADIUS) -> Tensor:
-    """|p - g| in the edge band, over all pixels. Scalar.
+    """|p - g| in the band where the true alpha is soft or changes within `radius` pixels, over all pixels. Scalar.
 
     What a person sees is the edge, and a mean over the image is nearly blind to it. Divided by the number of all
     pixels, not of the band's: see the module's first lines.
     """
-    return ((prediction - truth).abs() * edge_band(truth, radius)).mean()
+    side = 2 * radius + 1
+    highest = F.max_pool2d(truth, side, stride=1, padding=radius)  # (N, 1, H, W)
+    lowest = -F.max_pool2d(-truth, side, stride=1, padding=radius)
+    band = (highest > 0) & (lowest < 1)
+    return ((prediction - truth).abs() * band).mean()
 
 
 def gradient_loss(prediction: Tensor, truth: Tensor) -> Tensor:
     """Mean |dx p - dx g| + |dy p - dy g| with forward differences, in alpha per pixel. Scalar; 0 at 1x1."""
-    dx, dy = differences(prediction - truth)  # differences are linear: one tensor to differentiate instead of two
-    return (dx.abs().sum() + dy.abs().sum()) / prediction.numel()
-
-
-def outline_loss(prediction: Tensor, truth: Tensor) -> Tensor:
-    """gradient_loss of the edge band alone, over all pixels. Scalar."""
-    return _gradient_loss_where(edge_band(truth), prediction, truth)
-
-
-def smoothness_loss(prediction: Tensor, truth: Tensor) -> Tensor:
-    """gradient_loss outside the edge band alone, over all pixels: edges where the truth has none. Scalar."""
-    return _gradient_loss_where(~edge_band(truth), prediction, truth)
-
-
-def _gradient_loss_where(region: Tensor, prediction: Tensor, truth: Tensor) -> Tensor:
-    dx, dy = differences(prediction - truth)
-    return ((dx.abs() * region[..., :, 1:]).sum() + (dy.abs() * region[..., 1:, :]).sum()) / prediction.numel()
-
-
-def magnitude_loss(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Mean | |grad p| - |grad g| | with forward differences, in alpha per pixel: how sharp, not in which direction.
-    Scalar; 0 where a side has 1 pixel."""
-    lengths = []
-    for alpha in (prediction, truth):
-        dx, dy = differences(alpha)
-        square = dx[..., 1:, :] ** 2 + dy[..., :, 1:] ** 2
-        lengths.append((square + 1e-8).sqrt())  # the root of 0 has no derivative
-    return (lengths[0] - lengths[1]).abs().sum() / prediction.numel()
-
-
-def differences(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Forward differences along x, (..., H, W - 1), and along y, (..., H - 1, W)."""
-    return x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
+    difference = prediction - truth  # differences are linear: one tensor to differentiate instead of two
+    dx = difference[..., :, 1:] - difference[..., :, :-1]
+    dy = difference[..., 1:, :] - difference[..., :-1, :]
+    return (dx.abs().sum() + dy.abs().sum()) / difference.numel()
 
 
 def laplacian_loss(prediction: Tensor, truth: Tensor, levels: int = PYRAMID_LEVELS) -> Tensor:
@@ -139,19 +106,11 @@ def matte_losses(
 
     with_edge adds the edge loss.
     """
-    losses = {
-        "l1": l1_loss,
-        "gradient": gradient_loss,
-        "outline": outline_loss,
-        "smoothness": smoothness_loss,
-        "magnitude": magnitude_loss,
-        "laplacian": laplacian_loss,
-        "edge": edge_loss,
-    }
+    losses = {"l1": l1_loss, "gradient": gradient_loss, "laplacian": laplacian_loss, "edge": edge_loss}
     return {
         f"{name}_{loss}": function(prediction, truth)
         for loss, function in losses.items()
-        if weights.get(loss) and (loss != "edge" or with_edge)
+        if weights[loss] and (loss != "edge" or with_edge)
     }
 
 
@@ -196,9 +155,9 @@ def matting_losses(
     """Named terms of one batch of the second stage, unweighted, and their weighted sum under "loss".
 
     alpha: truth (N, 1, H, W) in [0, 1]; known: float (N, 1, H, W), 0 where it is not known, 1 elsewhere; weights: by
-    the names of Config.loss_weights. Runs in float32 outside autocast whatever the network's precision; a term of
-    weight 0 is not computed. The refined terms are those of the last octave; the mean of the other octaves' terms is
-    "lower_octaves_l1" ... They are absent without a refiner.
+    the names bce, l1, gradient, laplacian, edge, alignment. Runs in float32 outside autocast whatever the network's
+    precision; a term of weight 0 is not computed. The refined terms are those of the last octave; the mean of the
+    other octaves' terms is "lower_octaves_l1" ... They are absent without a refiner.
     """
     with torch.autocast(device_type=alpha.device.type, enabled=False):
         alpha = alpha.float()
