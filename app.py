@@ -1,6 +1,6 @@
 """A web page that mattes photos: drop one, see the matte, put the subject on another background, download.
 
-    python app.py                                  http://127.0.0.1:7860, with the newest checkpoint
+    python app.py                                  http://127.0.0.1:7860, with the newest run's model, else the starter
     python app.py --checkpoint best.safetensors --port 8000
     python app.py --host 0.0.0.0                   for the whole network, not only for this computer
 

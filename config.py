@@ -43,7 +43,7 @@ class Config:
 
     # model
     model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
-    image_size: int = 0  # working size: pixels of the student's long side in prediction; 0 = variant's
+    image_size: int = 0  # working size: pixels of the student's long side in prediction; 0 = checkpoint's or variant's
     use_teacher: bool = True  # train a Swin teacher of the true alpha first, and align the student with it
     use_refiner: bool = True  # full-resolution refiner; without it the network is TwinSwin-Matte
     refiner_channels: int = 32  # width of the refiner: 16, 32 or a multiple of 32
@@ -72,8 +72,8 @@ class Config:
     epochs: int = 100  # passes over the training set
     batch_size: int = 4  # images per step and process; what fits which GPU: docs/training.md
     accumulation_steps: int = 1  # batches whose gradients are added before a step
-    learning_rate: float = 2e-4  # peak learning rate of decoder, refiner and encoders without pretrained weights
-    encoder_lr_scale: float = 0.25  # pretrained encoders learn at this share of --learning-rate
+    learning_rate: float = 2e-4  # peak learning rate of the decoder, and of encoders that start from random weights
+    encoder_lr_scale: float = 0.25  # encoders with trained weights learn at this share of --learning-rate
     refiner_lr_scale: float = 5.0  # the refiner, small and unnormalized, learns at this multiple of --learning-rate
     teacher_epochs: int = 1  # epochs of the first stage: only the teacher and (without --init-from) its decoder learn
     lr_schedule: str = "cosine"  # cosine (to a hundredth of the peak) or constant
@@ -97,7 +97,7 @@ class Config:
     seed: int = 0  # seed of weights, data and augmentation
     deterministic: bool = False  # only deterministic kernels: slower on a GPU
     compile: bool = False  # torch.compile the network: slow first step, faster later
-    gradient_checkpointing: bool = False  # recompute the encoders' blocks: a third of the memory, about a third slower
+    gradient_checkpointing: bool = False  # recompute the encoders' blocks: 30 to 60 % of the memory, a third slower
 
     # run
     output: str = "checkpoints"  # where run folders are made
@@ -250,6 +250,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         learning_rate=4e-4,  # AdamW: with the square root of the batch
         encoder_lr_scale=0.25,
         epochs=100,
+        teacher_epochs=3,
         drop_path=0.1,
         ema_decay=0.996,  # the same three epochs, in fewer steps
     ),

@@ -60,7 +60,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("what to measure").add_argument
     text = "folder with im (photos) and gt (true alphas), or with val inside; or synthetic (default: %(default)s)"
     add("--dataset", metavar="DIR", default=DATASET, help=text)
-    text = "best.safetensors, its run folder, or hf:owner/name (default: the newest run, else the starter model)"
+    text = "best.safetensors, its run folder, .onnx or hf:owner/name (default: the newest run, else the starter model)"
     add("--checkpoint", type=Path, metavar="C", help=text)
     text = "checkpoints to put side by side; one with a refiner also shows its coarse matte, as TwinSwin-Matte"
     add("--compare", type=Path, nargs="+", metavar="C", help=text)
@@ -78,7 +78,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--csv", **file, help="write one line per matte")
     add("--json", **file, help="write the summary")
     text = "the picture that --compare draws (default: %(default)s)"
-    add("--figure", **file, default=Path("figures/compare.png"), help=text)
+    add("--figure", **file, default=Path("compare.png"), help=text)
     add = parser.add_argument_group("machine").add_argument
     text = "processes that compute metrics; 0 = compute them in this one (default here: %(default)s)"
     add("--workers", type=int, metavar="N", default=default_workers(), help=text)

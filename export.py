@@ -1,11 +1,12 @@
 """Export a trained model to ONNX. The files are kept only if they compute what PyTorch computes.
 
-    python export.py                                        the newest run's best model, to best.onnx in its folder
+    python export.py                                        the newest run's best model (else the starter), to best.onnx
     python export.py --checkpoint C --output matte.onnx     student + decoder + refiner, without the teacher
     python export.py --output matte.fp16.onnx --half        float16 inside, float32 in and out; half the size
     python predict.py --checkpoint matte.onnx               mattes photos with onnxruntime
 
-Needs `pip install -r requirements/export.txt -c requirements/constraints.txt`. Writes two files:
+Needs `pip install -r requirements/export.txt -c requirements/constraints.txt`. Writes two files, for a
+TwinSwin-Matte only the first:
 
     matte.onnx           image -> coarse_alpha, refined_alpha; at the working size, or any other
     matte.refiner.onnx   image, coarse_alpha -> refined_alpha; for tiles of a photo at its native size

@@ -8,8 +8,8 @@
 
 Writes a run folder in checkpoints/: training_log.csv, curves.png, preview.png, last.pt, best.safetensors.
 SIGTERM and Ctrl-C stop it at the next step (during validation, after it), with everything saved. Exit codes: 0
-finished or stopped cleanly; 1 the run could not continue, or ran out of memory before it started; 2 nothing could
-start; 130 stopped at once, by a second Ctrl-C.
+finished or stopped cleanly; 1 stopped by an error, or memory ran out; 2 could not start, also where the batch does not
+fit the GPU; 130 stopped at once, by a second Ctrl-C.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def format_report(report: Report) -> str:
             line += f"; {figures['unknown_masks']} masks of unknown pixels, {figures['unknown_share_mean']:.2%} of all"
         lines.append(line)
     if len(report.splits) == 1:
-        lines.append("one split only: nothing to compare for leaks between training and validation")
+        lines.append("one split only: no leaks to look for; train.py needs both train and val")
     lines.append("")
     for kind, group in by_kind(report.faults):
         lines.append(f"{SEVERITY[kind]:<8}{kind:<21}{len(group):>6}")

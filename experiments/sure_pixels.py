@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for checkpoint in options.checkpoints:
             file = find_model(checkpoint, Path())
             model = load_model(file)
-            rows += [{"run": file.parent.parent.name, "set": name, **measure(model, sets[name])} for name in sets]
+            rows += [{"run": checkpoint.as_posix(), "set": name, **measure(model, sets[name])} for name in sets]
     except (CheckpointError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

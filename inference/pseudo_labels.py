@@ -1,4 +1,4 @@
-"""Masks that another network draws for photos that nobody has masked, to train with beside masks by people.
+"""Pseudo-labels: masks by another network for unlabelled photos, to train on together with hand-made masks.
 
     python -m inference.pseudo_labels u2netp.onnx downloads/photos Datasets/unlabelled
     python -m inference.pseudo_labels u2netp.onnx Datasets/mine/val/im runs/u2net --maps    to score the network itself
@@ -6,9 +6,9 @@
 MODEL is an ONNX file that takes a photo as U2-Net does: squashed to a square of fixed size, divided by its brightest
 value, normalised like ImageNet; its first output is a map of the subject (github.com/xuebinqin/U-2-Net, data_loader.py
 and u2net_test.py). ROOT gets train/im with links to the photos, train/gt, and train/unknown, white where the network
-is unsure, which a training does not count. A photo is left out where the network finds nothing, or is unsure of too
+is unsure; training ignores these pixels. A photo is left out where the network finds nothing, or is unsure of too
 much. There is no val: a network's masks are no truth to judge another by. With --maps ROOT gets the network's maps as
-they are, one PNG per photo, for evaluate.py --predictions. ROOT is complete or not there.
+they are, one PNG per photo, for evaluate.py --predictions. ROOT is written completely or not at all.
 Exit codes: 0 done, 1 photos that cannot be read were left out (each is named), 2 nothing could start.
 """
 

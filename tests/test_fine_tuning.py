@@ -47,6 +47,22 @@ def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(
     assert any(seen) == pretrained and seen[-1] is False
 
 
+def test_fine_tuning_keeps_the_checkpoints_working_size_unless_told_otherwise(tmp_path: Path) -> None:
+    trained = fit(tmp_path, "--epochs", "1", "--train-samples", "2")  # at 32 pixels
+    start = ("--output", str(tmp_path), "--init-from", str(trained))
+    for flags, size in (
+        (start, 32),
+        ((*start, "--recipe", "fine-tune", "--crop-size", "64"), 32),
+        ((*start, "--image-size", "64"), 64),
+        ((*start, "--recipe", "starter-refiner"), 96),  # a recipe's own size
+        (("--init-from", str(tmp_path / "none")), 0),  # that it is not there is said where it is loaded
+        ((), 0),
+    ):
+        parsed = setup.parse_flags(None, flags)
+        setup.keep_working_size(parsed)
+        assert config_from_flags(parsed).image_size == size, flags
+
+
 def test_fine_tuning_is_measured_before_its_first_step(tmp_path: Path) -> None:
     first = fit(tmp_path / "first", "--epochs", "1", "--train-samples", "4", "--ema-decay", "0")
     second = fit(

@@ -58,11 +58,11 @@ def model_card(run: Path, checkpoint: str = "", licence: str = NO_LICENCE) -> st
 
 def _introduction(run: Path, config: Config, checkpoint: str) -> str:
     name = checkpoint.removeprefix("hf:").rstrip("/").split("/")[-1]
-    parts = "encoder, decoder and refiner" if config.use_refiner else "encoder and decoder, without a refiner"
+    refiner = "; the refiner works from there up to the photo's own size" if config.use_refiner else ""
     text = (
         f"# {name}\n\n{config.method} {config.variant.name} predicts an alpha matte from one RGB photo, at the photo's "
-        f"own size, without a trimap. The network ({parts}) sees the photo with {config.working_size} pixels on its "
-        "long side."
+        f"own size, without a trimap. The student sees the photo with {config.working_size} pixels on its long side"
+        f"{refiner}."
     )
     if (run / PREVIEW_FILE).is_file():
         text += f"\n\n![photos, true alphas and this model's mattes]({PREVIEW_FILE})\n\n"

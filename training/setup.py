@@ -14,7 +14,7 @@ import torch
 from common import distributed
 from common.devices import choose_device, choose_precision, describe
 from common.processes import is_main, own_cores, print_once, rank, world_size
-from config import Config
+from config import RECIPES, Config
 from data.augmentation import Augmentation
 from data.build import SYNTHETIC, DataError, build_training_set, build_validation_sets, fingerprint, parse_source
 from data.check import quick_check
@@ -57,6 +57,8 @@ def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
     if flags.resume is not None:
         resumed = find_run(getattr(flags, "output", Config().output), flags.resume)
         base = config_from_dict(*read_settings(resumed))
+    else:
+        keep_working_size(flags)
     config = config_from_flags(flags, base)
     device = choose_device(config.device)
     distributed.setup(device)
@@ -75,6 +77,14 @@ def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
     run.folder = open_folder(config, resumed)
     announce(run)
     return run
+
+
+def keep_working_size(flags: argparse.Namespace) -> None:
+    """With --init-from, unless an image size is given, the checkpoint's: at another size a network finds less."""
+    settings = vars(Config()) | RECIPES.get(getattr(flags, "recipe", ""), {}) | vars(flags)
+    checkpoint = find_model(Path(settings["init_from"]), settings["output"]) if settings["init_from"] else None
+    if checkpoint and not settings["image_size"] and os.path.isfile(checkpoint):  # if not: load_initial_weights says so
+        flags.image_size = read_metadata(checkpoint)["model"]["image_size"]
 
 
 def build_run(config: Config, device: torch.device, state: dict[str, Any] | None) -> Run:
