@@ -115,16 +115,28 @@ def cut_table(final: pd.DataFrame, validation_set: str, other: str, reference: p
 
 
 def start_table(rows: pd.DataFrame) -> str:
-    """Whether a new refiner starts cold. Empty where no run has a row 0, since none started from a checkpoint."""
-    before, after = (rows[rows["epoch"] == epoch].set_index(["variant", "seed"]) for epoch in (0, 1))
-    if before.empty:
+    """Whether a new refiner starts cold. Empty where no run has a row 0, since none started from a checkpoint.
+
+    L1 is that of the training batches, the refined matte's as a multiple of its own coarse matte's.
+    """
+    trained = rows[rows["epoch"] > 0]
+    validated = trained[trained["val_refined_image_sad"].notna()]
+    if not (rows["epoch"] == 0).any() or validated.empty:
         return ""
+    after = validated.groupby(["variant", "seed"]).first()
+    before = rows[rows["epoch"] == 0].set_index(["variant", "seed"]).reindex(after.index)
     table: dict[str, pd.Series] = {}
     for name, key in {"SAD": "val_refined_image_sad", "edge Grad": "val_refined_edge_grad"}.items():
         table |= {f"{name} before": before[key], f"{name} after": after[key]}
-    runs = pd.DataFrame(table | {"mean loss between": after["loss"]})
-    caption = f"The start: refined SAD and edge Grad before the first step and after {after['step'].iloc[0]} steps."
-    return markdown(caption, over_seeds(runs))
+    if "refined_l1" in trained:
+        multiple = (trained["refined_l1"] / trained["coarse_l1"]).set_axis(trained.set_index(["variant", "seed"]).index)
+        first, later = (multiple[trained["epoch"].to_numpy() == 1], multiple[trained["epoch"].to_numpy() > 1])
+        table |= {"L1 in epoch 1": first, "highest L1 later": later.groupby(["variant", "seed"]).max()}
+    caption = (
+        f"The start: refined SAD and edge Grad before the first step and after {after['step'].iloc[0]} steps, and the "
+        f"refined L1 of the training batches over the coarse, epochs of {trained['step'].iloc[0]} steps."
+    )
+    return markdown(caption, over_seeds(pd.DataFrame(table).reindex(after.index)))
 
 
 def overfit_table(rows: pd.DataFrame) -> str:
