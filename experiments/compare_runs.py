@@ -21,11 +21,10 @@ from common import plots
 from common.files import FileError, make_folder
 from common.processes import print_any_name
 from config import Config
-from experiments.ablation_tables import EDGE, IMAGE, markdown
+from experiments.ablation_tables import COLUMNS, markdown
 from training.errors import RunError
 from training.run_folder import LOG_FILE, read_settings
 
-FIGURES = {"MAD": "image_mad", **IMAGE, "Grad": "image_grad", **EDGE}  # heading: column
 VALIDATION = {"dataset", "val_samples", "image_size", "model_idx", "seed"}  # what decides on which photos
 Log = list[dict[str, float]]  # rows of training_log.csv, each without its empty cells
 
@@ -55,14 +54,14 @@ def best_table(logs: Mapping[str, Log]) -> str:
         matte = plots.shipped_matte(rows)
         scored = [row for row in rows if f"val_{matte}_image_mad" in row]
         if not scored:
-            table[label] = ["", f"none of {rows[-1]['epoch']:.0f} validated", *[""] * (2 + len(FIGURES))]
+            table[label] = ["", f"none of {rows[-1]['epoch']:.0f} validated", *[""] * (2 + len(COLUMNS))]
             continue
         best = min(scored, key=lambda row: row[f"val_{matte}_image_mad"])
         hours = sum(row.get("seconds", 0) for row in rows if row["epoch"] <= best["epoch"]) / 3600
         cells = [matte, f"{best['epoch']:.0f} of {rows[-1]['epoch']:.0f}", f"{best['step']:.0f}", f"{hours:.2f}"]
-        figures = [best.get(f"val_{matte}_{column}") for column in FIGURES.values()]
+        figures = [best.get(f"val_{matte}_{column}") for column in COLUMNS.values()]
         table[label] = cells + ["" if figure is None else f"{figure:.4g}" for figure in figures]
-    columns = ["matte", "best epoch", "steps", "hours", *FIGURES]
+    columns = ["matte", "best epoch", "steps", "hours", *COLUMNS]
     frame = pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("run")
     return markdown("Best epochs, by validation MAD. SAD and Grad in thousands; hours of training until then.", frame)
 

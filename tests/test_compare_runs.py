@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from common import plots
 from config import Config
 from experiments import compare_runs
+from experiments.ablation_tables import COLUMNS
 from training.run_folder import LOG_FILE, write_log, write_settings
-
-FIGURES = ("image_mad", "image_sad", "image_mse", "image_grad", "edge_sad", "edge_mse", "edge_grad")
 
 
 def make_run(folder: Path, mads: list[float], matte: str = "refined", **settings: object) -> Path:
@@ -26,7 +25,7 @@ def make_run(folder: Path, mads: list[float], matte: str = "refined", **settings
     for epoch, mad in enumerate(mads, 2):
         row = {"epoch": epoch, "step": 10 * epoch, "seconds": 1800.0, "loss": 2 * mad}
         for kind in dict.fromkeys(("coarse", matte)):
-            row |= {f"val_{kind}_{name}": mad * (2 if kind != matte else 1) for name in FIGURES}
+            row |= {f"val_{kind}_{name}": mad * (2 if kind != matte else 1) for name in COLUMNS.values()}
             row[f"val_{kind}_image_sad"] = 5.0 - epoch
         rows.append(row)
     write_log(folder, rows)
@@ -43,8 +42,8 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 def test_best_epochs_and_settings_that_differ(two, tmp_path, capsys):
     assert compare_runs.main([*map(str, two), "--figure", str(tmp_path / "new" / "a.png")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "| with | refined | 3 of 4 | 30 | 1.50 | 0.1 | 2 | 0.1 | 0.1 | 0.1 | 0.1 | 0.1 |" in lines
-    assert "| without | coarse | 3 of 3 | 30 | 1.50 | 0.25 | 2 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 |" in lines
+    assert "| with | refined | 3 of 4 | 30 | 1.50 | 2 | 0.1 | 0.1 | 0.1 | 0.1 | 0.1 | 0.1 | 0.1 |" in lines
+    assert "| without | coarse | 3 of 3 | 30 | 1.50 | 2 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 |" in lines
     start = lines.index("| setting | with | without |") + 2
     assert set(lines[start : start + 2]) == {"| use_refiner | True | False |", "| batch_size | 8 | 4 |"}
     assert lines[start + 2] == "" and "different photos" not in "".join(lines)
