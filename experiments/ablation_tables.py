@@ -82,15 +82,15 @@ def set_tables(rows: pd.DataFrame) -> list[str]:
 
 
 def cut_tables(rows: pd.DataFrame, references: Sequence[str]) -> list[str]:
-    """How much lower each figure of the refined matte is than that of its own coarse matte, and than that of each
-    reference variant's matte of the same seed. By set where there are several, else once."""
+    """By how much the refined matte cuts each error of the run's coarse matte, and of each reference variant's matte of
+    the same seed. By set where there are several, else once."""
     final = final_rows(rows)
     present = [name for name in references if name in final.index.get_level_values("variant")]
     return [
         text
         for name in set_names(rows) or [""]
         for text in (
-            cut_table(final, name, "its own coarse matte", matte_figures(final, "coarse", name)),
+            cut_table(final, name, "the run's coarse matte", matte_figures(final, "coarse", name)),
             *(cut_table(final, name, other, same_seed(final, name, other)) for other in present),
         )
     ]
@@ -117,7 +117,7 @@ def cut_table(final: pd.DataFrame, validation_set: str, other: str, reference: p
 def start_table(rows: pd.DataFrame) -> str:
     """Whether a new refiner starts cold. Empty where no run has a row 0, since none started from a checkpoint.
 
-    L1 is that of the training batches, the refined matte's as a multiple of its own coarse matte's.
+    L1 is of the training batches: the refined matte's divided by the coarse matte's.
     """
     trained = rows[rows["epoch"] > 0]
     validated = trained[trained["val_refined_image_sad"].notna()]

@@ -1,7 +1,9 @@
 """A smaller data set, of links: every Nth photo of another's train and val, in the order of names.
 
-python -m experiments.thin Datasets/starter/real runs/thin/real --val-every 3
-python -m experiments.thin Datasets/starter/real runs/few --train-every 20 --val-every 3
+    python -m experiments.thin Datasets/starter/real runs/thin/real --val-every 3
+    python -m experiments.thin Datasets/starter/real runs/few --train-every 80 --val-every 3
+
+ROOT is written completely or not at all.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from common.processes import print_any_name
 from data.pairs import match_images
 from data.prepare import link
 from inference.loading import onnx_module
-from models.checkpoint import CheckpointError
 from models.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 UNSURE = (0.2, 0.8)  # between these the network does not know; most of an edge is there too, so it is left to learn
@@ -40,10 +39,9 @@ MOST_UNSURE = 0.5  # unsure pixels per pixel of the subject
 
 def open_network(path: Path) -> Any:
     """An onnxruntime session of the file. Raises ValueError, in one sentence, if it is not such a network."""
+    module = onnx_module(path)
     try:
-        session = onnx_module(path).open_session(str(path))
-    except CheckpointError:
-        raise
+        session = module.open_session(str(path))
     except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
         raise ValueError(
             f"{path} is not an ONNX file that onnxruntime can run: {str(error).splitlines()[0]}"
