@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 
 class UserError(ValueError):
-    """Something that the user can cure. The message is one sentence: which file or setting, what is wrong, what to do."""
+    """Something the user can cure. The message is one sentence: which file or setting, what is wrong, what to do."""
 
 
 def exit_code(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
