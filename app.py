@@ -25,30 +25,27 @@ from pathlib import Path
 import torch
 
 from common import hub
-from common.devices import DeviceError, choose_device, describe
-from common.processes import print_any_name
+from common.command import add_checkpoint, add_device, command, new_parser
+from common.devices import choose_device, describe
+from common.errors import UserError
 from config import Config
 from inference import loading
 from inference.web_files import Studio
 from matting import predict_alpha
-from models.checkpoint import MODEL_FILE, CheckpointError, find_model
+from models.checkpoint import MODEL_FILE, find_model
 
 RUNS = Config.output  # folder of the run folders
 MAX_PIXELS = 50_000_000  # take 16 s and 1.2 GB on one CPU core, the network not counted
 MAX_UPLOAD = 100  # MB
 
 
-class StartError(ValueError):
-    """The page cannot start; the message is one sentence."""
-
-
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    print_any_name()
     options = parse_options(argv)
     try:
         if find_spec("gradio") is None:
-            raise StartError(
+            raise UserError(
                 "The page needs Gradio, which is not installed: `make app` installs it and starts the page; "
                 "without make: pip install -r requirements/app.txt -c requirements/constraints.txt."
             )
@@ -60,19 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             set_environment(folder, options.host)
             facts = model_facts(path, device, options.checkpoint)
             serve(Studio(predictor, Path(folder, "cuts"), options.max_pixels), facts, options)
-    except (StartError, CheckpointError, DeviceError) as error:
-        print(error, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("Stopped.")
     return 0
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     flag = parser.add_argument
-    where = f"{MODEL_FILE}, its run folder, .onnx, or hf:owner/name (default: newest in {RUNS}/, else the starter)"
-    flag("--checkpoint", type=Path, metavar="C", help=where)
+    add_checkpoint(flag)
     who = "address to listen on (default: %(default)s, this computer only; 0.0.0.0 admits the whole network)"
     flag("--host", default="127.0.0.1", help=who)
     flag("--port", type=int, default=7860, help="default: %(default)s")
@@ -80,7 +73,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--root-path", metavar="PATH", help=behind)
     flag("--max-pixels", type=int, metavar="N", default=MAX_PIXELS, help="refuse larger photos (default: %(default)s)")
     flag("--max-upload", type=int, metavar="MB", default=MAX_UPLOAD, help="refuse larger files (default: %(default)s)")
-    flag("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    add_device(flag)
     options = parser.parse_args(argv)
     if options.max_pixels < 1 or options.max_upload < 1 or not 1 <= options.port <= 65535:
         parser.error("--max-pixels and --max-upload must be positive, --port from 1 to 65535")
@@ -107,7 +100,7 @@ def set_environment(folder: str, host: str) -> None:
 
 
 def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -> None:
-    """Show the page until Ctrl-C or SIGTERM. Raises StartError if the address is taken."""
+    """Show the page until Ctrl-C or SIGTERM. Raises UserError if the address is taken."""
     from inference import web_page  # imports Gradio, which is optional and reads the environment
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -130,7 +123,7 @@ def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise StartError(
+        raise UserError(
             f"The page cannot listen on {options.host}, port {options.port}: the port is in use, or the address is "
             "not this computer's; choose others with --port and --host."
         ) from error

@@ -27,27 +27,21 @@ from typing import Any
 import pandas as pd
 import torch
 
-from common.devices import DeviceError, choose_device, choose_precision, describe, is_out_of_memory
-from common.files import write_json
-from common.photos import PhotoError
-from common.processes import print_any_name, usable_cores
+from common.command import add_device, command, new_parser
+from common.devices import choose_device, choose_precision, describe, is_out_of_memory
+from common.files import make_folder, write_json
+from common.processes import usable_cores
 from config import VARIANTS
-from data.build import DataError
 from experiments.benchmark_loader import loader_cases
 from experiments.benchmark_memory import memory_cases
 from experiments.benchmark_prediction import checkpoint_cases, prediction_cases
 from experiments.benchmark_training import OPTIONS, training_cases
-from models.checkpoint import CheckpointError
 
 VARIANT_NAMES = {variant.name.removeprefix("Swin").lower(): variant for variant in VARIANTS}
 
 
-class StartError(ValueError):
-    """Nothing could be measured; the message is one sentence that says what to do."""
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     flag = parser.add_argument
     what = "side of the square photo (prediction) or crop (training)"
     flag("--sizes", type=int, nargs="+", default=[512, 1024], metavar="PIXELS", help=what)
@@ -73,7 +67,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--steps", type=int, default=20, help="timed steps for --dataset (default: %(default)s)")
     what = "measure the loader on ROOT/train, or on 12-megapixel photos that it makes"
     flag("--loader", nargs="?", const="", metavar="ROOT", help=what)
-    flag("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    add_device(flag)
     flag("--amp", default="auto", choices=["auto", "bf16", "fp16", "off"])
     flag("--repeats", type=int, default=3, help="timed runs of each part (default: %(default)s)")
     flag("--json", type=Path, metavar="F", help="also write the rows to this file")
@@ -85,35 +79,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return flags
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    print_any_name()
     flags = parse(argv)
-    try:
-        if flags.json:
-            make_folder(flags.json.parent)
-        cases = network_cases(flags) if flags.loader is None else loader_cases(flags.loader or None)
-        rows = measure_rows(cases)
-        if flags.json:
-            write_json(flags.json, rows)
-    except (StartError, CheckpointError, DataError, DeviceError, PhotoError, OSError) as error:  # OSError: of Pillow
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    if flags.json:
+        make_folder(flags.json.parent, "choose another --json")
+    cases = network_cases(flags) if flags.loader is None else loader_cases(flags.loader or None)
+    rows = measure_rows(cases)
+    if flags.json:
+        write_json(flags.json, rows)
     return 0
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of --json before anything is measured. Raises StartError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"{folder} cannot be made ({error.strerror}): choose another --json.") from error
-
-
 def network_cases(flags: argparse.Namespace) -> Iterator[tuple[dict, Callable[[], dict]]]:
-    """Rows of prediction, of training steps or of their memory. Raises DataError, DeviceError and CheckpointError."""
+    """Rows of prediction, of training steps or of their memory. Raises UserError."""
     if flags.memory:
         print("estimated; the CUDA context, workspaces and fragmentation take 1.5 to 3 GB more")
         for name in flags.variants or VARIANT_NAMES:

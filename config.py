@@ -13,6 +13,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+from common.errors import UserError
+
 MODEL_IDX = 0  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
 DATASET = "Datasets/DIS5K_Flat"  # folder with train/im, train/gt, val/im, val/gt; or the word synthetic
 
@@ -33,13 +35,9 @@ VARIANTS = (
 )
 
 
-class ConfigError(ValueError):
-    """A setting that cannot work; the message says what to do."""
-
-
 @dataclass(frozen=True)
 class Config:
-    """One run's settings. Derived values are properties; impossible ones raise ConfigError."""
+    """One run's settings. Derived values are properties; impossible ones raise UserError."""
 
     # model
     model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
@@ -308,4 +306,4 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def require(holds: bool, sentence: str) -> None:
     if not holds:
-        raise ConfigError(sentence + ".")
+        raise UserError(sentence + ".")

@@ -18,13 +18,15 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.command import add_checkpoint, add_device, command, new_parser
+from common.errors import UserError
+
 # No torch and no pandas here: the processes that compute metrics import this file too, and would wait for them.
-from common.files import FileError, make_folder
-from common.photos import PhotoError
-from common.processes import is_main, own_cores, print_any_name, world_size
+from common.files import make_folder
+from common.processes import is_main, own_cores, world_size
 from config import DATASET, Config
 from evaluation.folders import Folders, score_folders
-from evaluation.scoring import MetricOptions, Scores, StartError, report_failures
+from evaluation.scoring import MetricOptions, Scores, report_failures
 
 if TYPE_CHECKING:
     import torch
@@ -32,19 +34,15 @@ if TYPE_CHECKING:
 MAX_COMPARED = 8
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    print_any_name()
     options = parse_options(argv)
     try:
         make_output_folders(options)
         scores = evaluate_folders(options) if options.predictions else evaluate_checkpoints(options)
-    except (StartError, PhotoError, FileError) as error:
-        print(error, file=sys.stderr)
-        return 2
     except BrokenProcessPool:
-        print("A metrics process was killed, probably because memory ran out: lower --workers.", file=sys.stderr)
-        return 2
+        raise UserError("A metrics process was killed, probably because memory ran out: lower --workers.") from None
     finally:
         if world_size() > 1:
             from common import distributed
@@ -54,14 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     folder: dict[str, Any] = dict(type=Path, metavar="DIR")
     file: dict[str, Any] = dict(type=Path, metavar="FILE")
     add = parser.add_argument_group("what to measure").add_argument
     text = "folder with im (photos) and gt (true alphas), or with val inside; or synthetic (default: %(default)s)"
     add("--dataset", metavar="DIR", default=DATASET, help=text)
-    text = "best.safetensors, its run folder, .onnx or hf:owner/name (default: the newest run, else the starter model)"
-    add("--checkpoint", type=Path, metavar="C", help=text)
+    add_checkpoint(add)
     text = "checkpoints to put side by side; one with a refiner also shows its coarse matte, as TwinSwin-Matte"
     add("--compare", type=Path, nargs="+", metavar="C", help=text)
     add("--predictions", **folder, help="folder of mattes to score")
@@ -82,7 +79,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("machine").add_argument
     text = "processes that compute metrics; 0 = compute them in this one (default here: %(default)s)"
     add("--workers", type=int, metavar="N", default=default_workers(), help=text)
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    add_device(add)
     options = parser.parse_args(argv)
     check_options(parser, options)
     return options
@@ -120,7 +117,7 @@ def evaluate_folders(options: argparse.Namespace) -> Scores:
     folders = Folders(options.predictions, options.ground_truth, options.unknown, photos)
     for folder in filter(None, folders):
         if not folder.is_dir():
-            raise StartError(f"{folder} is not a folder: name the folder that holds the files.")
+            raise UserError(f"{folder} is not a folder: name the folder that holds the files.")
     scores = score_folders(folders, metric_options(options), options.workers)
     report(scores, options)
     return scores
@@ -130,19 +127,16 @@ def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     """Modes --checkpoint and --compare, scored and reported."""
     import torch
 
-    from common.devices import DeviceError, choose_device
+    from common.devices import choose_device
     from evaluation import checkpoints
     from evaluation.validation import score_dataset
 
-    try:
-        device = choose_device(options.device)
-    except DeviceError as error:
-        raise StartError(str(error)) from error
+    device = choose_device(options.device)
     join_processes(device)
     files = checkpoints.find_files(options.compare or [options.checkpoint], Path(Config.output))
     sources = checkpoints.load_sources(files, device, coarse_too=bool(options.compare))
     if options.compare and len(sources) < 2:
-        raise StartError(f"{files[0]} has no refiner and nothing to be compared with: name another checkpoint too.")
+        raise UserError(f"{files[0]} has no refiner and nothing to be compared with: name another checkpoint too.")
     dataset, unpaired = checkpoints.open_dataset(options.dataset, files[0])
     # As torchrun's processes do: on a CPU the last bits depend on the number. To use more cores, start with torchrun.
     torch.set_num_threads(1)
@@ -169,7 +163,7 @@ def join_processes(device: torch.device | None) -> None:
 def report(scores: Scores, options: argparse.Namespace) -> None:
     """Write the files, print the table and its notes, name what failed; once for all ranks.
 
-    Raises FileError for a file that cannot be written.
+    Raises UserError for a file that cannot be written.
     """
     if not is_main():
         return

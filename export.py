@@ -35,11 +35,12 @@ from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
 from common import hub
-from common.files import FileError, atomic_write, make_folder
-from common.processes import print_any_name
+from common.command import add_checkpoint, command, new_parser
+from common.errors import UserError, after_start
+from common.files import atomic_write, make_folder
 from config import Config
 from models import MattingNetwork
-from models.checkpoint import FORMAT, MODEL_FILE, CheckpointError, find_model, load_model, read_metadata
+from models.checkpoint import FORMAT, find_model, load_model, read_metadata
 
 try:
     import onnx
@@ -57,43 +58,29 @@ TOLERANCE = 1e-4  # largest |ONNX - PyTorch| of any pixel; 1e-3 let a wrong shif
 HALF_TOLERANCE = 2e-2  # against float32: half has 11 bits, and the refiner's attention multiplies the rounding error
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
     options = parse_options(argv)
     if MISSING:
-        print(
+        raise UserError(
             f"The export needs more packages ({MISSING}): install them with `pip install -r requirements/export.txt "
-            "-c requirements/constraints.txt`.",
-            file=sys.stderr,
+            "-c requirements/constraints.txt`."
         )
-        return 2
-    try:
-        path = find_model(options.checkpoint, Config.output)
-        output = options.output or path.with_suffix(".fp16.onnx" if options.half else ".onnx")
-        model, metadata = load_model(path), read_metadata(path)
-        make_folder(output.parent, "choose another --output")
-    except (CheckpointError, FileError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    path = find_model(options.checkpoint, Config.output)
+    output = options.output or path.with_suffix(".fp16.onnx" if options.half else ".onnx")
+    model, metadata = load_model(path), read_metadata(path)
+    make_folder(output.parent, "choose another --output")
     print(f"{path}: {variant_name(metadata['model'])}, {'float16' if options.half else 'float32'}, opset {OPSET}")
-    try:
+    with after_start():
         files = export(model, metadata, output, half=options.half)
-    except (onnx_parity.ParityError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
     for file in files:
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="C",
-        help=f"{MODEL_FILE}, its run folder, or hf:owner/name (default: newest in {Config.output}/, else the starter)",
-    )
+    parser = new_parser(__doc__)
+    add_checkpoint(parser.add_argument, formats="")
     parser.add_argument(
         "--output",
         type=Path,
@@ -117,7 +104,7 @@ def variant_name(model_options: dict[str, Any]) -> str:
 def export(model: MattingNetwork, metadata: dict[str, Any], output: Path, *, half: bool = False) -> list[Path]:
     """Write output (and output.refiner.onnx), check them and return the files. metadata: from checkpoint.read_metadata.
 
-    Raises ParityError if the check fails; then no file is written, and earlier files of these names are kept.
+    Raises UserError if the check fails; then no file is written, and earlier files of these names are kept.
     """
     files = [output] if model.refiner is None else [output, output.with_suffix(".refiner.onnx")]
     with contextlib.ExitStack() as stack:

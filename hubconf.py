@@ -24,6 +24,6 @@ def tsr_matte(checkpoint: str | Path, device: torch.device | str = "cpu") -> Mat
     """A trained model in evaluation mode, ready for matting.predict_alpha.
 
     checkpoint: a best.safetensors that train.py wrote, its run folder, or hf:owner/name[@revision] on the Hugging Face
-    Hub. Raises models.checkpoint.CheckpointError where it cannot be used.
+    Hub. Raises models.UserError where it cannot be used.
     """
     return load_model(find_model(Path(checkpoint), Path()), device)

@@ -34,30 +34,32 @@ import numpy as np
 from tqdm import tqdm
 
 from common import distributed, photos
-from common.devices import DeviceError, choose_device, choose_precision
-from common.files import FileError, count_others, say_others
+from common.command import add_checkpoint, add_device, command, new_parser
+from common.devices import choose_device, choose_precision
+from common.errors import UserError
+from common.files import count_others, say_others
 from common.interrupt import EXIT_CODE, Interrupt, Stopped
-from common.photos import PhotoError, read_photo
+from common.photos import read_photo
 from common.pool import bounded_map
-from common.processes import print_any_name, print_once
+from common.processes import print_once
 from config import Config
 from inference import loading, video
 from inference.jobs import VIDEO_SUFFIXES as VIDEO_INPUTS
-from inference.jobs import Job, JobError, Naming, is_up_to_date, plan_jobs
+from inference.jobs import Job, Naming, is_up_to_date, plan_jobs
 from inference.manifest import NAME as MANIFEST
 from inference.manifest import Row, failure_row, job_row, photo_row, read_manifest, write_manifest
 from inference.rendering import KINDS, Predictor, Style, predict_matte, read_background, render, write_rendered
 from matting import predict_alpha
-from models.checkpoint import MODEL_FILE, CheckpointError, find_model
+from models.checkpoint import find_model
 
 RUNS = Config.output  # folder of the run folders
 VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "png": video.FRAMES_SUFFIX}
 USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite": "mp4"}
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    print_any_name()
     options = parse_options(argv)
     interrupt = Interrupt()
     try:
@@ -82,13 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             start = time.perf_counter()
             rows = matte_all(jobs, predictor, style, options, interrupt)
             return report(jobs, rows, earlier, time.perf_counter() - start, options, interrupt)
-    except (JobError, PhotoError, CheckpointError, DeviceError) as error:
-        if distributed.is_main():
-            print(error, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:  # a second Ctrl-C
-        print("Stopped at once: outputs are complete, manifest.json is not updated.", file=sys.stderr)
-        return EXIT_CODE
+        sentence = "Stopped at once: outputs are complete, manifest.json is not updated."
+        raise UserError(sentence, EXIT_CODE) from None
     finally:
         distributed.shutdown()
 
@@ -137,16 +135,16 @@ def matte_all(
 
 
 def check(job: Job, interrupt: Interrupt) -> None:
-    """Raise Stopped if no more should be done, PhotoError for a job that cannot be done."""
+    """Raise Stopped if no more should be done, UserError for a job that cannot be done."""
     interrupt.check()
     if job.refusal is not None:
-        raise PhotoError(job.refusal)
+        raise UserError(job.refusal)
 
 
 def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Row], str]:
     """All jobs, the rows of earlier runs, and what folders hold besides. Rank 0 looks, since folders change meanwhile.
 
-    Raises JobError on every rank.
+    Raises UserError on every rank.
     """
     planned: Any = None
     if distributed.is_main():
@@ -165,11 +163,11 @@ def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Ro
             owners = {output: str(row.get("source", row["input"])) for output, row in earlier.items()}
             jobs = plan_jobs(options.input, options.output, naming, owners, is_done)
             planned = jobs, earlier, say_others(others_in(options.input, options.output))
-        except (JobError, PhotoError, FileError) as error:
+        except UserError as error:
             planned = str(error)
     planned = distributed.broadcast_object(planned)
     if isinstance(planned, str):
-        raise JobError(planned)
+        raise UserError(planned)
     return planned
 
 
@@ -215,7 +213,7 @@ def report(
         manifest = ""
         try:  # before anything is printed: a reader who leaves (| head) must not cost it
             manifest = f"\n{write_manifest(options.output, header, rows, earlier)}"
-        except FileError as error:
+        except UserError as error:
             failures.append(str(error))
         print(f"{counts}, {rate}" + (f"; {stopped}: finish with --skip-existing" if stopped else "") + manifest)
         for reason in failures:
@@ -225,13 +223,12 @@ def report(
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options; ends the program with exit code 2 where they do not go together."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     files = parser.add_argument_group("files").add_argument
     paths = "photos, videos, folders (all below them too), .txt lists of these (default: test_data)"
     files("--input", type=Path, nargs="+", metavar="PATH", default=[Path("test_data")], help=paths)
     files("--output", type=Path, metavar="DIR", default=Path("test_results"), help="folder (default: %(default)s)")
-    models = f"{MODEL_FILE}, its run folder, .onnx, or hf:owner/name (default: newest in {RUNS}/, else the starter)"
-    files("--checkpoint", type=Path, metavar="C", help=models)
+    add_checkpoint(files)
     skip = "finish a job: skip inputs whose output, of this --kind, is newer than the files that it is made of"
     files("--skip-existing", action="store_true", help=skip)
     limit = "refuse larger photos (default: %(default)s)"
@@ -254,7 +251,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     look("--video", choices=VIDEO_SUFFIXES, help=videos)
     machine = parser.add_argument_group("machine").add_argument
-    machine("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    add_device(machine)
     precisions = "number type of the network; off is float32 (default: the fastest that the device has)"
     machine("--precision", choices=("auto", "bf16", "fp16", "off"), default="auto", help=precisions)
     memory = "memory for tiles, in MB (default: a share of what is free)"

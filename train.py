@@ -26,15 +26,17 @@ import torch
 from torch import Tensor
 
 from common import distributed
+from common.command import command
 from common.devices import autocast
-from common.processes import is_main, own_cores, print_any_name, print_once
+from common.errors import UserError, after_start
+from common.processes import is_main, own_cores, print_once
 from common.resize import resize, resize_alpha
 from data.loader import groups
 from evaluation.validation import final_figures, validate
 from losses import matting_losses, teacher_losses
 from training import setup
 from training.checkpoint import capture, save_best, save_training_state
-from training.errors import RunError, exit_code_of, loaded, resume_hint
+from training.errors import explained, loaded, resume_hint
 from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, epoch_bar
 from training.run import Run
@@ -44,15 +46,15 @@ SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
     flags = setup.parse_flags(__doc__, argv)
     run = None
     try:
-        run = setup.prepare(flags, stage_losses)
-        fit(run)
-    except BaseException as error:
-        return exit_code_of(error, run.folder if run else None)
+        with explained():
+            run = setup.prepare(flags, stage_losses)
+        with after_start(), explained():
+            fit(run)
     finally:
         if run and is_main():
             unlock(run.folder)
@@ -193,7 +195,7 @@ def close_epoch(run: Run) -> None:
 def validation_scores(run: Run) -> dict[str, float]:
     """Figures of the averaged weights, the mean over the validation sets first; the same on every rank.
 
-    Raises RunError if no photo can be scored.
+    Raises UserError if no photo can be scored.
     """
     workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, own_cores())
     try:
@@ -201,9 +203,9 @@ def validation_scores(run: Run) -> dict[str, float]:
             name: validate(run.average.network, dataset, workers=workers, precision=run.precision)
             for name, dataset in run.validation.items()
         }
-    except ValueError as error:
+    except UserError as error:
         hint = resume_hint(run.folder)
-        raise RunError(f"The validation failed: {error} Then resume with: {hint}") from error
+        raise UserError(f"The validation failed: {error} Then resume with: {hint}") from error
     first, *others = sets.values()
     means = {figure: (value + sum(o[figure] for o in others)) / len(sets) for figure, value in first.items()}
     if not others:
@@ -217,11 +219,11 @@ def save_state(run: Run, required: bool = False) -> None:
     if is_main():
         try:
             save_training_state(run.folder, state)
-        except (OSError, RuntimeError) as problem:  # torch's zip writer raises RuntimeError for a full disk
+        except (UserError, OSError, RuntimeError) as problem:  # torch's zip writer raises RuntimeError for a full disk
             error = str(problem).splitlines()[0]
             print_once(f"The state could not be saved, the one before it stays ({error}): make room in {run.folder}.")
     if distributed.broadcast_object(error) and required:
-        raise RunError("The run was interrupted, but its last steps are not saved (see above).")
+        raise UserError("The run was interrupted, but its last steps are not saved (see above).")
 
 
 def stops_early(run: Run) -> bool:

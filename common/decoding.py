@@ -25,6 +25,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from PIL.TiffImagePlugin import TiffImageFile
 
+from common.errors import UserError
+
 # What a file holds counts, not its suffix. The list also keeps Pillow from starting Ghostscript and the like.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -34,7 +36,7 @@ _PNG_KEPT = (*_PNG_PIXELS, b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT")
 _NEARLY_OPAQUE = 0.98  # editors leave 254 in a few pixels: such an alpha channel says nothing
 
 
-class PhotoError(ValueError):
+class PhotoError(UserError):
     """A file that cannot be read or written; str() is one sentence: which, what is wrong, what to do."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import torch
 
+from common.errors import UserError
 from common.processes import is_main, own_cores
 
 PCI = Path("/sys/bus/pci/devices")
@@ -24,8 +25,10 @@ NO_DRIVER = (
 )
 
 
-class DeviceError(RuntimeError):
+class DeviceError(UserError):
     """The requested device or precision is not available; the message says what to choose."""
+
+    is_of_process = True  # the fourth process of a host with three GPUs has it alone
 
 
 def choose_device(name: str = "auto") -> torch.device:

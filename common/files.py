@@ -19,12 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
+
 TEMPORARY_FILES = ".part-*"  # as a pattern; a kill can leave one, as large as the file itself
 MADE_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini")
-
-
-class FileError(OSError):
-    """A file that cannot be written or a folder that cannot be listed; str() is one sentence with what to do."""
 
 
 @contextmanager
@@ -33,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     It reaches the disk (fsync) before the rename, so not even a power cut leaves half a file. Any exception, Ctrl-C
     included, removes it and leaves the old file. An OSError in the block (disk full, no permission) becomes a
-    FileError.
+    UserError.
     """
     path = Path(path)
     temporary = path.with_name(f".part-{secrets.token_hex(6)}{path.suffix}")  # short, however long the name
@@ -42,11 +40,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except FileError:
-        raise
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        raise FileError(f"{path} cannot be written ({reason}): make room or use another folder.") from error
+        raise UserError(f"{path} cannot be written ({reason}): make room or use another folder.") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -56,35 +52,33 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a hidden temporary folder beside `path`; at the end it is renamed to `path`, which must not exist.
 
-    Any exception, Ctrl-C included, removes it. An OSError in the block becomes a FileError.
+    Any exception, Ctrl-C included, removes it. An OSError in the block becomes a UserError.
     """
     path = Path(path)
     if path.exists():
-        raise FileError(f"{path} is there already: remove it, or name a new folder.")
+        raise UserError(f"{path} is there already: remove it, or name a new folder.")
     temporary = path.with_name(f".part-{secrets.token_hex(6)}")
     try:
         temporary.mkdir(parents=True)
         yield temporary
         os.rename(temporary, path)
-    except FileError:
-        raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise FileError(f"{path} cannot be made ({reason}): make room or use another folder.") from error
+        raise UserError(f"{path} cannot be made ({reason}): make room or use another folder.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(folder: str | Path, cure: str) -> None:
-    """Make a folder and those above it. Raises FileError; cure: what to do then."""
+    """Make a folder and those above it. Raises UserError; cure: what to do then."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"{folder} cannot be made ({error.strerror}): {cure}.") from error
+        raise UserError(f"{folder} cannot be made ({error.strerror}): {cure}.") from error
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write plain values as indented JSON. Raises FileError, and ValueError for NaN and infinity.
+    """Write plain values as indented JSON. Raises UserError, and ValueError for NaN and infinity.
 
     A name that is no text (from an old zip) is written with JSON's own escapes, and read back as it was.
     """
@@ -100,11 +94,11 @@ def walk(
 
     Hidden files and folders, and those that systems make, are skipped, and so is the folder `skip` unless it is root
     itself. Linked folders are followed, each once. A folder that cannot be listed is given to on_error; without it,
-    FileError names it.
+    UserError names it.
     """
 
     def refuse(error: OSError) -> None:
-        raise FileError(f"{error.filename} cannot be listed ({error.strerror}): name a folder to read.") from error
+        raise UserError(f"{error.filename} cannot be listed ({error.strerror}): name a folder to read.") from error
 
     seen = set() if skip is None or os.path.realpath(skip) == os.path.realpath(root) else {os.path.realpath(skip)}
     for folder, folders, names in os.walk(root, onerror=on_error or refuse, followlinks=True):
@@ -148,7 +142,7 @@ def match_by_name(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str,
     """By name, sorted: the files of that name in each folder, which may be none, one or, a fault, several.
 
     A name is the path below the folder without its last suffix, with / on every system (cat.v2.jpg is cat.v2). Names
-    are composed (NFC), since macOS writes an accented e as two characters. Raises FileError as list_files.
+    are composed (NFC), since macOS writes an accented e as two characters. Raises UserError as list_files.
     """
     found: dict[str, list[list[Path]]] = {}
     for position, folder in enumerate(folders):

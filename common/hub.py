@@ -18,19 +18,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from common.errors import UserError
+
 PREFIX = "hf:"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 TIMEOUT = 10  # seconds
 DENIED = (401, 403)  # HTTP status
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-
-
-class HubError(RuntimeError):
-    """What the Hub did not do; str() is one sentence with what to do, reason the part of it that says why."""
-
-    def __init__(self, reason: str, cure: str) -> None:
-        super().__init__(f"{reason}: {cure}.")
-        self.reason = reason
 
 
 def is_name(text: object) -> bool:
@@ -42,18 +36,18 @@ def is_name(text: object) -> bool:
 
 
 def fetch(name: str | Path, file: str) -> Path:
-    """A file of the repository that is_name knows, as download gives it. Raises HubError."""
+    """A file of the repository that is_name knows, as download gives it. Raises UserError."""
     text = Path(name).as_posix()  # on Windows a Path has turned its slashes
     repository, _, revision = text.removeprefix(PREFIX).partition("@")
     if not REPOSITORY.fullmatch(repository):
-        raise HubError(f"{text} names no repository of the Hub", "write hf:owner/name or hf:owner/name@revision")
+        raise UserError(f"{text} names no repository of the Hub: write hf:owner/name or hf:owner/name@revision.")
     return download(repository, file, revision or None)
 
 
 def download(repository: str, file: str, revision: str | None = None) -> Path:
     """A file of a repository, newly downloaded if it has changed; without a network the copy in the cache.
 
-    revision: branch, tag or commit; None is the newest state. Raises HubError.
+    revision: branch, tag or commit; None is the newest state. Raises UserError.
     """
     # the client repeats a failing request for most of a minute: ask once whether there is a network
     offline = not is_reachable()
@@ -67,10 +61,10 @@ def upload(repository: str, contents: Mapping[str, Path | bytes], *, private: bo
     """Make the repository, if it is not there, and put all files into it in one commit; returns the commit's address.
 
     contents: by name in the repository, a file of this machine or bytes. private: of a repository that is made; one
-    that is there stays as it is. Raises HubError.
+    that is there stays as it is. Raises UserError.
     """
     if not is_reachable():
-        raise HubError(f"{repository} was not changed, since {_unreachable()}", "try again with a network")
+        raise UserError(f"{repository} was not changed, since {_unreachable()}: try again with a network.")
     api = huggingface_hub.HfApi()
     files = [huggingface_hub.CommitOperationAdd(name, source) for name, source in contents.items()]
     try:
@@ -78,8 +72,8 @@ def upload(repository: str, contents: Mapping[str, Path | bytes], *, private: bo
         return str(api.create_commit(repository, files, commit_message="Published by TSR-Matte").commit_url)
     except Exception as error:
         if _status(error) in DENIED:
-            raise HubError(f"You may not write to {repository}", f"{LOG_IN}, with a token that may write") from error
-        raise HubError(f"{repository} could not be written ({_first_line(error)})", "try again") from error
+            raise UserError(f"You may not write to {repository}: {LOG_IN}, with a token that may write.") from error
+        raise UserError(f"{repository} could not be written ({_first_line(error)}): try again.") from error
 
 
 def is_reachable() -> bool:
@@ -91,18 +85,18 @@ def is_reachable() -> bool:
     return response.status_code < 500
 
 
-def _explained(error: Exception, repository: str, file: str, revision: str | None) -> HubError:
+def _explained(error: Exception, repository: str, file: str, revision: str | None) -> UserError:
     if isinstance(error, LocalEntryNotFoundError):
         reason = f"{file} of {repository} is not on this machine, and {_unreachable()}"
-        return HubError(reason, "connect to the network once, and it is kept in the cache")
+        return UserError(f"{reason}: connect to the network once, and it is kept in the cache.")
     if isinstance(error, RepositoryNotFoundError) or _status(error) in DENIED:  # a stranger is not told which it is
         cure = f"check its name; if it is private or gated, {LOG_IN}"
-        return HubError(f"{repository} is not on the Hub, or you may not read it", cure)
+        return UserError(f"{repository} is not on the Hub, or you may not read it: {cure}.")
     if isinstance(error, RevisionNotFoundError):
-        return HubError(f"{repository} has no revision {revision}", "name one of its branches, tags or commits")
+        return UserError(f"{repository} has no revision {revision}: name one of its branches, tags or commits.")
     if isinstance(error, EntryNotFoundError):
-        return HubError(f"{repository} holds no {file}", "name a repository that has one")
-    return HubError(f"{file} of {repository} could not be downloaded ({_first_line(error)})", "try again")
+        return UserError(f"{repository} holds no {file}: name a repository that has one.")
+    return UserError(f"{file} of {repository} could not be downloaded ({_first_line(error)}): try again.")
 
 
 def _unreachable() -> str:

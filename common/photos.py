@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from common.decoding import PhotoError, decode, first_line, png_chunk, upright_size
-from common.files import FileError, atomic_write, list_files
+from common.errors import UserError
+from common.files import atomic_write, list_files
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
@@ -44,11 +45,8 @@ class Photo:
 
 
 def list_images(root: str | Path) -> list[Path]:
-    """Photos under a folder, by SUFFIXES; see files.walk. Raises PhotoError if a folder cannot be listed."""
-    try:
-        return list_files(root, SUFFIXES)
-    except FileError as error:
-        raise PhotoError(str(error)) from error
+    """Photos under a folder, by SUFFIXES; see files.walk. Raises UserError if a folder cannot be listed."""
+    return list_files(root, SUFFIXES)
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
@@ -113,7 +111,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 def write_alpha(path: str | Path, alpha: np.ndarray, bits: int = 8) -> None:
     """Write a matte as a grey PNG, rounded to 8 or 16 bits. alpha: float (H, W) in [0, 1].
 
-    Raises PhotoError if it cannot be written, ValueError for an alpha that is not a finite (H, W).
+    Raises UserError if it cannot be written, ValueError for an alpha that is not a finite (H, W).
     """
     if bits not in (8, 16) or Path(path).suffix.lower() != ".png":
         raise ValueError(f"a matte is a .png of 8 or 16 bits, not {Path(path).name} of {bits}")
@@ -127,21 +125,21 @@ def write_alpha(path: str | Path, alpha: np.ndarray, bits: int = 8) -> None:
 def write_image(path: str | Path, image: np.ndarray, icc_profile: bytes | None = None) -> None:
     """Write grey (H, W), RGB (H, W, 3) or straight-alpha RGBA (H, W, 4) as .png, .webp or .jpg, by suffix.
 
-    uint8, or uint16, which PNG keeps and the others round to 8 bits. Raises PhotoError if the file
+    uint8, or uint16, which PNG keeps and the others round to 8 bits. Raises UserError if the file
     cannot be written or its format cannot hold the image.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".webp", ".jpg", ".jpeg"):
-        raise PhotoError(f"{path} has a suffix that is not written here: use .png, .webp or .jpg.")
+        raise UserError(f"{path} has a suffix that is not written here: use .png, .webp or .jpg.")
     if suffix in (".jpg", ".jpeg") and image.shape[2:] == (4,):
-        raise PhotoError(f"{path} cannot hold transparency: use .png or .webp.")
+        raise UserError(f"{path} cannot hold transparency: use .png or .webp.")
     try:
         with atomic_write(path) as temporary:
             temporary.write_bytes(_encode(image, suffix, icc_profile))
-    except FileError as error:
-        raise PhotoError(str(error)) from error
+    except UserError:
+        raise
     except (ValueError, cv2.error) as error:
-        raise PhotoError(f"{path} cannot be encoded ({first_line(error)}): try .png.") from error
+        raise UserError(f"{path} cannot be encoded ({first_line(error)}): try .png.") from error
 
 
 def _encode(image: np.ndarray, suffix: str, icc_profile: bytes | None) -> bytes:

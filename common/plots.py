@@ -1,6 +1,6 @@
 """Pictures for people: training curves, previews, comparisons. Arrays in, a PNG out.
 
-Every function writes a complete file or none, and raises FileError if it cannot be written.
+Every function writes a complete file or none, and raises UserError if it cannot be written.
 """
 
 from __future__ import annotations

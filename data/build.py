@@ -13,15 +13,12 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
+from common.errors import UserError
 from data.augmentation import Augmentation
 from data.dataset import CompositeDataset, MixedDataset, PhotoDataset, PhotoValidation
 from data.synthetic.dataset import SyntheticDataset, SyntheticValidation
 
 SYNTHETIC = "synthetic"
-
-
-class DataError(ValueError):
-    """A data set that cannot be used; the message names the folder, what is wrong and what to do."""
 
 
 class Source(NamedTuple):
@@ -32,7 +29,7 @@ class Source(NamedTuple):
 
 
 def parse_source(text: str) -> Source:
-    """ "Datasets/b*2" -> Source("Datasets/b", 2.0). Raises DataError."""
+    """ "Datasets/b*2" -> Source("Datasets/b", 2.0). Raises UserError."""
     path, star, weight = text.rpartition("*")
     if not star:
         return Source(text, 1.0)
@@ -41,7 +38,7 @@ def parse_source(text: str) -> Source:
     except ValueError:
         source = Source(path, 0.0)
     if not (path and 0 < source.weight < float("inf")):
-        raise DataError(f"{text} is no data set: write a folder, or a folder and its weight such as Datasets/mine*2.")
+        raise UserError(f"{text} is no data set: write a folder, or a folder and its weight such as Datasets/mine*2.")
     return source
 
 
@@ -55,23 +52,23 @@ def build_training_set(
     backgrounds: Sequence[str] = (),
 ) -> Dataset:
     """Each DATASET/train, `samples` drawn photos per epoch for the word synthetic, and the cut-outs of each folder of
-    `foregrounds` over all `backgrounds`, mixed by their weights. Raises DataError."""
+    `foregrounds` over all `backgrounds`, mixed by their weights. Raises UserError."""
     sets: list[tuple[Dataset, float]] = []
     for path, weight in map(parse_source, datasets):
         if path == SYNTHETIC:
             drawn = SyntheticDataset(samples=samples, size=settings.image_size, seed=seed)
             sets.append((drawn, weight))
         else:
-            sets.append((_open(PhotoDataset, _existing(path) / "train", settings, seed), weight))
+            sets.append((PhotoDataset(_existing(path) / "train", settings, seed), weight))
     for path, weight in map(parse_source, foregrounds):
-        sets.append((_open(CompositeDataset, path, list(backgrounds), settings, seed), weight))
+        sets.append((CompositeDataset(path, list(backgrounds), settings, seed), weight))
     return sets[0][0] if len(sets) == 1 and sets[0][1] == 1 else MixedDataset(sets, seed)
 
 
 def build_validation_sets(datasets: Sequence[str], *, image_size: int, samples: int, seed: int) -> dict[str, Dataset]:
     """By name, each DATASET/val at native size, and `samples` fixed drawn photos for the word synthetic.
 
-    Of several sets, those without a val folder only train. Raises DataError if none has one.
+    Of several sets, those without a val folder only train. Raises UserError if none has one.
     """
     sets: dict[str, Dataset] = {}
     paths = list(dict.fromkeys(source.path for source in map(parse_source, datasets)))
@@ -80,9 +77,9 @@ def build_validation_sets(datasets: Sequence[str], *, image_size: int, samples: 
             sets[SYNTHETIC] = SyntheticValidation(samples=samples, size=image_size, seed=seed)
         elif len(paths) == 1 or (_existing(path) / "val").is_dir():
             name = Path(path).absolute().name
-            sets[name if name not in sets else path] = _open(PhotoValidation, _existing(path) / "val")
+            sets[name if name not in sets else path] = PhotoValidation(_existing(path) / "val")
     if not sets:
-        raise DataError(f"None of {', '.join(paths)} has a val folder: one of them must, or nothing can be measured.")
+        raise UserError(f"None of {', '.join(paths)} has a val folder: one of them must, or nothing can be measured.")
     return sets
 
 
@@ -105,15 +102,8 @@ def _bytes(path: Path | None) -> int:
 
 def _existing(dataset: str) -> Path:
     if not Path(dataset).is_dir():
-        raise DataError(
+        raise UserError(
             f"The data set {dataset} is not there: name a folder that holds train/im, train/gt, val/im and "
             "val/gt with --dataset, or try --dataset synthetic, which needs no files."
         )
     return Path(dataset)
-
-
-def _open(kind: type[Dataset], *arguments: Any) -> Dataset:
-    try:
-        return kind(*arguments)
-    except ValueError as error:
-        raise DataError(str(error)) from error

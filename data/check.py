@@ -9,10 +9,9 @@ harms training (there may be warnings), 1 errors, each named, 2 nothing could st
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from common.command import command, new_parser
+from common.errors import UserError
 from common.files import is_hidden, write_json
 from common.photos import read_alpha, write_image
-from common.processes import print_any_name, usable_cores
+from common.processes import usable_cores
 from data.alpha_faults import alpha_faults, judge_together
 from data.contact_sheet import contact_sheet
 from data.copies import find_copies
@@ -55,21 +56,21 @@ class Report:
 
 
 def find_splits(root: str | Path) -> dict[str, Path]:
-    """Folders with im or gt in them, by name: root itself, or those directly in it. Raises ValueError without any."""
+    """Folders with im or gt in them, by name: root itself, or those directly in it. Raises UserError without any."""
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"{root} is not a folder: give the one that holds train and val, or im and gt.")
+        raise UserError(f"{root} is not a folder: give the one that holds train and val, or im and gt.")
     candidates = [root] if (root / "im").is_dir() or (root / "gt").is_dir() else sorted(root.iterdir())
     candidates = [path for path in candidates if path == root or not is_hidden(path.name)]
     splits = {path.name: path for path in candidates if (path / "im").is_dir() or (path / "gt").is_dir()}
     if not splits:
-        raise ValueError(f"{root} has neither im and gt nor a folder such as train with them in it.")
+        raise UserError(f"{root} has neither im and gt nor a folder such as train with them in it.")
     # train first, so that of a photo in two splits the copy in the other split is named
     return dict(sorted(splits.items(), key=lambda split: (split[0] != "train", split[0])))
 
 
 def check_dataset(root: str | Path, workers: int | None = None, progress: bool = False) -> Report:
-    """Read every pair under root and report what is wrong. Raises ValueError if there is no dataset."""
+    """Read every pair under root and report what is wrong. Raises UserError if there is no dataset."""
     splits = find_splits(root)
     faults, tasks = [], []
     for name, folder in splits.items():
@@ -87,7 +88,7 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
         faults += judge_together([fault for entry in here for fault in entry.faults], len(here))
     faults += find_copies(inspections)
     if not tasks and not faults:
-        raise ValueError(f"{root} holds no photos: put them into im and their alphas, by the same name, into gt.")
+        raise UserError(f"{root} holds no photos: put them into im and their alphas, by the same name, into gt.")
     return Report(Path(root), list(splits), inspections, faults)
 
 
@@ -218,29 +219,21 @@ def _evenly(pairs: list[Pair], count: int) -> list[Pair]:
     return [pairs[round(at)] for at in np.linspace(0, len(pairs) - 1, min(count, len(pairs)))]
 
 
-def main(argv: list[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    print_any_name()
-    parser = argparse.ArgumentParser(
-        prog="python -m data.check",
-        description="Find what is wrong with a dataset before training on it.",
-        epilog="Exit codes: 0 nothing that harms training, 1 errors, 2 nothing could start.",
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("root", type=Path, help="folder with train and val, or with im and gt")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything found as JSON")
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="also draw samples with their alphas")
     parser.add_argument("--workers", type=int, help="threads that read files (default: as many as cores, at most 8)")
     options = parser.parse_args(argv)
-    try:
-        report = check_dataset(options.root, options.workers, progress=True)
-        if options.json:
-            write_json(options.json, as_json(report))
-        if options.contact_sheet and report.inspections:
-            write_image(options.contact_sheet, draw_sheet(report))
-        print(format_report(report))
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    report = check_dataset(options.root, options.workers, progress=True)
+    if options.json:
+        write_json(options.json, as_json(report))
+    if options.contact_sheet and report.inspections:
+        write_image(options.contact_sheet, draw_sheet(report))
+    print(format_report(report))
     return 1 if report.errors else 0
 
 

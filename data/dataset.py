@@ -20,6 +20,7 @@ import torch
 from numpy.random import Generator
 from torch.utils.data import Dataset
 
+from common.errors import UserError
 from common.photos import list_images, read_photo, to_uint8
 from common.resize import resize
 from data.augmentation import (
@@ -52,7 +53,7 @@ class TrainingDataset(Dataset):
     def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
         """The planes of sample `index`, cropped and scaled, as augmentation.crop_and_scale returns them, and its name.
 
-        Raises ValueError for a broken file.
+        Raises UserError for a broken file.
         """
         raise NotImplementedError
 
@@ -141,7 +142,7 @@ class CompositeDataset(TrainingDataset):
         path = str(self._foregrounds[index])
         cutout = read_photo(path)
         if cutout.alpha is None:
-            raise ValueError(f"{path} has no transparency: a foreground must be a cut-out with an alpha channel.")
+            raise UserError(f"{path} has no transparency: a foreground must be a cut-out with an alpha channel.")
         premultiplied = self._place(to_uint8(cutout.image), cutout.alpha, rng)
         backdrop_path = str(self._backgrounds[rng.integers(len(self._backgrounds))])
         backdrop = self._backdrop(backdrop_path, rng)
@@ -211,12 +212,12 @@ def _length(dataset: Dataset) -> int:
 
 
 def _images(folders: Sequence[str | Path]) -> np.ndarray:
-    """Paths of all images in the folders, as one array of characters. Raises ValueError if a folder has none."""
+    """Paths of all images in the folders, as one array of characters. Raises UserError if a folder has none."""
     paths = []
     for folder in folders:
         found = list_images(folder)
         if not found:
-            raise ValueError(f"{folder} holds no images: cut-outs and backgrounds are .png, .jpg, .webp or .tif.")
+            raise UserError(f"{folder} holds no images: cut-outs and backgrounds are .png, .jpg, .webp or .tif.")
         paths += [str(path) for path in found]
     return np.array(paths, dtype=str)
 
@@ -232,7 +233,7 @@ class PhotoValidation(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Item:
-        """Raises ValueError, in one sentence, if a file cannot be read or the sizes differ."""
+        """Raises UserError, in one sentence, if a file cannot be read or the sizes differ."""
         pair = self.pairs[index]
         photo, alpha = read_pair(pair.image, pair.alpha)
         item: Item = {

@@ -22,6 +22,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from common.errors import UserError
+
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Keys (epoch, index) of one rank, in an order drawn from (seed, epoch).
@@ -33,7 +35,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, samples: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         if samples < 1 or batch_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(
+            raise UserError(
                 f"no batches can be made of {samples} samples, batch size {batch_size}, rank {rank} of {world_size}: "
                 "all must be at least 1, and the rank below the number of processes."
             )
@@ -44,7 +46,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch, and the first batch of it that is still to come."""
         if not 0 <= start_batch <= self.batches_per_epoch:
-            raise ValueError(f"start_batch {start_batch} is outside an epoch of {self.batches_per_epoch} batches.")
+            raise UserError(f"start_batch {start_batch} is outside an epoch of {self.batches_per_epoch} batches.")
         self.epoch, self.start_batch = epoch, start_batch
 
     @property

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from common.errors import UserError
 from common.files import count_others, match_by_name, say_others
 from common.photos import SUFFIXES, photo_size, read_alpha, read_alpha_levels, read_photo, to_uint8
 
@@ -47,16 +48,16 @@ def match_split(root: Path) -> dict[str, list[list[Path]]]:
 def find_pairs(root: str | Path) -> list[Pair]:
     """Pairs of ROOT/im and ROOT/gt, sorted by name. Photos or alphas without a partner are left out.
 
-    Raises ValueError, in one sentence, if a folder is missing, two files share a name, or nothing pairs.
+    Raises UserError, in one sentence, if a folder is missing, two files share a name, or nothing pairs.
     """
     root = Path(root)
     for folder in (root / "im", root / "gt"):
         if not folder.is_dir():
             hint = f": did you mean {root / 'train'}" if (root / "train" / folder.name).is_dir() else ""
-            raise ValueError(f"{folder} does not exist; photos belong in im and their alphas in gt{hint}.")
+            raise UserError(f"{folder} does not exist; photos belong in im and their alphas in gt{hint}.")
     matches = match_split(root)
     for paths in (paths for sides in matches.values() for paths in sides if len(paths) > 1):
-        raise ValueError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
+        raise UserError(f"{paths[0]} and {paths[1].name} share a name: rename or remove one of them.")
     pairs = [
         Pair(name, photos[0], alphas[0], unknown[0] if unknown else None)
         for name, (photos, alphas, unknown) in matches.items()
@@ -64,7 +65,7 @@ def find_pairs(root: str | Path) -> list[Pair]:
     ]
     if not pairs:
         photo_count, alpha_count = (sum(len(sides[position]) for sides in matches.values()) for position in (0, 1))
-        raise ValueError(
+        raise UserError(
             f"{root} holds {photo_count} photos and {alpha_count} alphas, and no two with the same name: "
             "cat.jpg in im needs cat.png in gt."
         )
@@ -74,11 +75,11 @@ def find_pairs(root: str | Path) -> list[Pair]:
 def read_unknown(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """Where the truth is not known: uint8 (H, W), 255 there and 0 elsewhere. size: (H, W) of the alpha.
 
-    Raises ValueError, in one sentence, if the file cannot be read or has another size.
+    Raises UserError, in one sentence, if the file cannot be read or has another size.
     """
     mask = read_alpha_levels(path)
     if mask.shape != tuple(size):
-        raise ValueError(
+        raise UserError(
             f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels and its alpha {size[1]} x {size[0]}: a mask of "
             "unknown pixels must have the size of its alpha."
         )
@@ -88,11 +89,11 @@ def read_unknown(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 def read_pair(image: str | Path, alpha: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Photo uint8 (H, W, 3) and alpha float32 (H, W) in [0, 1], at the files' size.
 
-    Raises ValueError, in one sentence, if a file cannot be read or the sizes differ.
+    Raises UserError, in one sentence, if a file cannot be read or the sizes differ.
     """
     photo, matte = to_uint8(read_photo(image).image), read_alpha(alpha)
     if photo.shape[:2] != matte.shape:
-        raise ValueError(sizes_differ(image, photo.shape, alpha, matte.shape))
+        raise UserError(sizes_differ(image, photo.shape, alpha, matte.shape))
     return photo, matte
 
 
@@ -104,7 +105,7 @@ def read_reduced_pair(
     A JPEG is decoded at the smallest of these sizes whose long side still has long_side pixels. Its pixel j then covers
     the pixels jk ... jk + k - 1 of the file, also at the last border, where the decoder pads. The others are averaged
     over the same blocks, not stretched to the same size, so all agree at odd sizes. Where EXIF turns the photo, the
-    incomplete block may come first: then they are off by at most half a pixel of the result. Raises ValueError, in one
+    incomplete block may come first: then they are off by at most half a pixel of the result. Raises UserError, in one
     sentence, if a file cannot be read or the sizes differ.
     """
     matte = read_alpha_levels(alpha)
@@ -115,7 +116,7 @@ def read_reduced_pair(
             size = (photo.shape[0], photo.shape[1])
             masks = [matte, read_unknown(unknown, matte.shape)] if unknown else [matte]
             return [photo, *(reduce_blocks(mask, factor, size) for mask in masks)]
-    raise ValueError(sizes_differ(image, photo_size(image)[::-1], alpha, matte.shape))
+    raise UserError(sizes_differ(image, photo_size(image)[::-1], alpha, matte.shape))
 
 
 def reduce_blocks(matte: np.ndarray, factor: int, size: tuple[int, int]) -> np.ndarray:

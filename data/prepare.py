@@ -11,7 +11,6 @@ Exit codes: 0 all done, 1 photos or truths without a partner were left out (each
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -24,9 +23,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from common.command import command, new_parser
+from common.errors import UserError
 from common.files import atomic_folder, atomic_write
 from common.photos import read_alpha, write_alpha
-from common.processes import print_any_name
 from data.alpha_faults import SOFT
 from data.pairs import match_images
 from data.public_sets import PUBLIC_SETS, PublicSet, Split
@@ -41,13 +41,13 @@ class Found(NamedTuple):
 
 
 def find_splits(public: PublicSet, source: Path) -> list[Found]:
-    """The splits of a set that are in `source`. Raises ValueError, in one sentence, if it is not laid out like that."""
+    """The splits of a set that are in `source`. Raises UserError, in one sentence, if it is not laid out like that."""
     present = [split for split in public.splits if (source / split.photos).is_dir()]
     if not present:
         expected = public.splits[0].photos
         inner = next(source.glob(f"*/{expected}"), None)
         hint = f"did you mean {source / inner.relative_to(source).parts[0]}" if inner else "name the unpacked download"
-        raise ValueError(f"{source} does not hold {expected}: {hint}.")
+        raise UserError(f"{source} does not hold {expected}: {hint}.")
     return [_find_pairs(split, source, public.number) for split in present]
 
 
@@ -56,25 +56,25 @@ def _find_pairs(split: Split, source: Path, number: str) -> Found:
     partners = {name: re.sub(number, "", name) for name in photos}
     pairs = [(name, photo, truths[partners[name]]) for name, photo in photos.items() if partners[name] in truths]
     if not pairs:
-        raise ValueError(f"{source / split.photos} has no photo with a truth of its name in {source / split.truths}.")
+        raise UserError(f"{source / split.photos} has no photo with a truth of its name in {source / split.truths}.")
     alone = [photo for name, photo in photos.items() if partners[name] not in truths]
     alone += [truths[name] for name in truths.keys() - partners.values()]
     return Found(split, pairs, sorted(alone))
 
 
 def _files_by_name(folders: Sequence[Path]) -> dict[str, Path]:
-    """The one file of each name in these folders. Raises ValueError if there are two."""
+    """The one file of each name in these folders. Raises UserError if there are two."""
     files = {}
     for name, sides in match_images(*folders).items():
         first, *others = [path for side in sides for path in side]
         if others:
-            raise ValueError(f"{first} and {others[0]} share a name: remove the one that is wrong.")
+            raise UserError(f"{first} and {others[0]} share a name: remove the one that is wrong.")
         files[name] = first
     return files
 
 
 def prepare(public: PublicSet, found: Sequence[Found], root: Path) -> None:
-    """Write the splits to `root`, which must not exist. Raises FileError and, for a trimap, PhotoError."""
+    """Write the splits to `root`, which must not exist. Raises UserError and, for a trimap, PhotoError."""
     with atomic_folder(root) as folder:
         for split, pairs, _ in found:
             for name, photo, truth in tqdm(pairs, desc=split.name, unit="photo", disable=None):
@@ -103,22 +103,18 @@ def _write_unknown(trimap: Path, path: Path) -> None:
         write_alpha(path, unknown.astype(np.float32))
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     names = ", ".join(PUBLIC_SETS)
     parser.add_argument("name", type=str.lower, choices=PUBLIC_SETS, metavar="NAME", help=f"which set: {names}")
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the unpacked download")
     parser.add_argument("root", type=Path, metavar="ROOT", help="the folder to make")
     options = parser.parse_args(argv)
     public = PUBLIC_SETS[options.name]
-    try:
-        found = find_splits(public, options.source)
-        prepare(public, found, options.root)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    found = find_splits(public, options.source)
+    prepare(public, found, options.root)
     for split, pairs, alone in found:
         print(f"{options.root / split.name}: {len(pairs)} photos")
         for path in alone:

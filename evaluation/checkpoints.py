@@ -1,6 +1,6 @@
 """What evaluate.py measures of checkpoints: their mattes on a data set, and the picture that compares them.
 
-Raises StartError if nothing can be measured.
+Raises UserError if nothing can be measured.
 """
 
 from __future__ import annotations
@@ -13,34 +13,29 @@ from typing import Any
 import torch
 
 from common import plots
+from common.errors import UserError
 from common.processes import print_once
 from data.build import SYNTHETIC
 from data.dataset import PhotoValidation
 from data.synthetic.dataset import SyntheticValidation
 from evaluation.folders import Folders, match_files
 from evaluation.scales import TRUTH_FAULT, check_truth
-from evaluation.scoring import Failure, Row, StartError
+from evaluation.scoring import Failure, Row
 from evaluation.validation import COARSE, REFINED, MatteSource, predict_sources
 from inference.loading import load, read_metadata
-from models.checkpoint import CheckpointError, find_model
+from models.checkpoint import find_model
 
 
 def find_files(paths: Sequence[Path | None], output: Path) -> list[Path]:
     """The model files of these checkpoints or run folders; None stands for the newest run in `output`."""
-    try:
-        return [find_model(path, output) for path in paths]
-    except CheckpointError as error:
-        raise StartError(str(error)) from error
+    return [find_model(path, output) for path in paths]
 
 
 def load_sources(files: Sequence[Path], device: torch.device, coarse_too: bool) -> list[MatteSource]:
     """The matte of each checkpoint; with coarse_too, before it the coarse matte of each that has a refiner."""
     sources = []
     for letter, file in zip(string.ascii_uppercase, files, strict=False):
-        try:
-            model = load(file, device)
-        except CheckpointError as error:
-            raise StartError(str(error)) from error
+        model = load(file, device)
         prefix = f"{letter} " if len(files) > 1 else ""
         if model.refiner is None or coarse_too:
             sources.append(MatteSource(f"{prefix}TwinSwin-Matte", model, COARSE))
@@ -54,7 +49,7 @@ class CheckedTruths(PhotoValidation):
     """Pairs whose truths have a usual scale; item["truth_fault"] is a Fault where one may have another, else None."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Raises ValueError, in one sentence, for a pair that does not serve."""
+        """Raises UserError for a pair that does not serve."""
         item, pair = super().__getitem__(index), self.pairs[index]
         known = ~item["unknown"][0].numpy() if "unknown" in item else None  # (H, W)
         return item | {TRUTH_FAULT: check_truth(item["alpha"][0].numpy(), pair.alpha, known)}
@@ -69,10 +64,7 @@ def open_dataset(name: str, model_file: Path) -> tuple[Any, list[Failure]]:
         return synthetic_set(model_file), []
     root = Path(name)
     root = root / "val" if (root / "val" / "im").is_dir() else root
-    try:
-        return CheckedTruths(root), match_files(Folders(root / "im", root / "gt"))[1]
-    except ValueError as error:
-        raise StartError(str(error)) from error
+    return CheckedTruths(root), match_files(Folders(root / "im", root / "gt"))[1]
 
 
 def synthetic_set(model_file: Path) -> Any:
@@ -80,7 +72,7 @@ def synthetic_set(model_file: Path) -> Any:
     trained = read_metadata(model_file)
     samples, seed = (trained["config"].get(name) for name in ("val_samples", "seed"))
     if not (isinstance(samples, int) and isinstance(seed, int) and samples > 0 <= seed):
-        raise StartError(
+        raise UserError(
             f"{model_file} does not say which synthetic photos it was validated on (its config has "
             f"val_samples {samples}, seed {seed}): name a folder with --dataset."
         )
@@ -90,7 +82,7 @@ def synthetic_set(model_file: Path) -> Any:
 def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:
     """The photos in which the first two mattes differ most, as much as half of the photos do, and least.
 
-    Raises FileError if the figure cannot be written, and PhotoError if a matte does not fit in memory.
+    Raises UserError if the figure cannot be written, and PhotoError if a matte does not fit in memory.
     """
     differences = {row["index"]: row["difference"] for row in rows}
     order = sorted(differences, key=lambda index: -differences[index])

@@ -6,10 +6,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import UserError
 from common.pool import process_pool
 from common.processes import print_once, rank, world_size
 from data.pairs import match_images, say_left_out
-from evaluation.scoring import Failure, MetricOptions, Scores, StartError, Task, score_all, score_files
+from evaluation.scoring import Failure, MetricOptions, Scores, Task, score_all, score_files
 
 
 class Folders(NamedTuple):
@@ -22,10 +23,10 @@ class Folders(NamedTuple):
 
 
 def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Scores:
-    """Scores of all ranks together. Raises StartError if a folder cannot be listed or no names agree."""
+    """Scores of all ranks together. Raises UserError if a folder cannot be listed or no names agree."""
     matches, failures = match_files(folders)
     if not matches:
-        raise StartError(
+        raise UserError(
             f"{folders.predictions} and {folders.truths} share no file name: cat.png is scored against cat.png."
         )
     tasks = [
@@ -41,16 +42,13 @@ def match_files(folders: Folders) -> tuple[list[tuple[str, Folders]], list[Failu
     """(name, its files), sorted by name, and the names that lack a file or have two of a kind.
 
     Says which files of the folders are left out, as they are no photos.
-    Raises StartError if a folder cannot be listed.
+    Raises UserError if a folder cannot be listed.
     """
     given = {kind: folder for kind, folder in folders._asdict().items() if folder}
     for folder in given.values():
         if left_out := say_left_out(folder):
             print_once(left_out)
-    try:
-        found = match_images(*given.values())
-    except ValueError as error:
-        raise StartError(str(error)) from error
+    found = match_images(*given.values())
     matches, failures = [], []
     for name, paths_by_folder in found.items():
         files = dict(zip(given, paths_by_folder, strict=True))

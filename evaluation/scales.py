@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import UserError
 from data.alpha_faults import DOUBTFUL, alpha_faults, judge_together
 from data.kinds import Fault
 
@@ -21,11 +22,11 @@ TRUTH_FAULT, MATTE_FAULT = "truth_fault", "matte_fault"  # in a row: a Fault, or
 def check_truth(alpha: np.ndarray, path: str | Path, known: np.ndarray | None = None) -> Fault | None:
     """What may be wrong with the scale of a truth, float32 (H, W), where known, bool (H, W), says so.
 
-    Raises ValueError, in one sentence, where it is certainly wrong.
+    Raises UserError, in one sentence, where it is certainly wrong.
     """
     fault = check_matte(alpha, path, known)
     if fault and fault.kind == "alpha_scale":
-        raise ValueError(fault.sentence)
+        raise UserError(fault.sentence)
     return fault
 
 

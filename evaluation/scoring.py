@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from common.errors import UserError
 from common.photos import read_alpha, read_photo, to_uint8
 from common.pool import bounded_map
 from common.processes import is_main, world_size
@@ -28,10 +29,6 @@ from inference.foreground import estimate_colours, native_foreground
 from metrics import composite_error, fill_unknown, grad_aim, matting_metrics
 
 Row = dict[str, Any]  # of one matte: "index" and "name" of its photo, "matte", and its figures by name
-
-
-class StartError(ValueError):
-    """Nothing can be scored; the message is one sentence that says what to do."""
 
 
 class MetricOptions(NamedTuple):
@@ -78,12 +75,12 @@ def score_matte(
 
     known: bool (H, W), False where the truth is not known, or None where all of it is; see metrics.py. image:
     uint8 (H, W, 3), for options.composite. "soft_share" is the share of the known pixels whose truth is strictly
-    between 0 and 1; "unknown_pixels" is how many were left out. Raises ValueError for sizes that differ, alphas
+    between 0 and 1; "unknown_pixels" is how many were left out. Raises UserError for sizes that differ, alphas
     outside [0, 1], and a truth of which nothing is known.
     """
     prediction = fill_unknown(prediction, truth, known)
     if known is not None and not known.any():
-        raise ValueError("every pixel of its true alpha is marked as unknown.")
+        raise UserError("every pixel of its true alpha is marked as unknown.")
     figures: dict[str, Any] = matting_metrics(prediction, truth, known, with_conn=options.full)
     if options.full:
         figures["image_grad_aim"] = grad_aim(prediction, truth, known)
@@ -117,7 +114,7 @@ def score_files(
     alpha = read_alpha(truth)
     known = None if unknown is None else read_alpha(unknown) < 0.5
     if known is not None and known.shape != alpha.shape:
-        raise ValueError(f"{unknown} is {known.shape} and {truth} {alpha.shape} (height, width): the sizes must agree.")
+        raise UserError(f"{unknown} is {known.shape} and {truth} {alpha.shape} (height, width): the sizes must agree.")
     truth_fault = check_truth(alpha, truth, known)
     matte = read_alpha(prediction)
     faults = {TRUTH_FAULT: truth_fault, MATTE_FAULT: check_matte(matte, prediction)}

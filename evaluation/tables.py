@@ -108,14 +108,14 @@ def notes(rows: Sequence[dict]) -> list[str]:
 
 
 def write_csv(path: Path, rows: Sequence[dict]) -> None:
-    """One line per matte. Raises FileError if it cannot be written."""
+    """One line per matte. Raises UserError if it cannot be written."""
     with files.atomic_write(path) as temporary:
         figures = pd.DataFrame(rows).drop(columns=[F_CURVE, TRUTH_FAULT, MATTE_FAULT], errors="ignore")
         figures.to_csv(temporary, index=False, errors="backslashreplace")  # names from old zips may be no text
 
 
 def write_json(path: Path, rows: Sequence[dict], failures: Iterable[tuple[str, str]]) -> None:
-    """Summaries by matte, with units, edge rule and failures. Raises FileError if it cannot be written."""
+    """Summaries by matte, with units, edge rule and failures. Raises UserError if it cannot be written."""
     photos = {row["name"]: row for row in rows}.values()
     report: dict[str, Any] = {
         "notes": notes(rows),

@@ -19,6 +19,7 @@ import torch
 
 import matting
 from common.devices import is_out_of_memory
+from common.errors import UserError
 from common.photos import PhotoError
 from common.pool import bounded_map, process_pool
 from common.processes import rank, world_size
@@ -57,7 +58,7 @@ def validate(
     known, unknown bool (1, H, W). workers: threads that score while the network predicts, and others read the next
     photos; 0 takes turns. precision: as for matting.predict_mattes. Under torchrun every rank calls this and gets the
     same means. Photos that cannot be scored are named on stderr and left out; those without an edge band are left out
-    of the edge figures, which are 0 if there is no other. Raises ValueError if nothing could be scored.
+    of the edge figures, which are 0 if there is no other. Raises UserError if nothing could be scored.
     """
     sources = [MatteSource(COARSE, model, COARSE)]
     if model.refiner is not None:
@@ -72,7 +73,7 @@ def validate(
         torch.backends.cudnn.benchmark = was_benchmark
     report_failures(scores.failures)
     if not scores.rows:
-        raise ValueError("no validation photo could be scored: look at the set with python -m data.check.")
+        raise UserError("no validation photo could be scored: look at the set with python -m data.check.")
     return {
         f"{label}_{figure}": mean
         for label, rows in by_matte(scores.rows).items()

@@ -14,7 +14,6 @@ experiments/composites.py makes a data set for it: exact alphas over real backgr
 
 from __future__ import annotations
 
-import argparse
 import math
 import subprocess
 import sys
@@ -25,8 +24,8 @@ from pathlib import Path
 import pandas as pd
 import safetensors
 
+from common.command import command, new_parser
 from common.files import atomic_write
-from common.processes import print_any_name
 from experiments import ablation_tables as tables
 from models.checkpoint import MODEL_FILE
 
@@ -149,9 +148,9 @@ def describe(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     flag = parser.add_argument
     flag("--output", type=Path, required=True, metavar="DIR", help="folder for the runs")
     which = f"variants to run, of: {', '.join(VARIANTS)} (default: all)"

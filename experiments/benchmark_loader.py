@@ -18,10 +18,10 @@ from PIL import Image
 from torch.utils.benchmark import Timer
 from torchvision.transforms.v2 import functional as F
 
+from common.errors import UserError
 from common.photos import photo_size, read_alpha_levels, read_photo, write_alpha
 from common.resize import working_size
 from data.augmentation import Augmentation
-from data.build import DataError
 from data.dataset import PhotoDataset
 from data.pairs import Pair, find_pairs
 from data.synthetic.dataset import render_sample
@@ -38,7 +38,7 @@ def loader_cases(
     """The label of each row and what measures it, on the first `images` pairs of a folder with im and gt.
 
     root may also hold train/; None: photos of 12 megapixels that are made here. Each of the `rounds` draws other
-    augmentations. Raises DataError if root has no pairs.
+    augmentations. Raises UserError if root has no pairs.
     """
     with tempfile.TemporaryDirectory() as folder:
         if root is None:
@@ -48,7 +48,7 @@ def loader_cases(
         try:
             pairs = find_pairs(root)[:images]
         except ValueError as error:
-            raise DataError(str(error)) from error
+            raise UserError(str(error)) from error
         rates: dict[str, float] = {}
         for name, call in row_calls(root, pairs, target).items():
             yield {"row": name}, partial(measure_row, name, call, len(pairs), rounds, rates)

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.devices import autocast
+from common.errors import UserError
 from common.resize import resize_alpha, resize_to_working_size
 from config import Config, Variant
 from data.synthetic.dataset import render_sample
 from experiments.measuring import matrix_peak, measure
 from matting import predict_mattes, refine_uncertain
 from models import MattingNetwork, Refiner, build_model
-from models.checkpoint import MODEL_FILE, STARTER, CheckpointError, find_model, load_model
+from models.checkpoint import MODEL_FILE, STARTER, find_model, load_model
 from models.octaves import climb
 
 WHOLE_LIMIT = 4096  # pixels; the refiner on a larger whole photo needs tens of gigabytes
@@ -42,10 +43,10 @@ def prediction_cases(
 def checkpoint_cases(
     flags: argparse.Namespace, device: torch.device, precision: torch.dtype
 ) -> Iterator[tuple[dict, Callable[[], dict]]]:
-    """The same of flags.checkpoint, at its own working size. Raises CheckpointError."""
+    """The same of flags.checkpoint, at its own working size. Raises UserError."""
     model = load_model(find_model(flags.checkpoint, Config.output), device)
     if model.refiner is None:
-        raise CheckpointError(f"{flags.checkpoint} has no refiner to measure: name a checkpoint of TSR-Matte.")
+        raise UserError(f"{flags.checkpoint} has no refiner to measure: name a checkpoint of TSR-Matte.")
     yield from model_cases(flags.checkpoint.name, model, flags, precision)
 
 

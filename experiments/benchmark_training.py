@@ -41,7 +41,7 @@ def training_cases(
 ) -> Iterator[tuple[dict, Callable[[], dict]]]:
     """The label of each row and what measures it, for every size and option.
 
-    Raises DataError if flags.dataset cannot be used.
+    Raises UserError if flags.dataset cannot be used.
     """
     batch = flags.batch_size or (4 if device.type == "cuda" else 1)
     fed = {}

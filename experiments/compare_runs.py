@@ -9,7 +9,6 @@ Exit codes: 0 done, 2 a run could not be read or the picture not be written.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Any
 import pandas as pd
 
 from common import plots
-from common.files import FileError, make_folder
-from common.processes import print_any_name
+from common.command import command, new_parser
+from common.errors import UserError
+from common.files import make_folder
 from config import Config
 from experiments.ablation_tables import COLUMNS, markdown
-from training.errors import RunError
 from training.run_folder import LOG_FILE, read_settings
 
 VALIDATION = {"dataset", "val_samples", "image_size", "model_idx", "seed"}  # what decides on which photos
@@ -35,15 +34,15 @@ def find_folder(run: str) -> Path:
 
 
 def read_log(folder: Path) -> Log:
-    """Raises RunError, in one sentence."""
+    """Raises UserError, in one sentence."""
     path = folder / LOG_FILE
     try:
         rows = [row.dropna().to_dict() for _, row in pd.read_csv(path).iterrows()]
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
         reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path} cannot be read ({reason}): name a run that has finished an epoch.") from error
+        raise UserError(f"{path} cannot be read ({reason}): name a run that has finished an epoch.") from error
     if not rows or not all({"epoch", "step"} <= row.keys() for row in rows):
-        raise RunError(f"{path} has no epochs: name a run that has finished one.")
+        raise UserError(f"{path} has no epochs: name a run that has finished one.")
     return rows
 
 
@@ -88,25 +87,21 @@ def _text(value: Any) -> str:
     return "-" if value is None else " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or their names in checkpoints/")
     figure = Path(Config.output) / "compare_runs.png"
     parser.add_argument("--figure", type=Path, metavar="PNG", default=figure, help="(default: %(default)s)")
     options = parser.parse_args(argv)
-    try:
-        folders = [find_folder(run) for run in options.runs]
-        is_clear = len({folder.name for folder in folders}) == len(folders)
-        labels = {folder.name if is_clear else str(folder): folder for folder in folders}
-        logs = {label: read_log(folder) for label, folder in labels.items()}
-        settings = {label: read_settings(folder)[0] for label, folder in labels.items()}
-        make_folder(options.figure.parent, "choose another with --figure")
-        plots.runs(options.figure, logs)
-    except (RunError, FileError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    folders = [find_folder(run) for run in options.runs]
+    is_clear = len({folder.name for folder in folders}) == len(folders)
+    labels = {folder.name if is_clear else str(folder): folder for folder in folders}
+    logs = {label: read_log(folder) for label, folder in labels.items()}
+    settings = {label: read_settings(folder)[0] for label, folder in labels.items()}
+    make_folder(options.figure.parent, "choose another with --figure")
+    plots.runs(options.figure, logs)
     print(best_table(logs), settings_table(settings), f"Curves: {options.figure}", sep="\n\n")
     return 0
 

@@ -10,7 +10,6 @@ An image depends only on (seed, split, index) and the two folders.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
+from common.command import command, new_parser
+from common.errors import UserError
 from common.photos import list_images, read_photo, to_uint8, write_alpha, write_image
-from common.processes import print_any_name
 from data.synthetic.dataset import SPLITS, degrade, render_sample
 
 HELD_OUT = 5  # every fifth file is for validation
@@ -58,7 +58,7 @@ def placed_cutout(rng: Generator, path: Path, size: int) -> tuple[np.ndarray, np
     """A real cut-out at a random angle and place: colour (S, S, 3), alpha (S, S), float32 in [0, 1]."""
     cutout = read_photo(path, shrink_to=2 * size)
     if cutout.alpha is None:
-        raise ValueError(f"{path} has no transparency: a cut-out must have an alpha channel.")
+        raise UserError(f"{path} has no transparency: a cut-out must have an alpha channel.")
     alpha = cutout.alpha[..., None]
     premultiplied = np.dstack([to_uint8(cutout.image) / np.float32(255) * alpha, alpha])
     height, width = alpha.shape[:2]
@@ -100,9 +100,9 @@ def write(
         write_alpha(output / split / "gt" / f"{index:05}.png", alpha)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     flag = parser.add_argument
     flag("--output", type=Path, required=True, metavar="DIR")
     flag("--backgrounds", type=Path, required=True, metavar="DIR", help="photos without a main object")

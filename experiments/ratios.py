@@ -9,7 +9,6 @@ It shows what refinement in octaves is for: compare runs of train.py with and wi
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +18,13 @@ import pandas as pd
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from common.command import command, new_parser
 from common.files import atomic_write
-from common.processes import print_any_name
 from common.resize import resize_alpha, resize_to_working_size, working_size
 from data.dataset import PhotoValidation
 from data.synthetic.dataset import SyntheticValidation
 from evaluation.validation import COARSE, REFINED, validate
-from models.checkpoint import CheckpointError, find_model, load_model
+from models.checkpoint import find_model, load_model
 
 FIGURES = {"SAD": "image_sad", "edge SAD": "edge_sad", "edge MSE": "edge_mse", "Grad": "image_grad"}
 
@@ -51,7 +50,7 @@ class ScaledPhotos(Dataset):
 
 
 def measure(checkpoint: Path, photos: Path | None, ratios: Sequence[int], samples: int) -> list[dict[str, Any]]:
-    """The rows of one checkpoint. Raises CheckpointError, and ValueError where the photos cannot be used."""
+    """The rows of one checkpoint. Raises UserError, and ValueError where the photos cannot be used."""
     model = load_model(checkpoint)
     rows = []
     for ratio in tqdm(ratios, desc=checkpoint.parent.name, unit="ratio", leave=False, disable=None):
@@ -68,9 +67,9 @@ def measure(checkpoint: Path, photos: Path | None, ratios: Sequence[int], sample
     return rows
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     flag = parser.add_argument
     flag("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="best.safetensors or its run folder")
     flag("--photos", type=Path, metavar="DIR", help="folder with im and gt, such as ROOT/val")
@@ -78,12 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flag("--samples", type=int, default=32, help="drawn photos (default: %(default)s)")
     flag("--csv", type=Path, metavar="F", help="also write the table to this file")
     options = parser.parse_args(argv)
-    try:
-        files = [find_model(path, Path()) for path in options.checkpoints]
-        rows = [row for file in files for row in measure(file, options.photos, options.ratios, options.samples)]
-    except (CheckpointError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    files = [find_model(path, Path()) for path in options.checkpoints]
+    rows = [row for file in files for row in measure(file, options.photos, options.ratios, options.samples)]
     table = pd.DataFrame(rows).sort_values(["set", "ratio", "matte"], kind="stable")
     if options.csv:
         with atomic_write(options.csv) as temporary:

@@ -7,18 +7,17 @@ Writes runs/student/best.safetensors: encoder and decoder as they are, in float3
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.processes import print_any_name
+from common.command import command, new_parser
 from models import build_model
-from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_model, read_metadata, save_model
+from models.checkpoint import MODEL_FILE, find_model, load_model, read_metadata, save_model
 
 
 def write_student(source: Path, target: Path) -> None:
-    """Write the student of the model file `source` to the model file `target`. Raises CheckpointError."""
+    """Write the student of the model file `source` to the model file `target`. Raises UserError."""
     metadata = read_metadata(source)
     model = load_model(source)
     options = metadata["model"] | {"use_refiner": False}
@@ -30,17 +29,13 @@ def write_student(source: Path, target: Path) -> None:
     save_model(target, student, model_options=options, config=config, scores={})
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("checkpoint", type=Path, help="best.safetensors, its run folder or hf:owner/name")
     parser.add_argument("output", type=Path, help="folder for the student's best.safetensors")
     options = parser.parse_args(argv)
-    try:
-        write_student(find_model(options.checkpoint, "checkpoints"), options.output / MODEL_FILE)
-    except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 2
+    write_student(find_model(options.checkpoint, "checkpoints"), options.output / MODEL_FILE)
     print(f"{options.output / MODEL_FILE}")
     return 0
 

@@ -10,7 +10,6 @@ of all pixels. Attention should keep the refiner from adding noise there: compar
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import matting
-from common.processes import print_any_name
+from common.command import command, new_parser
 from data.dataset import PhotoValidation
-from models.checkpoint import CheckpointError, find_model, load_model
+from models.checkpoint import find_model, load_model
 
 MARGIN = 0.05  # in alpha
 
@@ -52,23 +51,19 @@ def measure(model: Any, photos: Any) -> dict[str, float]:
     }
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("checkpoints", type=Path, nargs="+", metavar="RUN", help="run folder or best.safetensors")
     parser.add_argument("--photos", type=Path, nargs="+", required=True, metavar="DIR", help="folders with im and gt")
     options = parser.parse_args(argv)
     rows = []
-    try:
-        sets = {folder.parent.name or folder.name: PhotoValidation(folder) for folder in options.photos}
-        for checkpoint in options.checkpoints:
-            file = find_model(checkpoint, Path())
-            model = load_model(file)
-            rows += [{"run": checkpoint.as_posix(), "set": name, **measure(model, sets[name])} for name in sets]
-    except (CheckpointError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    sets = {folder.parent.name or folder.name: PhotoValidation(folder) for folder in options.photos}
+    for checkpoint in options.checkpoints:
+        file = find_model(checkpoint, Path())
+        model = load_model(file)
+        rows += [{"run": checkpoint.as_posix(), "set": name, **measure(model, sets[name])} for name in sets]
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.5f}".format))
     return 0
 

@@ -8,20 +8,19 @@ ROOT is written completely or not at all.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.files import FileError, atomic_folder
-from common.processes import print_any_name
+from common.command import command, new_parser
+from common.files import atomic_folder
 from data.pairs import find_pairs
 from data.prepare import link
 
 
 def thin(source: Path, root: Path, every: dict[str, int]) -> dict[str, int]:
     """Make `root`, which must not exist; every: N by split. Returns the number of photos by split. Raises ValueError if
-    the set holds no pairs, and FileError."""
+    the set holds no pairs, and UserError."""
     with atomic_folder(root) as folder:
         counts = {}
         for split, step in every.items():
@@ -34,9 +33,9 @@ def thin(source: Path, root: Path, every: dict[str, int]) -> dict[str, int]:
     return counts
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     flag = parser.add_argument
     flag("source", type=Path, metavar="SET", help="a data set with train and val")
     flag("root", type=Path, metavar="ROOT", help="the folder to make")
@@ -45,11 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if min(options.train_every, options.val_every) < 1:
         parser.error("N must be 1 or more.")
-    try:
-        counts = thin(options.source, options.root, {"train": options.train_every, "val": options.val_every})
-    except (FileError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    counts = thin(options.source, options.root, {"train": options.train_every, "val": options.val_every})
     print(f"{options.root}: {counts['train']} photos to train, {counts['val']} to validate")
     return 0
 

@@ -8,7 +8,6 @@ parameters.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 
+from common.command import command, new_parser
 from common.files import atomic_write
-from common.processes import print_any_name
 from config import VARIANTS, Config, Variant
 from figures.shapes import GREY, INK, arrow, box, note, panel, tensor
 from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
@@ -57,9 +56,9 @@ class Parts(NamedTuple):
     parameters: dict[str, int]  # student, decoder, refiner, teacher
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="F.png")
     parser.add_argument("--model-idx", type=int, default=0, choices=range(len(VARIANTS)), help="variant to draw")
     options = parser.parse_args(argv)

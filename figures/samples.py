@@ -10,7 +10,6 @@ Each writes the picture of its name in figures/.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from common import photos, plots
-from common.processes import print_any_name
+from common.command import command, new_parser
 from inference.loading import load
 from inference.rendering import Style, read_background, render
 from inference.web_files import on_checkerboard
@@ -92,9 +91,9 @@ def rgb(picture: np.ndarray) -> np.ndarray:
     return on_checkerboard(picture) if picture.shape[2] == 4 else picture
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     pictures = {"kinds": kinds, "demo_mattes": mattes, "starter": starter, "compare": compare}
     parser.add_argument("what", choices=pictures, help="name of the picture in figures/")
     what = parser.parse_args(argv).what

@@ -16,15 +16,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from common.errors import UserError
 from common.files import walk
 from common.photos import SUFFIXES as PHOTO_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mts", ".ts", ".wmv")
 OUTPUT_SUFFIXES = (".png", ".webp", ".mkv", ".mp4")
-
-
-class JobError(ValueError):
-    """Nothing can be done; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def plan_jobs(
 
     owners: outputs of earlier runs, below `output`, each with the full path of its input. They are no inputs, and one
     whose input is still there is not overwritten by that of another. is_done(input, output): whether an output that is
-    there can stay. Raises JobError if there is nothing to do.
+    there can stay. Raises UserError if there is nothing to do.
     """
     named = [path for given in inputs for path in _expand_list(given)]
     own = {os.path.realpath(output / path): source for path, source in (owners or {}).items()}
@@ -75,7 +72,7 @@ def plan_jobs(
     if all(job.refusal for job in jobs):
         places = ", ".join(map(str, inputs[:3])) + (" ..." if len(inputs) > 3 else "")
         nothing = f"{places} holds no photo or video: name files, folders or .txt lists of them."
-        raise JobError((jobs[0].refusal if jobs else None) or nothing)
+        raise UserError((jobs[0].refusal if jobs else None) or nothing)
     return _check_outputs(jobs, output, own, is_done)
 
 
@@ -138,7 +135,7 @@ def _expand_list(path: Path) -> list[Path]:
         if "\0" in text:  # UTF-16 may come this far, and no name holds one
             raise ValueError("it holds zero bytes")
     except (OSError, ValueError) as error:
-        raise JobError(f"{path} cannot be read as a list ({error}): write one path a line, in UTF-8.") from error
+        raise UserError(f"{path} cannot be read as a list ({error}): write one path a line, in UTF-8.") from error
     return [Path(line.strip()) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -181,7 +178,7 @@ def _shared_folder(named: Iterable[Path]) -> str:
     try:
         return os.path.commonpath({os.path.abspath(path if os.path.isdir(path) else path.parent) for path in named})
     except ValueError as error:
-        raise JobError("The inputs lie on different drives: run predict.py once for each.") from error
+        raise UserError("The inputs lie on different drives: run predict.py once for each.") from error
 
 
 class _Names:

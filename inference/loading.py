@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from common.errors import UserError
 from models import MattingNetwork, checkpoint
-from models.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> MattingNetwork | OnnxMatting:
-    """Load a model file, ready to predict. Raises CheckpointError."""
+    """Load a model file, ready to predict. Raises UserError."""
     path = Path(path)
     return onnx_module(path).load_onnx(path, device) if is_onnx(path) else checkpoint.load_model(path, device)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """A file's metadata: model, config, scores, preprocessing; for .onnx see onnx_model. Raises CheckpointError."""
+    """A file's metadata: model, config, scores, preprocessing; for .onnx see onnx_model. Raises UserError."""
     path = Path(path)
     return onnx_module(path).read_onnx_metadata(path) if is_onnx(path) else checkpoint.read_metadata(path)
 
@@ -33,11 +33,11 @@ def is_onnx(path: Path) -> bool:
 
 
 def onnx_module(path: Path) -> ModuleType:
-    """inference.onnx_model, imported only for a .onnx file: its packages are optional. Raises CheckpointError."""
+    """inference.onnx_model, imported only for a .onnx file: its packages are optional. Raises UserError."""
     try:
         from inference import onnx_model
     except ImportError as error:
-        raise CheckpointError(
+        raise UserError(
             f"{path} needs onnx and onnxruntime ({error}): install them with `pip install -r "
             "requirements/export.txt -c requirements/constraints.txt`."
         ) from error

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from common.devices import is_out_of_memory
-from common.files import FileError, write_json
-from common.photos import Photo, PhotoError
+from common.errors import UserError
+from common.files import write_json
+from common.photos import Photo
 from inference.jobs import Job
 from inference.rendering import NO_SUBJECT, Style, has_subject
 
@@ -26,7 +27,7 @@ Row = dict[str, Any]
 def read_manifest(folder: Path) -> dict[str, Row]:
     """Make the output folder; return the rows of earlier runs by output, a path below the folder.
 
-    Raises PhotoError if the folder cannot be made, or holds somebody else's manifest.json.
+    Raises UserError if the folder cannot be made, or holds somebody else's manifest.json.
     """
     path = folder / NAME
     try:
@@ -42,11 +43,11 @@ def read_manifest(folder: Path) -> dict[str, Row]:
             _check(row)
         return {row["output"]: row for row in content["files"] if row["output"] is not None}
     except OSError as error:
-        raise PhotoError(
+        raise UserError(
             f"{folder} cannot be used for output ({error.strerror or error}): choose another with --output."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise PhotoError(
+        raise UserError(
             f"{path} is not as predict.py wrote it, and would be overwritten: move it, or choose another --output."
         ) from error
 
@@ -59,7 +60,7 @@ def _check(row: Row) -> None:
 
 
 def write_manifest(folder: Path, header: Row, rows: list[Row], earlier: dict[str, Row]) -> Path:
-    """Write `header` and `rows`, with those rows of earlier runs whose outputs are still there. Raises FileError."""
+    """Write `header` and `rows`, with those rows of earlier runs whose outputs are still there. Raises UserError."""
     written = {row["output"] for row in rows}
     kept = [row for output, row in earlier.items() if output not in written and os.path.exists(folder / output)]
     content = {"program": PROGRAM, **header, "files": sorted(kept + rows, key=lambda row: row["input"])}
@@ -82,7 +83,7 @@ def photo_row(job: Job, photo: Photo, alpha: np.ndarray, style: Style, *, second
 
 def failure_row(job: Job, error: Exception) -> Row:
     """The row of an input that could not be done, with one sentence why."""
-    if isinstance(error, (PhotoError, FileError)):
+    if isinstance(error, UserError):
         reason = str(error)
     elif is_out_of_memory(error):
         reason = f"{job.source} does not fit in memory: scale it down, or lower --max-memory."

@@ -20,7 +20,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from models.checkpoint import CheckpointError, parse_metadata
+from common.errors import UserError
+from models.checkpoint import parse_metadata
 
 IMAGE, COARSE, REFINED = "image", "coarse_alpha", "refined_alpha"  # names of the tensors in the file
 NETWORK_PART, REFINER_PART = "network", "refiner"  # what a file holds, under "part" in its metadata
@@ -92,13 +93,13 @@ def open_session(
 
 
 def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxMatting:
-    """Load a file that export.py wrote. Raises CheckpointError.
+    """Load a file that export.py wrote. Raises UserError.
 
     device: "cuda" runs on the GPU if the installed onnxruntime can, else on the CPU.
     """
     model, metadata = _read(path)
     if metadata["part"] != NETWORK_PART:
-        raise CheckpointError(
+        raise UserError(
             f"{path} holds only the {metadata['part']}: name the file of the whole network, which export.py wrote "
             "into the same folder."
         )
@@ -109,27 +110,27 @@ def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxMatting:
             model, image_size=metadata["model"]["image_size"], refiner=metadata["refiner"], providers=providers
         )
     except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
-        raise CheckpointError(
+        raise UserError(
             f"{path} is not a graph that onnxruntime {onnxruntime.__version__} can run "
             f"({str(error).splitlines()[0]}): export it again."
         ) from error
 
 
 def read_onnx_metadata(path: Path) -> dict[str, Any]:
-    """The checkpoint's metadata, and part, variant, precision, refiner. Raises CheckpointError."""
+    """The checkpoint's metadata, and part, variant, precision, refiner. Raises UserError."""
     return _read(path)[1]
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
     if not os.path.isfile(path):
-        raise CheckpointError(
+        raise UserError(
             f"{path} does not exist: write it with `python export.py --output {path}`, or name "
             "another with --checkpoint."
         )
     try:
         model = onnx.load(path, load_external_data=False)  # protobuf: reading it runs no code
     except Exception as error:  # protobuf's decoders raise classes that differ between its versions
-        raise CheckpointError(
+        raise UserError(
             f"{path} is not a complete .onnx file ({type(error).__name__}): copy it again, or export it again."
         ) from error
     properties = {entry.key: entry.value for entry in model.metadata_props}
@@ -141,7 +142,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
             "refiner": json.loads(properties["refiner"]),
         }
     except (KeyError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has broken metadata ({error}): export it again.") from error
+        raise UserError(f"{path} has broken metadata ({error}): export it again.") from error
 
 
 def cut(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:

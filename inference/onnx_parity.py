@@ -1,6 +1,6 @@
 """Does an exported network compute what PyTorch computes, also at sizes and batches that were not traced?
 
-onnx_parity.check(model, [network_file, refiner_file], tolerance=1e-4)     # prints a table, or raises ParityError
+onnx_parity.check(model, [network_file, refiner_file], tolerance=1e-4)     # prints a table, or raises UserError
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from data.synthetic.dataset import render_sample
 from inference.onnx_model import COARSE, IMAGE, REFINED, open_session
 from models import MattingNetwork
@@ -24,10 +25,6 @@ BATCHES = (1, 2)
 # The refiner divides by the distance of two colours: where an untrained student separates nothing, it amplifies a
 # rounding error of the coarse matte a hundred times. Given the same matte it agrees as closely as the student does.
 CARRIED = 10
-
-
-class ParityError(RuntimeError):
-    """The exported graph does not compute the same, or does not run; the message is one sentence."""
 
 
 class Difference(NamedTuple):
@@ -42,7 +39,7 @@ class Difference(NamedTuple):
 
 
 def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> list[Difference]:
-    """Print a table of differences. Raises ParityError if one is above the tolerance or not a number.
+    """Print a table of differences. Raises UserError if one is above the tolerance or not a number.
 
     files: the network's, and the refiner's if the model has one. The refined matte of the whole network may differ by
     CARRIED times the tolerance.
@@ -61,9 +58,7 @@ def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> lis
         rows.append(row)
     worst = float(np.max([(row.coarse, row.refined / CARRIED, row.refiner) for row in rows]))  # NaN comes through
     if not worst <= tolerance:
-        raise ParityError(
-            f"onnxruntime and PyTorch differ by {worst:.2g}, more than {tolerance:g}: nothing was written."
-        )
+        raise UserError(f"onnxruntime and PyTorch differ by {worst:.2g}, more than {tolerance:g}: nothing was written.")
     return rows
 
 
@@ -73,7 +68,7 @@ def compare(model: MattingNetwork, files: Sequence[Path]) -> Iterator[Difference
     try:
         sessions = [open_session(str(file)) for file in files]
     except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
-        raise ParityError(
+        raise UserError(
             f"onnxruntime {onnxruntime.__version__} cannot load the exported graph ({str(error).splitlines()[0]})."
         ) from error
     for size in SIZES:
@@ -101,7 +96,7 @@ def compare(model: MattingNetwork, files: Sequence[Path]) -> Iterator[Difference
 
 def largest_difference(expected: Tensor, exported: np.ndarray) -> float:
     if tuple(expected.shape) != exported.shape:
-        raise ParityError(f"onnxruntime returns shape {exported.shape}, PyTorch {tuple(expected.shape)}.")
+        raise UserError(f"onnxruntime returns shape {exported.shape}, PyTorch {tuple(expected.shape)}.")
     return float(np.abs(expected.numpy() - exported).max())
 
 

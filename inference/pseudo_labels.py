@@ -14,7 +14,6 @@ Exit codes: 0 done, 1 photos that cannot be read were left out (each is named), 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,9 +23,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.command import command, new_parser
+from common.errors import UserError
 from common.files import atomic_folder
 from common.photos import PhotoError, read_photo, to_uint8, write_alpha
-from common.processes import print_any_name
 from data.pairs import match_images
 from data.prepare import link
 from inference.loading import onnx_module
@@ -38,17 +38,15 @@ MOST_UNSURE = 0.5  # unsure pixels per pixel of the subject
 
 
 def open_network(path: Path) -> Any:
-    """An onnxruntime session of the file. Raises ValueError, in one sentence, if it is not such a network."""
+    """An onnxruntime session of the file. Raises UserError, in one sentence, if it is not such a network."""
     module = onnx_module(path)
     try:
         session = module.open_session(str(path))
     except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
-        raise ValueError(
-            f"{path} is not an ONNX file that onnxruntime can run: {str(error).splitlines()[0]}"
-        ) from error
+        raise UserError(f"{path} is not an ONNX file that onnxruntime can run: {str(error).splitlines()[0]}") from error
     shapes = [value.shape for value in session.get_inputs()]
     if len(shapes) != 1 or len(shapes[0]) != 4 or not all(isinstance(side, int) for side in shapes[0][1:]):
-        raise ValueError(f"{path} takes inputs of {shapes}: it must take one photo of fixed size, as U2-Net does.")
+        raise UserError(f"{path} takes inputs of {shapes}: it must take one photo of fixed size, as U2-Net does.")
     return session
 
 
@@ -77,7 +75,7 @@ def judge(found: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 def label(session: Any, photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
     """Write the set to `root`, which must not exist; photos: by name. Returns how many photos are in it, and a sentence
-    for each that cannot be read. Raises FileError, and ValueError where the network finds no subject at all."""
+    for each that cannot be read. Raises UserError, and ValueError where the network finds no subject at all."""
     faults: list[str] = []
     labelled = 0
     with atomic_folder(root) as folder:
@@ -90,12 +88,12 @@ def label(session: Any, photos: Mapping[str, Path], root: Path) -> tuple[int, li
                 write_map(folder / "train" / kind, name, plane)
             labelled += 1
         if not labelled:
-            raise ValueError(f"The network is sure of a subject in none of {len(photos)} photos: nothing was written.")
+            raise UserError(f"The network is sure of a subject in none of {len(photos)} photos: nothing was written.")
     return labelled, faults
 
 
 def write_maps(session: Any, photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
-    """Write the maps to `root`, which must not exist. Returns as label. Raises FileError."""
+    """Write the maps to `root`, which must not exist. Returns as label. Raises UserError."""
     faults: list[str] = []
     with atomic_folder(root) as folder:
         for name, found in subject_maps(session, photos, faults):
@@ -119,30 +117,26 @@ def write_map(folder: Path, name: str, plane: np.ndarray) -> None:
 
 
 def named_photos(source: Path) -> dict[str, Path]:
-    """The photos below a folder by name, the path below it without suffix. Raises ValueError where two share one."""
+    """The photos below a folder by name, the path below it without suffix. Raises UserError where two share one."""
     found = {name: files for name, (files,) in match_images(source).items()}
     for first, second in (files[:2] for files in found.values() if len(files) > 1):
-        raise ValueError(f"{first} and {second.name} share a name: rename or remove one of them.")
+        raise UserError(f"{first} and {second.name} share a name: rename or remove one of them.")
     return {name: files[0] for name, files in found.items()}
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    print_any_name()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file of U2-Net")
     parser.add_argument("source", type=Path, metavar="PHOTOS", help="the folder of photos")
     parser.add_argument("root", type=Path, metavar="ROOT", help="the folder to make")
     parser.add_argument("--maps", action="store_true", help="write the network's maps, not a data set")
     options = parser.parse_args(argv)
     write = write_maps if options.maps else label
-    try:
-        session = open_network(options.model)
-        photos = named_photos(options.source)
-        written, faults = write(session, photos, options.root)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    session = open_network(options.model)
+    photos = named_photos(options.source)
+    written, faults = write(session, photos, options.root)
     for fault in faults:
         print(fault, file=sys.stderr)
     left = len(photos) - written - len(faults)

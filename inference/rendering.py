@@ -74,7 +74,7 @@ def render(photo: Photo, matte: np.ndarray, style: Style) -> np.ndarray:
 def write_rendered(path: Path, rendered: np.ndarray, style: Style, icc_profile: bytes | None = None) -> None:
     """Write what render gave, and the folder it goes to. A matte has no colours, so no profile.
 
-    Raises PhotoError, and FileError for the folder.
+    Raises UserError.
     """
     make_folder(path.parent, "choose another --output")
     if style.kind == "alpha":

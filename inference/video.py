@@ -38,7 +38,7 @@ def matte_video(
     """Read, matte, render and write each frame of a video; returns what its row in the manifest says.
 
     predict: a frame, uint8 (H, W, 3), to its alpha, float32 (H, W). overlapped: common.pool.bounded_map with its
-    executor: it takes frames through the network and the rendering. Raises PhotoError, FileError, and what
+    executor: it takes frames through the network and the rendering. Raises PhotoError, UserError, and what
     predict raises.
     """
     start = time.perf_counter()

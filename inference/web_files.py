@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from common import photos
+from common.errors import UserError
 from common.photos import Photo, PhotoError
 from inference.foreground import composite
 from inference.rendering import SUBJECT, Predictor, Style, predict_matte, read_background, render, write_rendered
@@ -153,8 +154,8 @@ def _names_only(*paths: Path) -> Iterator[None]:
     """Shorten paths in a PhotoError to file names: a visitor knows the name, not where the upload was put."""
     try:
         yield
-    except PhotoError as error:
+    except UserError as error:
         sentence = str(error)
         for path in paths:
             sentence = sentence.replace(str(path), path.name)
-        raise PhotoError(sentence) from error
+        raise UserError(sentence) from error

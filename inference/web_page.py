@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from common import photos
-from common.photos import PhotoError
+from common.errors import UserError
 from inference.web_files import Cut, Studio, hex_colour
 
 EXAMPLES = Path(__file__).parent.parent / "test_data"
@@ -205,7 +205,7 @@ def _try(work: Callable[[], Any], source: Path) -> tuple[Any, str]:
     """(result, "") or (None, a sentence for the page): the page survives whatever happens to one photo."""
     try:
         return work(), ""
-    except PhotoError as error:
+    except UserError as error:
         return None, _paragraph("refusal", str(error))
     except Exception as error:  # torch raises a plain RuntimeError for what does not fit into memory
         traceback.print_exc()

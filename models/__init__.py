@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from common.errors import UserError
 from models.build import build_model, build_teacher
-from models.encoder import PretrainedWeightsError
 from models.matting_network import MattingNetwork, MattingOutput
 from models.refiner import Refiner
 from models.teacher import TeacherAutoencoder
@@ -11,7 +11,7 @@ from models.teacher import TeacherAutoencoder
 __all__ = [
     "MattingNetwork",
     "MattingOutput",
-    "PretrainedWeightsError",
+    "UserError",
     "Refiner",
     "TeacherAutoencoder",
     "build_model",

@@ -30,7 +30,7 @@ def build_model(
 
     backbone: a timm Swin name; image_size: working size of the long side in pixels. With `pretrained` the encoder
     starts from ImageNet weights, from the hub or from the local file `backbone_weights`. Raises
-    PretrainedWeightsError where those cannot be loaded.
+    UserError where those cannot be loaded.
     """
     student = Encoder(backbone, pretrained=pretrained, weights_file=backbone_weights, drop_path=drop_path)
     refiner = None
@@ -61,7 +61,7 @@ def build_teacher(
     """Build the autoencoder of alphas that the first stage trains, with a copy of the network's decoder.
 
     The first layer of a pretrained encoder is averaged over colour, since an alpha has one channel. Raises
-    PretrainedWeightsError as build_model does.
+    UserError as build_model does.
     """
     teacher = Encoder(
         backbone, in_channels=1, pretrained=pretrained, weights_file=backbone_weights, drop_path=drop_path

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from common import hub
+from common.errors import UserError
 from common.files import atomic_write
 from models.build import build_model
 from models.matting_network import MattingNetwork
@@ -28,10 +29,6 @@ STARTER = Path(__file__).resolve().parent.parent / "checkpoints" / "TSR-Matte_Sw
 BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like too, and asks the network for it
 
 LARGEST = {"image_size": 2**14, "refiner_channels": 1024, "refiner_blocks": 64}  # more would be built for ever
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file, what is wrong and what to do."""
 
 
 def save_model(
@@ -57,16 +54,16 @@ def save_model(
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Metadata of a model file: format, model, config, scores, preprocessing. Raises CheckpointError."""
+    """Metadata of a model file: format, model, config, scores, preprocessing. Raises UserError."""
     if not os.path.isfile(path):
-        raise CheckpointError(
+        raise UserError(
             f"{path} does not exist: train a model with `python train.py`, or name a checkpoint with --checkpoint."
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
+        raise UserError(
             f"{path} is not a whole .safetensors file ({error}): copy it again; other formats "
             "are not loaded, since they can run code."
         ) from error
@@ -74,9 +71,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def parse_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What read_metadata returns, from the strings in a model file of any kind. Raises CheckpointError."""
+    """What read_metadata returns, from the strings in a model file of any kind. Raises UserError."""
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(
+        raise UserError(
             f"{path} is not a TSR-Matte checkpoint (its metadata names no format {FORMAT}): use the "
             f"{MODEL_FILE} that train.py writes, or what export.py makes of it."
         )
@@ -85,7 +82,7 @@ def parse_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         _check_values(values)
         return {"preprocessing": metadata["preprocessing"], **values}
     except (KeyError, ValueError, RecursionError) as error:  # a JSONDecodeError is a ValueError
-        raise CheckpointError(
+        raise UserError(
             f"{path} has broken metadata ({error}): use the {MODEL_FILE} that train.py writes, or "
             "what export.py makes of it."
         ) from error
@@ -107,7 +104,7 @@ def _check_values(values: dict[str, Any]) -> None:
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingNetwork:
-    """Rebuild the model from its own file, in evaluation mode and float32 on `device`. Raises CheckpointError."""
+    """Rebuild the model from its own file, in evaluation mode and float32 on `device`. Raises UserError."""
     path = Path(path)
     metadata = read_metadata(path)
     try:
@@ -123,7 +120,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> MattingN
         RuntimeError,
         safetensors.SafetensorError,
     ) as error:
-        raise CheckpointError(
+        raise UserError(
             f"{path} does not fit the variant that its metadata names "
             f"({' '.join(str(error).split())[:200]}): train it again, or use the file as written."
         ) from error
@@ -150,15 +147,12 @@ def newest_run(output: str | Path) -> Path | None:
 
 def find_model(named: Path | None, output: str | Path) -> Path:
     """The model file that is named, by itself, by its run folder or as hf:owner/name, else the newest below `output`,
-    else the starter model's. Raises CheckpointError where there is none."""
+    else the starter model's. Raises UserError where there is none."""
     if named and hub.is_name(named):
-        try:
-            return hub.fetch(named, MODEL_FILE)  # the only file that is downloaded, and one that holds no code
-        except hub.HubError as error:
-            raise CheckpointError(str(error)) from error
+        return hub.fetch(named, MODEL_FILE)  # the only file that is downloaded, and one that holds no code
     path = named or newest_run(output) or STARTER
     if path == STARTER and not (STARTER / MODEL_FILE).is_file():
-        raise CheckpointError(
+        raise UserError(
             f"{output} holds no {MODEL_FILE}: train a model with `python train.py`, or name one with --checkpoint."
         )
     return path / MODEL_FILE if os.path.isdir(path) else path

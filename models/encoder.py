@@ -14,6 +14,7 @@ from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 
 from common import hub
+from common.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,10 +22,6 @@ STRIDES = (4, 8, 16, 32)
 HUB_FILE = "model.safetensors"
 OWN_PREFIX = "student.swin."  # where a checkpoint of this project keeps its backbone
 PADDING_MULTIPLE = STRIDES[-1]  # patch merging halves exactly only for multiples of the last stride
-
-
-class PretrainedWeightsError(RuntimeError):
-    """Pretrained weights could not be loaded; the message names the options."""
 
 
 def pad(x: Tensor) -> Tensor:
@@ -92,20 +89,20 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
         swin = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options)
     except (RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise PretrainedWeightsError(
+        raise UserError(
             f"{weights_file} does not hold weights of {backbone} ({reason}): name a file for this MODEL_IDX."
         ) from error
     # for features_only timm loads what fits and leaves the rest random; only the downsampling has two namings
     wanted = [name.replace("layers_", "layers.") for name, _ in swin.named_parameters() if "downsample" not in name]
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise PretrainedWeightsError(
+        raise UserError(
             f"{weights_file} lacks {len(missing)} weights of {backbone}, such as "
             f"{missing[0]}: name a file for this MODEL_IDX."
         )
     surplus = [name for name in names.difference(wanted) if ".blocks." in name and name.endswith((".weight", ".bias"))]
     if surplus:  # a deeper one holds all that a shallower one wants
-        raise PretrainedWeightsError(
+        raise UserError(
             f"{weights_file} holds {len(surplus)} weights that {backbone} has no place for, "
             f"such as {min(surplus)}: name a file for this MODEL_IDX."
         )
@@ -120,10 +117,10 @@ def _download_weights(backbone: str) -> str:
         return cached
     try:
         return str(hub.download(repository, HUB_FILE))
-    except hub.HubError as error:
-        raise PretrainedWeightsError(
-            f"The ImageNet weights of {backbone} could not be downloaded ({error.reason}): connect to the "
-            "network once (they are kept in the cache), or give a local file with --backbone-weights FILE, or "
+    except UserError as error:
+        raise UserError(
+            f"The ImageNet weights of {backbone} could not be downloaded. {error} "
+            "Or give a local file with --backbone-weights FILE, or "
             "start from scratch with --no-pretrained (with --init-from only the teacher needs them: "
             "--no-use-teacher leaves it out)."
         ) from error
@@ -133,7 +130,7 @@ def _read_backbone_weights(path: str) -> dict:
     """State dict in timm's or the official Swin naming (timm's filter maps the latter), or the student's of a
     best.safetensors. Runs no code from the file."""
     if not os.path.isfile(path):
-        raise PretrainedWeightsError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
+        raise UserError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
     try:
         state = (
             safetensors.torch.load_file(path)
@@ -141,7 +138,7 @@ def _read_backbone_weights(path: str) -> dict:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # pickle, zip and safetensors each raise their own classes for a broken file
-        raise PretrainedWeightsError(
+        raise UserError(
             f"{path} is not a readable weight file ({type(error).__name__}): download it "
             "again, or convert it to .safetensors."
         ) from error
@@ -154,7 +151,5 @@ def _read_backbone_weights(path: str) -> dict:
             if name.startswith(OWN_PREFIX)
         }
     if not isinstance(state, dict) or not state:  # for an empty one timm would ask the hub
-        raise PretrainedWeightsError(
-            f"{path} holds no weights by name: name a .safetensors or .pth file of the backbone."
-        )
+        raise UserError(f"{path} holds no weights by name: name a .safetensors or .pth file of the backbone.")
     return state

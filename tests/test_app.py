@@ -17,6 +17,7 @@ from PIL import Image
 
 import app
 from common import photos
+from common.errors import UserError
 from inference import web_files
 from inference.rendering import Style, render
 from inference.web_files import Studio, hex_colour, on_checkerboard
@@ -95,7 +96,7 @@ def test_a_bad_file_gives_one_sentence_without_its_folder(
 ) -> None:
     path = tmp_path / "notes.jpg"
     path.write_bytes(content)
-    with pytest.raises(photos.PhotoError) as raised:
+    with pytest.raises(UserError) as raised:
         studio.cut(path)
     sentence = str(raised.value)
     assert sentence.startswith("notes.jpg")
@@ -109,7 +110,7 @@ def test_a_photo_over_the_limit_is_refused_before_it_is_decoded(
 ) -> None:
     Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
     monkeypatch.setattr(photos, "read_photo", lambda *_, **__: pytest.fail("decoded"))
-    with pytest.raises(photos.PhotoError, match=r"wide.png has 0.0 megapixels, more than the 0.01 that"):
+    with pytest.raises(UserError, match=r"wide.png has 0.0 megapixels, more than the 0.01 that"):
         studio.cut(tmp_path / "wide.png")
 
 
@@ -141,17 +142,17 @@ def test_files_go_with_their_photo(studio: Studio, photo: Path, tmp_path: Path) 
     assert first.folder != second.folder
     studio.discard(first)
     assert list(studio.root.iterdir()) == [second.folder]
-    with pytest.raises(photos.PhotoError, match="choose it again"):
+    with pytest.raises(UserError, match="choose it again"):
         studio.compose(first, "blur")
     assert list(studio.root.iterdir()) == [second.folder]
 
 
 def test_a_failure_leaves_no_files(studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise photos.PhotoError("The disk is full.")
+        raise UserError("The disk is full.")
 
     monkeypatch.setattr(photos, "write_alpha", full)
-    with pytest.raises(photos.PhotoError):
+    with pytest.raises(UserError):
         studio.cut(photo)
     assert list(studio.root.iterdir()) == []
 
@@ -177,7 +178,7 @@ def test_a_bad_background_gives_a_sentence(studio: Studio, photo: Path, tmp_path
     (tmp_path / "beach.jpg").write_text("sand")
     Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
     for name in ("beach.jpg", "wide.png"):
-        with pytest.raises(photos.PhotoError, match=f"^{name} ") as raised:
+        with pytest.raises(UserError, match=f"^{name} ") as raised:
             studio.compose(cut, tmp_path / name)
         assert str(tmp_path) not in str(raised.value)
 
@@ -317,9 +318,7 @@ class TestPage:
             taken.listen()
             options = app.parse_options(["--port", str(taken.getsockname()[1])])
             try:
-                with pytest.raises(
-                    app.StartError, match=r"cannot listen on 127\.0\.0\.1, port \d+: the port is in use"
-                ):
+                with pytest.raises(UserError, match=r"cannot listen on 127\.0\.0\.1, port \d+: the port is in use"):
                     app.serve(studio, ("run 7",), options)
             finally:
                 signal.signal(signal.SIGTERM, before)

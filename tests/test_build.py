@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import train
+from common.errors import UserError
 from common.photos import write_image
 from data.augmentation import Augmentation
-from data.build import DataError, Source, build_training_set, build_validation_sets, fingerprint, parse_source
+from data.build import Source, build_training_set, build_validation_sets, fingerprint, parse_source
 from data.synthetic.folder import write_folder
 from tests.tiny import FLAGS, use_tiny_networks
 from training.checkpoint import load_training_state
@@ -54,7 +55,7 @@ def test_a_source_has_a_path_and_a_weight(text: str, source: Source) -> None:
 
 @pytest.mark.parametrize("text", ["a*", "a*b", "*2", "a*0", "a*-1", "a*nan", "a*inf", "a*1e999"])
 def test_a_weight_that_means_nothing_is_refused(text: str) -> None:
-    with pytest.raises(DataError, match=r"is no data set: write a folder.*mine\*2"):
+    with pytest.raises(UserError, match=r"is no data set: write a folder.*mine\*2"):
         parse_source(text)
 
 
@@ -109,13 +110,13 @@ def test_validation_sets_go_by_name(sets: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_sets_that_cannot_be_used_are_named(sets: Path) -> None:
-    with pytest.raises(DataError, match=r"b/val/im does not exist"):
+    with pytest.raises(UserError, match=r"b/val/im does not exist"):
         validation(sets / "b")
     shutil.copytree(sets / "b", sets / "c")
-    with pytest.raises(DataError, match=r"None of .*b, .*c has a val folder"):
+    with pytest.raises(UserError, match=r"None of .*b, .*c has a val folder"):
         validation(sets / "b", f"{sets}/c*2")
     for build in (validation, lambda *words: build_training_set(words, settings=SETTINGS, samples=1, seed=0)):
-        with pytest.raises(DataError, match="nowhere is not there"):
+        with pytest.raises(UserError, match="nowhere is not there"):
             build("synthetic", "nowhere")
 
 

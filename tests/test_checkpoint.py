@@ -13,10 +13,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from common.errors import UserError
 from models import build_model, checkpoint
 from models.checkpoint import (
     MODEL_FILE,
-    CheckpointError,
     find_model,
     load_model,
     newest_run,
@@ -87,7 +87,7 @@ def test_strangers_are_refused_in_a_sentence_that_names_the_file(saved, tmp_path
     broken = metadata | {"config": "{"}
     safetensors.torch.save_file(state, tmp_path / "broken_metadata.safetensors", metadata=broken)
     for file in [*sorted(tmp_path.iterdir()), tmp_path / "not there.safetensors"]:
-        with pytest.raises(CheckpointError) as refusal:
+        with pytest.raises(UserError) as refusal:
             load_model(file)
         assert file.name in str(refusal.value) and str(refusal.value).endswith(".") and "\n" not in str(refusal.value)
 
@@ -122,7 +122,7 @@ def test_metadata_of_strangers_is_not_believed(saved, tmp_path, monkeypatch, cha
         metadata = file.metadata() | {key: json.dumps(value) for key, value in changed.items()}
     path = tmp_path / "strange.safetensors"
     safetensors.torch.save_file({}, path, metadata=metadata)
-    with pytest.raises(CheckpointError) as refusal:
+    with pytest.raises(UserError) as refusal:
         load_model(path)
     assert str(refusal.value).startswith(str(path)) and reason in str(refusal.value)
     assert str(refusal.value).endswith(".") and "\n" not in str(refusal.value)
@@ -130,7 +130,7 @@ def test_metadata_of_strangers_is_not_believed(saved, tmp_path, monkeypatch, cha
 
 def test_a_training_state_with_code_in_it_is_not_run(tmp_path):
     torch.save({"model": Bomb()}, tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="no training state to resume"):
+    with pytest.raises(UserError, match="no training state to resume"):
         load_training_state(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_a_failed_save_leaves_the_old_file_whole(saved, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError):
         save_model(path, model, model_options=OPTIONS, config={}, scores={})
     assert path.read_bytes() == b"the old one" and len(list(tmp_path.iterdir())) == 1
 
@@ -169,7 +169,7 @@ def test_newest_run_is_the_one_whose_model_was_written_last(tmp_path):
 def test_without_a_run_the_starter_model_is_taken_and_it_is_no_run(tmp_path, monkeypatch):
     starter = tmp_path / "checkpoints" / "starter"
     monkeypatch.setattr(checkpoint, "STARTER", starter)
-    with pytest.raises(CheckpointError, match="train a model"):
+    with pytest.raises(UserError, match="train a model"):
         find_model(None, tmp_path / "checkpoints")
     starter.mkdir(parents=True)
     (starter / MODEL_FILE).write_bytes(b"x")
@@ -183,5 +183,5 @@ def test_without_a_run_the_starter_model_is_taken_and_it_is_no_run(tmp_path, mon
 
 def test_a_name_too_long_for_the_disk_is_a_file_that_does_not_exist() -> None:
     long = Path("x" * 400)
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         read_metadata(find_model(long, "checkpoints"))

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import train
-from config import RECIPES, Config, ConfigError
+from common.errors import UserError
+from config import RECIPES, Config
 from tests.tiny import FLAGS, use_tiny_networks
 from training.flags import add_config_flags, config_from_dict, config_from_flags, explanations
 
@@ -81,7 +82,7 @@ def test_a_recipe_holds_but_for_the_flags_beside_it(name: str) -> None:
     ids=str,
 )
 def test_impossible_values_are_named(setting: dict) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         Config(**setting)
     assert next(iter(setting)) in str(error.value) and str(error.value).endswith(".") and "\n" not in str(error.value)
 
@@ -106,7 +107,7 @@ def test_stored_config_returns_as_it_was() -> None:
     ],
 )
 def test_stored_config_that_cannot_work(values: dict, part: str) -> None:
-    with pytest.raises(ConfigError, match=part):
+    with pytest.raises(UserError, match=part):
         config_from_dict(values, "config.json")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from common.files import (
-    FileError,
     atomic_folder,
     atomic_write,
     count_others,
@@ -49,11 +49,11 @@ def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypa
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"a\.json cannot be written \(No such file or directory\): make room"):
+    with pytest.raises(UserError, match=r"a\.json cannot be written \(No such file or directory\): make room"):
         write_json(tmp_path / "missing" / "a.json", {})
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", float("nan"))
-    with pytest.raises(FileError, match="No space left"), atomic_write(tmp_path / "a.json") as temporary:
+    with pytest.raises(UserError, match="No space left"), atomic_write(tmp_path / "a.json") as temporary:
         temporary.write_text("half")
         raise OSError(28, "No space left on device")
     assert os.listdir(tmp_path) == []
@@ -71,10 +71,10 @@ def test_a_folder_is_complete_or_not_there(tmp_path: Path) -> None:
         touch(temporary, "b/c.png")
         assert not path.exists()
     assert [file.name for file in list_files(path, (".png",))] == ["c.png"] and os.listdir(path.parent) == ["a"]
-    with pytest.raises(FileError, match="a is there already: remove it"), atomic_folder(path):
+    with pytest.raises(UserError, match="a is there already: remove it"), atomic_folder(path):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(FileError, match="x cannot be made .*: make room"), atomic_folder(tmp_path / "file" / "x"):
+    with pytest.raises(UserError, match="x cannot be made .*: make room"), atomic_folder(tmp_path / "file" / "x"):
         pass
 
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import hubconf
+from common.errors import UserError
 from models import build_model
-from models.checkpoint import MODEL_FILE, CheckpointError, load_model, save_model
+from models.checkpoint import MODEL_FILE, load_model, save_model
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True)
@@ -46,7 +47,7 @@ def test_a_program_elsewhere_predicts_with_the_model_of_the_hub(run_folder, tmp_
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="none.safetensors"):
+    with pytest.raises(UserError, match="none.safetensors"):
         hubconf.tsr_matte(tmp_path / "none.safetensors")
 
 

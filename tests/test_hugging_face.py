@@ -21,7 +21,7 @@ from common import hub
 def outcome(name):
     try:
         return hub.fetch(Path(name), "best.safetensors").read_text()
-    except hub.HubError as error:
+    except UserError as error:
         return str(error)
 
 print(json.dumps([outcome(name) for name in sys.argv[1:]]))

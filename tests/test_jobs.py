@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.jobs import Job, JobError, Naming, plan_jobs
+from common.errors import UserError
+from inference.jobs import Job, Naming, plan_jobs
 
 NAMING = Naming(photo_suffix=".png", video_suffix=".mkv", kinds=("alpha", "cutout"))
 
@@ -187,7 +188,7 @@ def test_a_folder_that_may_not_be_entered_is_one_refusal(tmp_path, monkeypatch):
 
 def test_a_folder_named_like_a_photo_that_is_given_alone_is_refused(tmp_path):
     (tmp_path / "x.jpg").mkdir()
-    with pytest.raises(JobError, match=r"x\.jpg is a folder, not a photo"):
+    with pytest.raises(UserError, match=r"x\.jpg is a folder, not a photo"):
         plan_jobs([tmp_path / "x.jpg"], tmp_path / "out", NAMING)
 
 
@@ -230,5 +231,5 @@ def test_links_in_a_circle_end(tmp_path):
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00\x80", "a.jpg".encode("utf-16-le")])
 def test_a_list_that_is_no_text_is_said(tmp_path, content):
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(JobError, match="cannot be read as a list"):
+    with pytest.raises(UserError, match="cannot be read as a list"):
         plan_jobs([tmp_path / "list.txt"], tmp_path / "out", NAMING)

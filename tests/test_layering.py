@@ -16,7 +16,7 @@ USES = {
     "common": set(),
     "losses": {"common", "models"},
     "metrics": set(),
-    "config": set(),
+    "config": {"common"},
     "models": {"common"},
     "data": {"common", "metrics"},
     "matting": {"common", "models"},

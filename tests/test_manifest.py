@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.photos import PhotoError
+from common.errors import UserError
 from inference.jobs import Job
 from inference.manifest import PROGRAM, failure_row, job_row, read_manifest, write_manifest
 
@@ -28,7 +28,7 @@ def rows_in(folder: Path) -> list[dict]:
 def test_rows_of_earlier_runs_stay_while_their_outputs_do(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.png").write_bytes(b"")
-    rows = [*(job_row(job(name), run=1) for name in "cab"), failure_row(job("x"), PhotoError("x.jpg is broken."))]
+    rows = [*(job_row(job(name), run=1) for name in "cab"), failure_row(job("x"), UserError("x.jpg is broken."))]
     write_manifest(tmp_path, {"done": 3}, rows, read_manifest(tmp_path))
     assert [row["input"] for row in rows_in(tmp_path)] == ["in/a.jpg", "in/b.jpg", "in/c.jpg", "in/x.jpg"]
     (tmp_path / "c.png").unlink()
@@ -55,7 +55,7 @@ def test_an_input_is_known_from_another_current_folder(tmp_path, monkeypatch):
 )
 def test_a_foreign_manifest_is_not_overwritten(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content, encoding="latin-1")
-    with pytest.raises(PhotoError, match="would be overwritten"):
+    with pytest.raises(UserError, match="would be overwritten"):
         read_manifest(tmp_path)
     assert (tmp_path / "manifest.json").read_text(encoding="latin-1") == content
 
@@ -63,7 +63,7 @@ def test_a_foreign_manifest_is_not_overwritten(tmp_path, content):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_a_manifest_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "manifest.json")
-    with pytest.raises(PhotoError, match="move it"):
+    with pytest.raises(UserError, match="move it"):
         read_manifest(tmp_path)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from common.errors import UserError
 from common.resize import resize_alpha
 from losses import matting_losses, teacher_losses
-from models import PretrainedWeightsError, build_model, build_teacher, encoder
+from models import build_model, build_teacher, encoder
 from models.checkpoint import MODEL_FILE, save_model
 from models.matting_network import saturating_sigmoid
 from models.octaves import climb, octave_sizes
@@ -258,7 +259,7 @@ def test_weights_that_cannot_be_loaded_are_one_sentence(tmp_path):
     broken = tmp_path / "weights.pth"
     broken.write_bytes(b"not a weight file")
     for path, words in ((str(tmp_path / "none.pth"), "does not exist"), (str(broken), "not a readable weight file")):
-        with pytest.raises(PretrainedWeightsError, match=words):
+        with pytest.raises(UserError, match=words):
             build_model(backbone=TINY, image_size=32, backbone_weights=path)
 
 
@@ -272,7 +273,7 @@ def test_without_a_network_one_sentence_names_the_options(monkeypatch, tmp_path)
 
     monkeypatch.setattr(encoder.huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(encoder.huggingface_hub, "get_session", NoNetwork)
-    with pytest.raises(PretrainedWeightsError) as raised:
+    with pytest.raises(UserError) as raised:
         build_model(backbone=TINY, image_size=32, pretrained=True)
     assert len(asked) == 1  # asked once, not again and again
     for way in ("connect to the network", "--backbone-weights", "--no-pretrained", "--no-use-teacher"):
@@ -308,7 +309,7 @@ def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
 def test_weights_of_something_else_are_refused_instead_of_a_random_start(monkeypatch, tmp_path, state, words):
     monkeypatch.setattr(encoder.huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("asks the hub"))
     torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(PretrainedWeightsError, match=words) as raised:
+    with pytest.raises(UserError, match=words) as raised:
         build_model(backbone=TINY, image_size=32, backbone_weights=str(tmp_path / "other.pth"))
     assert "other.pth" in str(raised.value) and "\n" not in str(raised.value)
 
@@ -354,5 +355,5 @@ def test_a_deeper_backbone_is_not_cut_down_to_a_shallower_one(tmp_path):
     state = timm.create_model(TINY, pretrained=False).state_dict()
     state["layers.2.blocks.6.norm1.weight"] = torch.ones(384)  # Tiny has blocks 0 to 5 there, Small 18 of them
     torch.save(state, tmp_path / "small.pth")
-    with pytest.raises(PretrainedWeightsError, match="small.pth holds 1 weights that swin_tiny.*no place for"):
+    with pytest.raises(UserError, match="small.pth holds 1 weights that swin_tiny.*no place for"):
         build_model(backbone=TINY, image_size=32, backbone_weights=str(tmp_path / "small.pth"))

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 
 import train
 from common.devices import DeviceError, choose_precision
+from common.errors import UserError
 from losses import matting_losses
 from models import MattingOutput
 from models.matting_network import saturating_sigmoid
 from models.refiner import uncertainty
 from tests.kill_test import differences
 from tests.tiny import random_batch, tiny_run, train_on
-from training.meter import NonFiniteError
 
 WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment=0.1)
 
@@ -119,7 +119,7 @@ def test_run_stops_and_names_the_photos(monkeypatch: pytest.MonkeyPatch) -> None
         return {name: term * math.nan for name, term in terms.items()} if run.progress.batch >= 4 else terms
 
     monkeypatch.setattr(train, "matting_losses", losses)
-    with pytest.raises(NonFiniteError) as stopped:
+    with pytest.raises(UserError) as stopped:
         train.train_one_epoch(run)
     message = str(stopped.value)
     assert message.startswith("3 steps in a row had no finite loss")

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import train
+from common.errors import UserError
 from common.files import TEMPORARY_FILES
 from common.interrupt import Interrupt
-from models import checkpoint
 from tests import run_fixtures
 from tests.kill_test import compare_runs, differences, kill_test, read_log
 from tests.run_fixtures import fit, posix
@@ -167,7 +167,7 @@ def test_broken_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
     (tmp_path / STATE_FILE).write_bytes(b"half a file")
     assert load_training_state(tmp_path) == {"number": 1}
     (tmp_path / PREVIOUS_STATE_FILE).unlink()
-    with pytest.raises(checkpoint.CheckpointError, match="start a new run"):
+    with pytest.raises(UserError, match="start a new run"):
         load_training_state(tmp_path)
 
 

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 import train
+from common.errors import UserError
 from tests import run_fixtures
 from tests.run_fixtures import fit, posix
 from training import setup
 from training.checkpoint import load_training_state
-from training.errors import RunError, resume_hint
+from training.errors import resume_hint
 from training.run import Run
 from training.run_folder import CONFIG_FILE, LOCK_FILE, LOG_FILE, PREVIOUS_STATE_FILE, STATE_FILE, create_run, find_run
 
@@ -136,7 +137,7 @@ def test_a_hint_to_resume_can_be_copied(tmp_path: Path) -> None:
 
 def test_no_more_than_99_runs_of_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(FileExistsError))
-    with pytest.raises(RunError, match="already holds 99 runs of this second"):
+    with pytest.raises(UserError, match="already holds 99 runs of this second"):
         create_run(str(tmp_path), "TSR-Matte")
 
 
@@ -159,9 +160,9 @@ def test_a_released_model_s_folder_is_no_run_to_resume(tmp_path: Path) -> None:
     released.mkdir()
     for name in (CONFIG_FILE, LOG_FILE):
         (released / name).write_text("{}")
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(UserError, match="holds no run"):
         find_run(str(tmp_path), "")
-    with pytest.raises(RunError, match="--init-from"):
+    with pytest.raises(UserError, match="--init-from"):
         find_run(str(tmp_path), "starter")
     (released / LOG_FILE).unlink()  # killed in its first epoch
     assert find_run(str(tmp_path), "") == released

@@ -13,7 +13,8 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 
 import train
-from config import Config, ConfigError
+from common.errors import UserError
+from config import Config
 from models import build_model
 from models.decoder import PRIOR_LOGIT
 from tests.tiny import random_batch, tiny_run, train_epoch, train_on, weights
@@ -331,7 +332,7 @@ def test_a_larger_crop_leaves_the_student_s_view_and_gives_the_refiner_more_octa
         if len(sizes) == 2:
             break
     assert sizes == {4, 8}  # views of 32 and 16 pixels
-    with pytest.raises(ConfigError, match="multiple of the working size"):
+    with pytest.raises(UserError, match="multiple of the working size"):
         Config(image_size=32, crop_size=48)
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import train
+from common.errors import UserError
 from tests.kill_test import differences
 from tests.tiny import FLAGS, random_batch, tiny_run, train_on, use_tiny_networks
 from training import setup
-from training.errors import RunError
 from training.random_state import random_state
 from training.run import Run
 from training.trial import check_memory
@@ -45,7 +45,7 @@ def test_a_batch_that_cannot_fit_is_named_with_one_that_does(form: str, monkeypa
     run = tiny_run(epochs=3, batch_size=12, accumulation_steps=2)
     assert run.in_teacher_stage  # which fits: the student's stage is tried all the same
     tried = limit_memory(monkeypatch, 4, OUT_OF_MEMORY[form])
-    with pytest.raises(RunError, match=r"A batch of 12 .* --batch-size 3 --accumulation-steps 8.*-checkpointing"):
+    with pytest.raises(UserError, match=r"A batch of 12 .* --batch-size 3 --accumulation-steps 8.*-checkpointing"):
         check_memory(run, train.stage_losses)
     assert tried == [
         12,
@@ -58,7 +58,7 @@ def test_a_batch_that_cannot_fit_is_named_with_one_that_does(form: str, monkeypa
 def test_a_photo_that_cannot_fit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_memory(monkeypatch, 0, OUT_OF_MEMORY["torch"])
     run = tiny_run(batch_size=4, gradient_checkpointing=True)
-    with pytest.raises(RunError, match="Not even a batch of 1 .*: try a smaller --image-size"):
+    with pytest.raises(UserError, match="Not even a batch of 1 .*: try a smaller --image-size"):
         check_memory(run, train.stage_losses)
 
 

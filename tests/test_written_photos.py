@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from common import photos
+from common.errors import UserError
 from common.photos import (
-    PhotoError,
     list_images,
     photo_size,
     read_alpha,
@@ -112,11 +112,11 @@ def test_write_image_round_trip(tmp_path):
 
 
 def test_unwritable_combinations(tmp_path):
-    with pytest.raises(PhotoError, match="transparency"):
+    with pytest.raises(UserError, match="transparency"):
         write_image(tmp_path / "a.jpg", RGBA16)
-    with pytest.raises(PhotoError, match="suffix"):
+    with pytest.raises(UserError, match="suffix"):
         write_image(tmp_path / "a.gif", RGB)
-    with pytest.raises(PhotoError, match="encoded"):
+    with pytest.raises(UserError, match="encoded"):
         write_image(tmp_path / "a.webp", np.zeros((1, 20_000, 3), np.uint8))  # WebP ends at 16383
     assert os.listdir(tmp_path) == []
 
@@ -137,7 +137,7 @@ def test_names(tmp_path, name):
 
 
 def test_disk_full_and_missing_folder(tmp_path, monkeypatch):
-    with pytest.raises(PhotoError, match="cannot be written .*No such file"):
+    with pytest.raises(UserError, match="cannot be written .*No such file"):
         write_image(tmp_path / "missing" / "a.png", RGB)
 
     def full(path: Path, data: bytes) -> None:
@@ -146,7 +146,7 @@ def test_disk_full_and_missing_folder(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(PhotoError, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         write_alpha(tmp_path / "a.png", np.zeros((4, 5), np.float32))
     assert os.listdir(tmp_path) == []
 
@@ -169,7 +169,7 @@ def test_list_images(tmp_path):
     for name in ("b.JPG", "a.tiff", "c.HEIC", "d.jfif", "notes.txt", ".part-1.png"):
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path)] == ["a.tiff", "b.JPG", "c.HEIC", "d.jfif"]
-    with pytest.raises(PhotoError, match="cannot be listed"):
+    with pytest.raises(UserError, match="cannot be listed"):
         list_images(tmp_path / "missing")
 
 

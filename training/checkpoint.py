@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError
 
 from common import distributed
+from common.errors import UserError
 from common.files import atomic_write
 from common.processes import is_main, print_once, rank, world_size
-from models.checkpoint import MODEL_FILE, CheckpointError, save_model
-from training.errors import RunError
+from models.checkpoint import MODEL_FILE, save_model
 from training.random_state import random_state, restore_random_state
 from training.run import Run
 from training.run_folder import PREVIOUS_STATE_FILE, STATE_FILE
@@ -24,7 +24,7 @@ from training.schedule import Progress
 def capture(run: Run) -> dict[str, Any]:
     """The state of a run between two steps. Every rank must call it: each has sums and random generators of its own.
 
-    Raises NonFiniteError.
+    Raises UserError.
     """
     run.meter.check(run.config.max_bad_steps)
     own = {"meter": run.meter.state_dict(), "random": random_state(run.device)}
@@ -44,7 +44,7 @@ def capture(run: Run) -> dict[str, Any]:
 def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
     """Restore the captured state, but keep this run's settings.
 
-    Batch size, accumulation and process count can change only between epochs. Raises RunError.
+    Batch size, accumulation and process count can change only between epochs. Raises UserError.
     """
     try:
         changed = [
@@ -53,16 +53,16 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
             if state["layout"][name] != value
         ]
         if state["progress"]["batch"] and changed:
-            raise RunError(
+            raise UserError(
                 f"{folder} stopped within an epoch with {'; '.join(changed)}: resume it with what it had until "
                 "the epoch ends; after that it may change."
             )
         _load(run, state)
-    except RunError:
+    except UserError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise RunError(
+        raise UserError(
             f"The state in {folder} does not fit these settings: resume it without the flags that change the network, "
             f"or fine-tune with --init-from ({reason})."
         ) from error
@@ -107,7 +107,7 @@ def save_training_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_training_state(folder: Path) -> dict[str, Any]:
-    """last.pt, or the one before it where a kill hit the moment between two renames. Raises CheckpointError."""
+    """last.pt, or the one before it where a kill hit the moment between two renames. Raises UserError."""
     reasons = []
     for name in (STATE_FILE, PREVIOUS_STATE_FILE):
         path = folder / name
@@ -120,17 +120,17 @@ def load_training_state(folder: Path) -> dict[str, Any]:
             if isinstance(state, dict):
                 return state
             reasons.append(f"{name}: not a training state")
-    raise CheckpointError(
+    raise UserError(
         f"{folder} has no training state to resume ({'; '.join(reasons) or 'no last.pt'}): start a new run, or "
         "fine-tune its best.safetensors with --init-from."
     )
 
 
 def check_types(state: dict[str, Any], folder: Path) -> None:
-    """Raise RunError for values that capture does not write; what is left to be wrong is found by restore."""
+    """Raise UserError for values that capture does not write; what is left to be wrong is found by restore."""
     fault = _fault(state)
     if fault:
-        raise RunError(
+        raise UserError(
             f"The state in {folder} is not as train.py wrote it ({fault}): start a new run, or fine-tune its "
             "best.safetensors with --init-from."
         )
@@ -169,7 +169,7 @@ def save_best(run: Run, scores: dict[str, float]) -> bool:
                 model_options=run.config.model_options,
                 config=run.config.as_dict(),
             )
-        except (OSError, SafetensorError) as error:  # for a full disk safetensors raises its own
+        except (UserError, SafetensorError) as error:  # for a full disk safetensors raises its own
             print_once(
                 f"This epoch's weights are the best, but {path} could not be written "
                 f"({str(error).splitlines()[0]}): make room in {run.folder}."

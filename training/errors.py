@@ -1,4 +1,4 @@
-"""The errors that can end a run, and what train.py prints for them."""
+"""What torch and the system raise during a run and a user can cure, in one sentence each."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common import distributed
-from common.devices import DeviceError, is_out_of_memory
+from common.devices import is_out_of_memory
+from common.errors import FAILED, INTERRUPTED, NOT_STARTED, UserError, os_sentence
 from common.processes import rank
-from config import ConfigError
-from data.build import DataError
-from models import PretrainedWeightsError
-from models.checkpoint import CheckpointError
-from training.meter import NonFiniteError
 
 LOST_WORKER = "DataLoader worker (pid"  # how torch's message starts; it is raised wherever the process happens to be
 SHARED_MEMORY_WORDS = ("Bus error", "</torch_")  # torch's workers name their files /torch_PID_...
@@ -26,51 +23,36 @@ SHARED_MEMORY_FULL = (
 )
 # by name, since to import torch's compiler takes seconds
 COMPILER_ERRORS = {"TorchDynamoException", "CppCompileError", "InvalidCxxCompiler"}
-INTERRUPTED = 130
-
-
-class RunError(ValueError):
-    """A run that cannot start, continue or resume; the message says what to do."""
-
-
-EXPECTED_ERRORS = (
-    RunError, ConfigError, DataError, DeviceError, CheckpointError, PretrainedWeightsError, NonFiniteError, OSError,
-)  # fmt: skip
 
 
 def resume_hint(folder: Path) -> str:
     return f"python train.py --resume {shlex.quote(str(folder))}"
 
 
-def exit_code_of(error: BaseException, folder: Path | None) -> int:
-    """Print what happened and what to do, on stderr; returns the exit code. Re-raises bugs.
-
-    folder: the run's, or None if it has not started yet.
-    """
-    sentence = sentence_of(error)
-    if sentence is None:
-        if isinstance(error, Exception) and distributed.is_lost_peer(error):
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise what torch and the system raise, and a user can cure, as UserError; leave bugs as they are."""
+    try:
+        yield
+    except UserError:
+        raise
+    except KeyboardInterrupt:
+        raise UserError("Stopped at once; --resume resumes what was saved last.", INTERRUPTED) from None
+    except Exception as error:
+        if sentence := sentence_of(error):
+            raise UserError(sentence, FAILED if is_out_of_memory(error) else NOT_STARTED) from error
+        if distributed.is_lost_peer(error):
             leave_without_peer(error)
-        raise error
-    # what is wrong with the settings is the same for every process of a host
-    if folder or isinstance(error, DeviceError) or os.environ.get("LOCAL_RANK", "0") == "0":
-        print(sentence, file=sys.stderr)
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    return 1 if folder or is_out_of_memory(error) else 2
+        raise
 
 
-def sentence_of(error: BaseException) -> str | None:
-    """The sentence for a person about an expected error; None for a bug."""
+def sentence_of(error: Exception) -> str | None:
+    """What the user can do about an error of torch or of the system; None for a bug."""
     first_line = (str(error).splitlines() or [""])[0]
     if is_shared_memory_full(error):
         return f"{SHARED_MEMORY_FULL}, then resume with --resume."
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename} cannot be used ({error.strerror}): look at its permissions, and at the disk's room."
-    if isinstance(error, EXPECTED_ERRORS):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "Stopped at once; --resume resumes what was saved last."
+        return os_sentence(error)
     if isinstance(error, RuntimeError) and LOST_WORKER in str(error):
         return f"{first_line} Too little memory is the usual reason: lower --num-workers, then resume with --resume."
     if is_out_of_memory(error):
@@ -87,26 +69,26 @@ def sentence_of(error: BaseException) -> str | None:
     return None
 
 
-def is_shared_memory_full(error: BaseException) -> bool:
+def is_shared_memory_full(error: Exception) -> bool:
     """Whether /dev/shm, through which the loader's workers pass photos, ran full: a bus error, or a failing write."""
     text = str(error)
     return isinstance(error, (RuntimeError, OSError)) and any(words in text for words in SHARED_MEMORY_WORDS)
 
 
 def loaded(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
-    """The loader's batches; an error of its own (broken files only) becomes a RunError with the way to resume."""
+    """The loader's batches; an error of its own (broken files only) becomes a UserError with the way to resume."""
     try:
         yield from batches
     except (RuntimeError, ValueError, OSError) as error:
         if LOST_WORKER in str(error) or is_shared_memory_full(error):
             raise
         reason = str(error).strip().splitlines()[-1]  # a worker sends its whole traceback
-        raise RunError(
+        raise UserError(
             f"The photos could not be loaded ({reason}): mend this, then resume with: {resume_hint(folder)}"
         ) from error
 
 
-def leave_without_peer(error: BaseException) -> None:
+def leave_without_peer(error: Exception) -> None:
     """Leave at once when another process is gone: to close the group in order would be to wait for it."""
     print(
         f"Process {rank()} stops, since another process of this run is gone or silent "

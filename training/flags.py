@@ -58,7 +58,7 @@ def config_from_flags(flags: argparse.Namespace, base: Config | None = None) -> 
 
 
 def config_from_dict(values: dict[str, Any], source: str) -> Config:
-    """A stored config, such as a run's config.json; missing settings take config.py's values. Raises ConfigError."""
+    """A stored config, such as a run's config.json; missing settings take config.py's values. Raises UserError."""
     types = typing.get_type_hints(Config)
     unknown = sorted(values.keys() - types.keys())
     require(

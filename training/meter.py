@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 
 from common import distributed
+from common.errors import UserError
 
 NAMES_SHOWN = 20
-
-
-class NonFiniteError(RuntimeError):
-    """Too many steps in a row without a finite gradient; the message names the photos and what to try."""
 
 
 class Meter:
@@ -59,14 +56,14 @@ class Meter:
         return dict(zip(self.sums, distributed.mean_over_ranks(own).tolist(), strict=True))
 
     def check(self, max_bad_steps: int) -> None:
-        """Raises NonFiniteError after too many bad steps in a row. Waits for the device."""
+        """Raises UserError after too many bad steps in a row. Waits for the device."""
         in_a_row = self.read_bad_steps()[1]
         if in_a_row < max_bad_steps:
             return
         blamed = [name for names, loss in self._recent if not torch.isfinite(loss) for name in names]
         photos = sorted(set(blamed or [name for names, _ in self._recent for name in names]))
         more = f" and {len(photos) - NAMES_SHOWN} more" if len(photos) > NAMES_SHOWN else ""
-        raise NonFiniteError(
+        raise UserError(
             f"{in_a_row} steps in a row had no finite {'loss' if blamed else 'gradient'}, on "
             f"{', '.join(photos[:NAMES_SHOWN])}{more}: resume the last saved state with --resume and --amp bf16 or "
             "off, or a lower --learning-rate; or look at these photos with python -m data.check."

@@ -39,7 +39,7 @@ def model_card(run: Path, checkpoint: str = "", licence: str = NO_LICENCE) -> st
     """Markdown with the metadata that the Hub reads. What the folder does not hold (log, preview) is left out.
 
     checkpoint: what a reader gives to --checkpoint (default: the run folder); licence: of the weights, as the Hub
-    names licences, such as mit. Raises CheckpointError, and ConfigError for settings of another version.
+    names licences, such as mit. Raises UserError for settings of another version.
     """
     metadata = read_metadata(run / MODEL_FILE)
     config, checkpoint = config_from_dict(metadata["config"], str(run / MODEL_FILE)), checkpoint or run.as_posix()

@@ -24,11 +24,12 @@ import safetensors
 import safetensors.torch
 
 from common import hub
-from common.files import FileError, atomic_write, make_folder
-from common.processes import print_any_name
-from config import Config, ConfigError
+from common.command import command, new_parser
+from common.errors import UserError, after_start
+from common.files import atomic_write, make_folder
+from config import Config
 from inference.loading import read_metadata as read_exported
-from models.checkpoint import MODEL_FILE, CheckpointError, find_model, read_metadata
+from models.checkpoint import MODEL_FILE, find_model, read_metadata
 from training.model_card import NO_LICENCE, PREVIEW_FILE, model_card, public_path
 from training.run_folder import CONFIG_FILE
 
@@ -36,28 +37,21 @@ CARD_FILE = "MODEL_CARD.md"
 DRY_RUN_FOLDER = "hub_dry_run"
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    print_any_name()
     options = parse_options(argv)
-    try:
-        run = find_model(options.run, Config.output).parent
-        contents = gather(run, options.repository, options.license, half=options.half)
-    except (CheckpointError, ConfigError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
+    run = find_model(options.run, Config.output).parent
+    contents = gather(run, options.repository, options.license, half=options.half)
+    with after_start():
         if options.dry_run:
             write(run / DRY_RUN_FOLDER, contents)
         else:
             print(hub.upload(options.repository, contents, private=options.private))
-    except (hub.HubError, FileError) as error:
-        print(error, file=sys.stderr)
-        return 1
     return 0
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help=f"run folder, with {MODEL_FILE}")
     parser.add_argument("repository", metavar="owner/name", help="repository on the Hub; made if it is not there")
     text = "licence of the weights, by the Hub's name for it, such as mit or cc-by-nc-4.0 (default: none is named)"
@@ -76,13 +70,13 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def gather(run: Path, repository: str, licence: str, *, half: bool = False) -> dict[str, Path | bytes]:
-    """The repository's files by name. Raises CheckpointError and ConfigError."""
+    """The repository's files by name. Raises UserError."""
     card, preview = run / CARD_FILE, run / PREVIEW_FILE
     metadata = read_metadata(run / MODEL_FILE)
     exported = sorted(run.glob("*.onnx"))
     for path in exported:
         if read_exported(path)["scores"] != metadata["scores"]:
-            raise CheckpointError(f"{path} was exported from another epoch than {MODEL_FILE}: export it again.")
+            raise UserError(f"{path} was exported from another epoch than {MODEL_FILE}: export it again.")
     return {
         "README.md": card if card.is_file() else model_card(run, f"{hub.PREFIX}{repository}", licence).encode(),
         # of the best epoch: the run's own config.json may have changed when it was resumed
@@ -113,7 +107,7 @@ def public_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(folder: Path, contents: Mapping[str, Path | bytes]) -> None:
-    """A folder with these files and no others. Raises FileError."""
+    """A folder with these files and no others. Raises UserError."""
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder, "make room, or look at its permissions")
     for name, source in contents.items():

@@ -9,10 +9,11 @@ from typing import Any
 from tqdm import tqdm
 
 from common import plots
+from common.errors import UserError
 from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
 from models import MattingNetwork
-from training.errors import RunError, resume_hint
+from training.errors import resume_hint
 from training.optimization import unscaled_learning_rate
 from training.run import Run
 from training.run_folder import write_log
@@ -135,9 +136,9 @@ class Report:
 
 
 def require_tensorboard() -> None:
-    """Raises RunError if the package is missing, before anything is made."""
+    """Raises UserError if the package is missing, before anything is made."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise RunError(
+        raise UserError(
             "--tensorboard needs the package tensorboard: pip install tensorboard, or leave it out "
             "(training_log.csv holds the same figures)."
         )

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from common.errors import UserError
 from common.files import TEMPORARY_FILES, atomic_write, write_json
-from training.errors import RunError
 
 LOG_FILE = "training_log.csv"
 CONFIG_FILE = "config.json"
@@ -32,9 +32,9 @@ def create_run(output: str, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise RunError(f"{folder} cannot be made ({error.strerror}): choose another with --output.") from error
+            raise UserError(f"{folder} cannot be made ({error.strerror}): choose another with --output.") from error
         return folder
-    raise RunError(f"{output} already holds 99 runs of this second: start again.")
+    raise UserError(f"{output} already holds 99 runs of this second: start again.")
 
 
 def find_run(output: str, run: str) -> Path:
@@ -42,21 +42,21 @@ def find_run(output: str, run: str) -> Path:
 
     The newest is the one whose state or settings were written last. A run that was killed before it saved a state
     counts too, so that no older run is resumed by mistake; one with a log but no state, such as a released model's
-    folder, does not. Raises RunError.
+    folder, does not. Raises UserError.
     """
     if not run:
         runs = [file.parent for file in Path(output).glob(f"*/{CONFIG_FILE}") if not _is_released(file.parent)]
         if not runs:
-            raise RunError(f"{output} holds no run: start one without --resume.")
+            raise UserError(f"{output} holds no run: start one without --resume.")
         return max(runs, key=_written)
     for folder in (Path(run), Path(output) / run):
         if (folder / CONFIG_FILE).is_file():
             if _is_released(folder):
-                raise RunError(
+                raise UserError(
                     f"{folder} holds no {STATE_FILE}, so it cannot resume: start a new run with --init-from {folder}."
                 )
             return folder
-    raise RunError(
+    raise UserError(
         f"{run} is not a run folder (no {CONFIG_FILE}): name one under {output}, or give --resume alone for the newest."
     )
 
@@ -75,16 +75,16 @@ def _written(folder: Path) -> float:
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
-    """The settings in a run's config.json, and the file's name for messages. Raises RunError."""
+    """The settings in a run's config.json, and the file's name for messages. Raises UserError."""
     path = folder / CONFIG_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(
+        raise UserError(
             f"{path} cannot be read ({error}): repair it, or copy the one of a run with the same settings."
         ) from error
     if not isinstance(values, dict):
-        raise RunError(f"{path} does not hold settings by name: copy the one of a run with the same settings.")
+        raise UserError(f"{path} does not hold settings by name: copy the one of a run with the same settings.")
     return values, str(path)
 
 
@@ -96,7 +96,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def lock(folder: Path) -> None:
-    """Mark the folder as this process's. Raises RunError if another one trains in it.
+    """Mark the folder as this process's. Raises UserError if another one trains in it.
 
     A lock whose process is gone is taken over; whether one of another host is, nobody here can tell.
     """
@@ -112,11 +112,11 @@ def lock(folder: Path) -> None:
             if not process.isdecimal() or (is_here and not _runs(int(process))):
                 path.unlink(missing_ok=True)
                 continue
-            raise RunError(
+            raise UserError(
                 f"Process {process} on {host or 'another host'} trains in {folder} now: stop it first. If it is gone, "
                 f"delete {path}."
             ) from None
-    raise RunError(f"{path} cannot be written: delete it, if nothing trains there.")
+    raise UserError(f"{path} cannot be written: delete it, if nothing trains there.")
 
 
 def unlock(folder: Path) -> None:

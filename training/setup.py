@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 from common import distributed
+from common.command import new_parser
 from common.devices import choose_device, choose_precision, describe
+from common.errors import UserError
 from common.processes import is_main, own_cores, print_once, rank, world_size
 from config import RECIPES, Config
 from data.augmentation import Augmentation
-from data.build import SYNTHETIC, DataError, build_training_set, build_validation_sets, fingerprint, parse_source
+from data.build import SYNTHETIC, build_training_set, build_validation_sets, fingerprint, parse_source
 from data.check import quick_check
 from data.loader import build_training_loader
 from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
-from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_weights, read_metadata
+from models.checkpoint import MODEL_FILE, find_model, load_weights, read_metadata
 from training.checkpoint import check_types, has_state, load_training_state, restore
-from training.errors import RunError
 from training.flags import add_config_flags, config_from_dict, config_from_flags
 from training.random_state import seed_everything
 from training.report import require_tensorboard
@@ -36,7 +37,7 @@ TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a step
 
 
 def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(description)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -63,7 +64,7 @@ def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
     device = choose_device(config.device)
     distributed.setup(device)
     if distributed.broadcast_object(str(resumed)) != str(resumed):  # another run wrote while the processes started
-        raise RunError(f"The processes found different newest runs, one of them {resumed}: name the run to resume.")
+        raise UserError(f"The processes found different newest runs, one of them {resumed}: name the run to resume.")
     state = None
     if resumed and has_state(resumed):
         state = load_training_state(resumed)
@@ -124,12 +125,12 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
 
 
 def check_dataset(config: Config) -> None:
-    """The cheap part of data.check, before a day is spent on a broken set. Raises DataError."""
+    """The cheap part of data.check, before a day is spent on a broken set. Raises UserError."""
     folders = [path for path, _ in map(parse_source, config.dataset) if path != SYNTHETIC and Path(path).is_dir()]
     found = [sentence for folder in folders for sentence in quick_check(folder)] if is_main() else []
     sentences = distributed.broadcast_object(found)
     if sentences:
-        raise DataError("\n".join(sentences))
+        raise UserError("\n".join(sentences))
 
 
 def build_networks(
@@ -163,10 +164,10 @@ def build_networks(
 
 
 def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dict[str, Any]) -> None:
-    """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises CheckpointError
+    """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises UserError
     if they do not fit."""
     if not os.path.isfile(checkpoint):
-        raise CheckpointError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
+        raise UserError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
     trained = read_metadata(checkpoint)["model"]
     adds_refiner = options["use_refiner"] and not trained.get("use_refiner", True)
     free = ("image_size", *(REFINER_OPTIONS if adds_refiner else ()))
@@ -176,14 +177,14 @@ def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dic
         if name in trained and name not in free and trained[name] != value
     ]
     if other:
-        raise CheckpointError(
+        raise UserError(
             f"{checkpoint} was trained with {'; '.join(other)}: give the flags that it was trained "
             "with (its run folder's config.json has them)."
         )
     try:
         load_weights(network, checkpoint, fresh=("refiner.",) if adds_refiner else ())
     except RuntimeError as error:
-        raise CheckpointError(
+        raise UserError(
             f"{checkpoint} does not fit this network ({str(error).splitlines()[0]}): use the file as train.py wrote it."
         ) from error
 
@@ -206,7 +207,7 @@ def open_folder(config: Config, resumed: Path | None) -> Path:
             lock(outcome)
             remove_leftovers(outcome)
             write_settings(outcome, config.as_dict())
-        except (RunError, OSError) as error:  # the other ranks wait for it
+        except (UserError, OSError) as error:  # the other ranks wait for it
             outcome = error
     outcome = distributed.broadcast_object(outcome)
     if isinstance(outcome, Exception):

@@ -12,7 +12,7 @@ import torch
 
 from common import distributed
 from common.devices import autocast, describe, free_cache, is_out_of_memory
-from training.errors import RunError
+from common.errors import UserError
 from training.random_state import random_state, restore_random_state
 from training.run import Run
 from training.schedule import Progress, Schedule
@@ -24,7 +24,7 @@ Losses = Callable[[Run, dict[str, Any], Mapping[str, float], int], dict[str, tor
 def check_memory(run: Run, losses: Losses) -> None:
     """Try a step of the student's stage on the largest view; the run is then as it was, bit for bit.
 
-    Raises RunError that names the largest halving of the batch size that fits.
+    Raises UserError that names the largest halving of the batch size that fits.
     """
     asked = run.config.batch_size
     own = next((asked >> k for k in range(asked.bit_length()) if step_fits(run, losses, asked >> k)), 0)
@@ -35,9 +35,9 @@ def check_memory(run: Run, losses: Losses) -> None:
     if not run.config.gradient_checkpointing:
         more = f"--gradient-checkpointing, {more}"
     if not fitting:
-        raise RunError(f"Not even a batch of 1 fits in the memory of {describe(run.device)}: try {more}.")
+        raise UserError(f"Not even a batch of 1 fits in the memory of {describe(run.device)}: try {more}.")
     accumulation = math.ceil(asked * run.config.accumulation_steps / fitting)
-    raise RunError(
+    raise UserError(
         f"A batch of {asked} does not fit in the memory of {describe(run.device)}, one of {fitting} does: use "
         f"--batch-size {fitting} --accumulation-steps {accumulation}, or try {more}."
     )

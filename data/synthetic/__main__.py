@@ -7,20 +7,18 @@ writes DIR/train/im, DIR/train/gt, DIR/val/im, DIR/val/gt (PNG) and DIR/contact_
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.processes import print_any_name
+from common.command import command, new_parser
 from data.synthetic.folder import write_folder
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@command
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line: write a folder of samples."""
-    print_any_name()
-    parser = argparse.ArgumentParser(
-        prog="python -m data.synthetic", description="Write synthetic photos and their mattes as PNG files."
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder to write into")
     parser.add_argument("--count", type=int, default=16, help="samples of each split")
     parser.add_argument("--size", type=int, default=512, help="side of the square pictures in pixels")
@@ -30,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--count must be at least 1 and --size at least 32.")
     write_folder(options.output, count=options.count, size=options.size, seed=options.seed)
     print(f"{options.count} samples of each split and contact_sheet.png in {options.output}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
