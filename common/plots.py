@@ -120,8 +120,12 @@ def comparison(path: Path, rows: Sequence[Mapping]) -> None:
 
 
 def pictures(path: Path, header: Sequence[str], lines: Sequence[Sequence[np.ndarray]]) -> None:
-    """RGB uint8 pictures (H, W, 3) in rows under a line of labels, as many in a row as there are labels."""
-    encoded = cv2.imencode(".png", _grid(header, lines)[..., ::-1])[1]
+    """RGB uint8 pictures (H, W, 3) in rows under a line of labels, as many in a row as there are labels.
+
+    A PNG, or a JPEG where `path` ends in .jpg, which takes a fifth for photos.
+    """
+    kind = ".jpg" if path.suffix == ".jpg" else ".png"
+    encoded = cv2.imencode(kind, _grid(header, lines)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 

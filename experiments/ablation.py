@@ -8,7 +8,8 @@
 A variant is train.py with a flag or two. The flags after -- go to every variant, so data, steps and seeds are equal.
 Finished runs are not repeated and interrupted ones are resumed. All variants run with the first seed, then all with the
 second, so that a budget that ends early still compares like with like.
-Writes figures/NAME.csv (every epoch of every run), figures/NAME.png and figures/NAME.md, the tables that it prints.
+Writes experiments/results/NAME/: log.csv (every epoch of every run), curves.png and table.md, the
+tables that it prints.
 experiments/composites.py makes a data set for it: exact alphas over real backgrounds.
 """
 
@@ -25,12 +26,13 @@ import pandas as pd
 import safetensors
 
 from common.command import command, new_parser
-from common.files import atomic_write
+from common.errors import UserError
+from common.files import atomic_write, make_folder
 from experiments import ablation_tables as tables
 from models.checkpoint import MODEL_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = ROOT / "figures"
+RESULTS = Path(__file__).with_name("results")
 PHOTOS_FILE = "photos.csv"  # in a run's folder: scores of its model on --photos, one row per photo
 TSR, TWIN, NO_TEACHER, NEITHER = "TSR-Matte", "TwinSwin-Matte", "without teacher", "neither"
 VARIANTS = {  # name: flags of train.py
@@ -110,10 +112,10 @@ def parameters(checkpoint: Path) -> float:
 
 
 def collect(output: Path) -> pd.DataFrame:
-    """The rows of every run's training_log.csv. Exits with a sentence where there are none."""
+    """The rows of every run's training_log.csv. Raises UserError where there are none."""
     rows = read_tables(output, "training_log.csv")
     if rows.empty:
-        sys.exit(f"{output} holds no finished epochs: run without --report first.")
+        raise UserError(f"{output} holds no finished epochs: run without --report first.")
     for coarse in [name for name in rows if name.startswith("val_") and "coarse_" in name]:
         refined = coarse.replace("coarse_", "refined_")  # of a run without a refiner: its coarse matte is its final one
         rows[refined] = rows[refined].fillna(rows[coarse]) if refined in rows else rows[coarse]
@@ -122,13 +124,14 @@ def collect(output: Path) -> pd.DataFrame:
     return rows
 
 
-def report(rows: pd.DataFrame, scores: pd.DataFrame, path: Path) -> None:
-    """Write path.csv, path.png and path.md, the tables, and print the last. scores: on --photos, may be empty."""
-    with atomic_write(path.with_suffix(".csv")) as temporary:
+def report(rows: pd.DataFrame, scores: pd.DataFrame, folder: Path) -> None:
+    """Write log.csv, curves.png and table.md, and print the tables. scores: on --photos, may be empty."""
+    make_folder(folder, "choose another --name")
+    with atomic_write(folder / "log.csv") as temporary:
         rows.to_csv(temporary, index=False, float_format="%.6g")
-    tables.draw(rows, path.with_suffix(".png"))
+    tables.draw(rows, folder / "curves.png")
     text = describe(rows, scores)
-    with atomic_write(path.with_suffix(".md")) as temporary:
+    with atomic_write(folder / "table.md") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     print(text)
 
@@ -157,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flag("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help=which)
     flag("--seeds", type=int, default=3)
     flag("--hours", type=float, default=1.0, help="stop training after this time")
-    flag("--name", default="ablation", help="name of the files in figures/ (default: %(default)s)")
+    flag("--name", default="ablation", help="name of the folder in experiments/results/ (default: %(default)s)")
     photos = "folder with im and gt (or val inside): also measure the best model of each run of --variants on it"
     flag("--photos", type=Path, metavar="DIR", help=photos)
     flag("--report", action="store_true", help="train nothing")
@@ -168,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_all(options.output, options.variants, options.seeds, options.hours, argv[split + 1 :])
     if options.photos:
         measure_photos(options.output, options.photos, options.variants)
-    report(collect(options.output), read_tables(options.output, PHOTOS_FILE), FIGURES / options.name)
+    report(collect(options.output), read_tables(options.output, PHOTOS_FILE), RESULTS / options.name)
     return 0
 
 

@@ -115,12 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     backgrounds = list_images(options.backgrounds)
     cutouts = list_images(options.cutouts) if options.cutouts else []
     if len(backgrounds) < HELD_OUT:
-        print(
-            f"{options.backgrounds} holds {len(backgrounds)} photos: give {HELD_OUT} or more, so that some can be "
-            "held out.",
-            file=sys.stderr,
+        raise UserError(
+            f"{options.backgrounds} holds {len(backgrounds)} photos: give {HELD_OUT} or more, to hold some out."
         )
-        return 2
     for split, count in (("train", options.train), ("val", options.val)):
         write(options.output, split, count, options.size, options.seed, backgrounds, cutouts)
     return 0

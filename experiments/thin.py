@@ -19,8 +19,7 @@ from data.prepare import link
 
 
 def thin(source: Path, root: Path, every: dict[str, int]) -> dict[str, int]:
-    """Make `root`, which must not exist; every: N by split. Returns the number of photos by split. Raises ValueError if
-    the set holds no pairs, and UserError."""
+    """Make `root`, which must not exist; every: N by split. Returns the number of photos by split. Raises UserError."""
     with atomic_folder(root) as folder:
         counts = {}
         for split, step in every.items():

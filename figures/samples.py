@@ -18,6 +18,7 @@ import numpy as np
 
 from common import photos, plots
 from common.command import command, new_parser
+from common.errors import UserError
 from inference.loading import load
 from inference.rendering import Style, read_background, render
 from inference.web_files import on_checkerboard
@@ -53,7 +54,7 @@ def mattes(path: Path) -> None:
     files = photos.list_images(PHOTOS)
     missing = [file.stem for file in files if not (RESULTS / f"{file.stem}.png").exists()]
     if missing:
-        sys.exit(f"{RESULTS} holds no {missing[0]}.png: run make demo first.")
+        raise UserError(f"{RESULTS} holds no {missing[0]}.png: run make demo first.")
     above = [photos.to_uint8(photos.read_photo(file).image) for file in files]
     below = [rgb(photos.read_alpha(RESULTS / f"{file.stem}.png")) for file in files]
     plots.pictures(path, [file.stem for file in files], [above, below])
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pictures = {"kinds": kinds, "demo_mattes": mattes, "starter": starter, "compare": compare}
     parser.add_argument("what", choices=pictures, help="name of the picture in figures/")
     what = parser.parse_args(argv).what
-    pictures[what](FIGURES / f"{what}.png")
+    pictures[what](FIGURES / f"{what}.jpg")
     return 0
 
 

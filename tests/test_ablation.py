@@ -64,9 +64,9 @@ def test_tables_of_known_runs(runs: Path) -> None:
     assert "| TwinSwin-Matte |" not in own and "| TwinSwin-Matte |" not in baseline  # nothing to compare with
 
 
-@pytest.mark.parametrize("table", sorted(ablation.FIGURES.glob("ablation*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("table", sorted(ablation.RESULTS.glob("*/table.md")), ids=lambda path: path.parent.name)
 def test_published_tables_are_those_of_the_published_rows(table: Path) -> None:
-    rows = pd.read_csv(table.with_suffix(".csv"))
+    rows = pd.read_csv(table.with_name("log.csv"))
     published = table.read_text(encoding="utf-8")
     assert ablation.describe(rows, pd.DataFrame()) == published.rstrip("\n")
 
@@ -130,8 +130,8 @@ def test_report_writes_complete_files_and_variants_are_flags_of_train(
 ) -> None:
 
     ablation.report(collect(runs), pd.DataFrame(), runs / "figure")
-    assert {"figure.csv", "figure.png", "figure.md"} <= {path.name for path in runs.iterdir()}
-    assert (runs / "figure.md").read_text() == capsys.readouterr().out
+    assert {"log.csv", "curves.png", "table.md"} == {path.name for path in (runs / "figure").iterdir()}
+    assert (runs / "figure" / "table.md").read_text() == capsys.readouterr().out
 
 
 def test_variants_are_flags_of_train() -> None:

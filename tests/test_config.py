@@ -13,9 +13,10 @@ import pytest
 
 import train
 from common.errors import UserError
-from config import RECIPES, Config
+from config import Config
 from tests.tiny import FLAGS, use_tiny_networks
 from training.flags import add_config_flags, config_from_dict, config_from_flags, explanations
+from training.recipes import RECIPES
 
 
 def parse(*argv: str) -> Config:

@@ -22,6 +22,7 @@ USES = {
     "matting": {"common", "models"},
     "inference": {"common", "data", "matting", "models"},
     "evaluation": {"common", "data", "inference", "matting", "metrics", "models"},
+    "publishing": {"common", "config", "data", "evaluation", "inference", "metrics", "models", "training"},
     "training": {"common", "config", "data", "evaluation", "inference", "losses", "matting", "metrics", "models"},
 }
 

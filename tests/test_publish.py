@@ -21,9 +21,9 @@ from config import Config
 from experiments.benchmark_prediction import checkpoint_cases
 from models import build_model
 from models.checkpoint import MODEL_FILE, load_model, save_model
+from publishing import publish
+from publishing.model_card import model_card
 from tests.hub_server import TOKEN, HubServer
-from training import publish
-from training.model_card import model_card
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True)
@@ -38,7 +38,7 @@ SCORES = {
 ROUND_TRIP = """
 import sys
 import hubconf, predict, torch
-from training import publish
+from publishing import publish
 codes = [publish.main([sys.argv[1], "me/cats", "--private"])]
 codes += [predict.main(["--input", "cat.png", "--output", "out", "--checkpoint", "hf:me/cats", "--device", "cpu"])]
 torch.save(hubconf.tsr_matte("hf:me/cats").state_dict(), "weights.pt")
@@ -119,7 +119,7 @@ def test_every_script_asks_the_hub_and_refuses_what_is_no_model(folder, tmp_path
         ("app", ["--checkpoint", "hf:me/none"], "me/none is not on the Hub"),
         ("benchmark", ["--checkpoint", "hf:me/none"], "me/none is not on the Hub"),
         ("train", [*training, "hf:me/none"], "me/none is not on the Hub"),
-        ("training.publish", [str(folder), "me/cats"], "You may not write to me/cats: log in"),
+        ("publishing.publish", [str(folder), "me/cats"], "You may not write to me/cats: log in"),
     ]
     with HubServer() as server:
         server.repositories = {
@@ -135,7 +135,7 @@ def test_every_script_asks_the_hub_and_refuses_what_is_no_model(folder, tmp_path
     missing = {"export": "requirements/export.txt", "app": "needs Gradio"}  # where these are not installed
     for (script, _, words), (code, sentence) in zip(calls, json.loads(result.stdout.splitlines()[-1]), strict=True):
         assert words in sentence or missing.get(script, words) in sentence, (script, sentence)
-        assert code == (1 if script == "training.publish" else 2) and sentence.endswith(".")
+        assert code == (1 if script == "publishing.publish" else 2) and sentence.endswith(".")
 
 
 def test_without_a_network_nothing_is_uploaded(folder, monkeypatch, capsys):

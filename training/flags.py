@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import config
-from config import RECIPES, Config, require
+from config import Config, require
+from training.recipes import RECIPES
 
 NAMES = tuple[str, ...]  # type of the fields that take several names
 
@@ -36,7 +37,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         choices=RECIPES,
         default=argparse.SUPPRESS,
-        help="settings that belong together, see config.py; other flags still hold",
+        help="settings that belong together, see training/recipes.py; other flags still hold",
     )
     types = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):

@@ -16,7 +16,7 @@ from common.command import new_parser
 from common.devices import choose_device, choose_precision, describe
 from common.errors import UserError
 from common.processes import is_main, own_cores, print_once, rank, world_size
-from config import RECIPES, Config
+from config import Config
 from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set, build_validation_sets, fingerprint, parse_source
 from data.check import quick_check
@@ -26,6 +26,7 @@ from models.checkpoint import MODEL_FILE, find_model, load_weights, read_metadat
 from training.checkpoint import check_types, has_state, load_training_state, restore
 from training.flags import add_config_flags, config_from_dict, config_from_flags
 from training.random_state import seed_everything
+from training.recipes import RECIPES
 from training.report import require_tensorboard
 from training.run import Run
 from training.run_folder import create_run, find_run, lock, read_settings, remove_leftovers, write_settings

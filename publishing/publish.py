@@ -1,7 +1,7 @@
 """Upload a trained model to the Hugging Face Hub, where everyone can use it as hf:owner/name.
 
-    python -m training.publish checkpoints/RUN owner/name --dry-run       only write the files, to RUN/hub_dry_run
-    python -m training.publish checkpoints/RUN owner/name --license mit   upload them (log in first: hf auth login)
+    python -m publishing.publish checkpoints/RUN owner/name --dry-run       only write the files, to RUN/hub_dry_run
+    python -m publishing.publish checkpoints/RUN owner/name --license mit   upload them (log in first: hf auth login)
     python predict.py --checkpoint hf:owner/name                          use them, from anywhere
 
 Uploads best.safetensors, its config.json, README.md (the model card), preview.png and, if export.py has made them,
@@ -30,7 +30,7 @@ from common.files import atomic_write, make_folder
 from config import Config
 from inference.loading import read_metadata as read_exported
 from models.checkpoint import MODEL_FILE, find_model, read_metadata
-from training.model_card import NO_LICENCE, PREVIEW_FILE, model_card, public_path
+from publishing.model_card import NO_LICENCE, PREVIEW_FILE, model_card, public_path
 from training.run_folder import CONFIG_FILE
 
 CARD_FILE = "MODEL_CARD.md"

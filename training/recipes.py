@@ -1,0 +1,99 @@
+"""Settings that belong together: `python train.py --recipe NAME`; a flag given with it still holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# What the recipes of the starter model share, and those of its student
+STARTER: dict[str, Any] = dict(
+    backgrounds=("Datasets/starter/backgrounds",),
+    val_samples=32,
+    pretrained=False,
+    use_teacher=False,
+    image_size=96,  # finding the subject needs few pixels and many photos: 128 learns half as many in an hour
+    crop_scale_min=0.8,  # whole photos, as prediction shows them, and parts
+)
+STARTER_STUDENT: dict[str, Any] = STARTER | dict(
+    foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
+    use_refiner=False,
+    max_student_downscale=1,
+    batch_size=16,
+    ema_decay=0.998,
+    validate_every=2,
+)
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # DIS5K (3000 photos to train) from ImageNet weights on one GPU of 24 GB
+    "dis5k-24gb": dict(
+        image_size=1024,  # DIS5K is about thin structures: what is lost at the working size stays lost
+        batch_size=4,  # 10.6 GB for Tiny (estimated); Base: --model-idx 2 --batch-size 2 --accumulation-steps 4
+        accumulation_steps=2,  # an effective batch of 8
+        epochs=100,  # 37,500 steps
+        teacher_epochs=3,  # about 1000 steps, as IS-Net gives its own encoder of the truth (Qin et al., ECCV 2022)
+        learning_rate=2e-4,
+        encoder_lr_scale=0.25,  # the encoder is pretrained, decoder and refiner start from nothing
+        drop_path=0.1,  # 3000 photos are few for a Swin, and 100 epochs are many
+        ema_decay=0.999,  # an average over about three epochs
+    ),
+    # The same on 8 GPUs: torchrun --nproc-per-node 8 train.py --recipe dis5k-8gpu
+    "dis5k-8gpu": dict(
+        image_size=1024,
+        batch_size=4,  # 32 photos per step: four times the batch, a quarter of the steps
+        accumulation_steps=1,
+        learning_rate=4e-4,  # AdamW: with the square root of the batch
+        encoder_lr_scale=0.25,
+        epochs=100,
+        teacher_epochs=3,
+        drop_path=0.1,
+        ema_decay=0.996,  # the same three epochs, in fewer steps
+    ),
+    # The starter model, first part: the student alone, from random weights, 84 minutes on one CPU core.
+    # Datasets/starter holds the sets that its model card names. One GPU and an hour: --image-size 224 --epochs 100
+    "starter": STARTER_STUDENT
+    | dict(
+        dataset=("synthetic", "Datasets/starter/real", "Datasets/starter/photos"),  # alone, each forgets the others
+        train_samples=800,  # 60 % real photos, 20 % drawn, 15 % cut-outs, 5 % video frames
+        crop_scale_max=1.6,
+        learning_rate=5e-4,  # no pretrained weights to keep
+        epochs=20,  # 5040 steps
+    ),
+    # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN. 70 minutes more.
+    "starter-more": STARTER_STUDENT
+    | dict(
+        dataset=(
+            "synthetic",
+            "Datasets/starter/real",
+            "Datasets/starter/photos",
+            "Datasets/starter/pseudo*0.4",  # more people and things than anybody has masked: inference.pseudo_labels
+        ),
+        train_samples=600,
+        crop_scale_max=1.4,  # closer to prediction's whole photos than the first part
+        learning_rate=4e-4,
+        epochs=12,  # 4476 steps
+    ),
+    # Its last part, the refiner: --recipe starter-refiner --init-from RUN
+    "starter-refiner": STARTER
+    | dict(
+        dataset=("synthetic", "Datasets/starter/real*0.3", "Datasets/starter/photos"),
+        foregrounds=("Datasets/starter/cutouts_renders*0.6", "Datasets/starter/cutouts*40"),
+        train_samples=1200,  # 70 % drawn subjects and cut-outs: only they have a soft truth
+        crop_size=192,  # one octave above the student's view, or two where that is halved
+        max_student_downscale=2,
+        crop_scale_max=2.5,  # up to the photos' own pixels, where hair is sharp
+        freeze_encoder_epochs=99,  # the refiner learns the mattes that it will be given; so the decoder hardly moves:
+        learning_rate=2e-5,
+        refiner_lr_scale=50.0,  # 1e-3
+        batch_size=8,
+        ema_decay=0.99,
+        epochs=3,  # 1164 steps
+    ),
+    # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
+    "fine-tune": dict(
+        learning_rate=2e-5,  # a tenth: keep what the checkpoint has learned
+        freeze_encoder_epochs=2,  # decoder and refiner adapt before the encoder follows
+        use_teacher=False,  # a released file holds none, and a new one would have too few mattes to learn from
+        epochs=30,
+        early_stop_epochs=8,  # a small set is soon overfit
+        ema_decay=0.99,  # some hundred photos make few steps: a longer average would still hold the start
+    ),
+}
