@@ -2,59 +2,72 @@
 
     python predict.py                                       test_data/ -> test_results/, by the newest or starter model
     python predict.py --input holiday cat.jpg list.txt --output mattes
-    python predict.py --input cat.jpg --kind cutout         the subject on transparency
+    python predict.py --input cat.jpg --kind cutout --output cut.png
     python predict.py --input cat.jpg --kind composite --background beach.jpg
     torchrun --nproc-per-node 8 predict.py --input holiday  the files shared over 8 processes
 
-Outputs are named like their inputs, folders included (cat.jpg -> cat.png). If two inputs of a folder would share an
-output, both keep their suffix (cat.jpg.png, cat.webp.png). An output in the folder of its input is called
-cat_alpha.png (or _cutout ...). No input is ever overwritten, nor the output of another input that still exists.
-An output appears when it is complete. manifest.json, next to the outputs, says what was done.
+Outputs are named like their inputs, folders included (cat.jpg -> cat.png); files of a folder that would share an output
+keep their suffix (cat.jpg.png, cat.webp.png). An input is never overwritten, nor anything else that predict.py did not
+write. An output appears when it is complete. manifest.json, next to the outputs, says what was made, and how.
 
-Exit codes: 0 all done, 1 some inputs failed (each is named), 2 nothing could start, 130 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 all done, 1 some inputs failed (each is named), 2 nothing could start, 130 stopped by Ctrl-C, SIGTERM or a
+closed terminal.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from common import distributed, photos
 from common.command import add_checkpoint, add_device, command, new_parser
-from common.devices import choose_device, choose_precision
+from common.devices import choose_device, choose_precision, is_out_of_memory
 from common.errors import UserError
-from common.files import count_others, say_others
+from common.files import digest, locked, say_others
 from common.interrupt import EXIT_CODE, Interrupt, Stopped
 from common.photos import read_photo
 from common.pool import bounded_map
 from common.processes import print_once
 from config import Config
 from inference import loading, video
-from inference.jobs import VIDEO_SUFFIXES as VIDEO_INPUTS
-from inference.jobs import Job, Naming, is_up_to_date, plan_jobs
-from inference.manifest import NAME as MANIFEST
-from inference.manifest import Row, failure_row, job_row, photo_row, read_manifest, write_manifest
-from inference.rendering import KINDS, Predictor, Style, predict_matte, read_background, render, write_rendered
+from inference.inputs import Inputs
+from inference.jobs import Job, plan_jobs
+from inference.manifest import Manifest, Row, new_row
+from inference.media import PHOTO, VIDEO, is_named_as_media
+from inference.rendering import (
+    KINDS,
+    Predictor,
+    Style,
+    notes_on,
+    predict_matte,
+    read_background,
+    render,
+    write_rendered,
+)
 from matting import predict_alpha
 from models.checkpoint import find_model
 
 RUNS = Config.output  # folder of the run folders
 VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "png": video.FRAMES_SUFFIX}
+HOLDS = {"png": KINDS, "webp": KINDS[1:], "jpg": KINDS[2:]}  # format of a photo's output: what it can hold
 USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite": "mp4"}
+NAMED = 5  # files at most of which a closing line gives the names
 
 
 @command
@@ -63,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(argv)
     interrupt = Interrupt()
     try:
-        with interrupt.listening():
+        with ExitStack() as stack:
+            stack.enter_context(interrupt.listening())
+            stack.callback(distributed.shutdown)
             device = choose_device(options.device)
             distributed.setup(device, distributed.LONG_PATIENCE_MINUTES)
             options.checkpoint = find_model(options.checkpoint, RUNS)
@@ -74,25 +89,62 @@ def main(argv: Sequence[str] | None = None) -> int:
                 precision=choose_precision(options.precision, device),
                 max_memory=None if options.max_memory is None else options.max_memory * 2**20,
             )
-            background = read_background(options.background or "white") if options.kind == "composite" else None
+            background = read_background(options.background) if options.background else None
             style = Style(options.kind, options.bits, background)
-            jobs, earlier, left_out = plan_on_rank_0(options)
-            if left_out:
-                print_once(left_out)
-            if any(job.is_video for job in jobs):
-                print_once("videos: sound is not carried over")
+            plan = make_plan(options, stack)
             start = time.perf_counter()
-            rows = matte_all(jobs, predictor, style, options, interrupt)
-            return report(jobs, rows, earlier, time.perf_counter() - start, options, interrupt)
+            rows = matte_all(plan, predictor, style, options, interrupt)
+            return report(plan, rows, time.perf_counter() - start, options, interrupt)
     except KeyboardInterrupt:  # a second Ctrl-C
-        sentence = "Stopped at once: outputs are complete, manifest.json is not updated."
-        raise UserError(sentence, EXIT_CODE) from None
-    finally:
-        distributed.shutdown()
+        raise UserError("Stopped at once: outputs are complete, manifest.json is not.", EXIT_CODE) from None
+
+
+class Plan(NamedTuple):
+    """What is to be done, and the settings that rows of manifest.json name; the rest is for rank 0 alone."""
+
+    jobs: list[Job]
+    settings: Row
+    manifest: Manifest | None = None
+    left_out: tuple[str, ...] = ()  # for the closing lines
+
+
+def make_plan(options: argparse.Namespace, stack: ExitStack) -> Plan:
+    """Rank 0 looks, since folders change meanwhile, and locks the output folder for as long as `stack` lasts.
+
+    Raises UserError on every rank.
+    """
+    plan, error = None, None
+    if distributed.is_main():
+        try:
+            stack.enter_context(locked(options.output, "another predict.py"))
+            manifest = Manifest(options.output, settings_of(options))
+            inputs = Inputs(options.input, options.output, manifest.row_of)
+            suffixes = {PHOTO: f".{options.format}", VIDEO: VIDEO_SUFFIXES[options.video]}
+            jobs = plan_jobs(inputs, manifest, suffixes, options.output_name)
+            if not options.skip_existing:
+                jobs = [replace(job, is_done=False) for job in jobs]
+            manifest.announce((job.source, job.output) for job in jobs if not (job.refusal or job.is_done))
+            left_out = say_others(inputs.others), say_others(inputs.dropped, "input")
+            plan = Plan(jobs, manifest.settings, manifest, left_out)
+        except UserError as problem:
+            error = str(problem)
+    error, *shared = distributed.broadcast_object((error, *(plan[:2] if plan else ())))
+    if error:
+        raise UserError(error)
+    return plan or Plan(*shared)
+
+
+def settings_of(options: argparse.Namespace) -> Row:
+    """What outputs depend on, besides their inputs: of files the contents count."""
+    background = options.background
+    if background and os.path.isfile(background):
+        background = f"{background} {digest(background)}"
+    checkpoint = f"{options.checkpoint.parent.name}/{options.checkpoint.name} {digest(options.checkpoint)}"
+    return {"kind": options.kind, "bits": options.bits, "background": background, "checkpoint": checkpoint}
 
 
 def matte_all(
-    jobs: list[Job], predictor: Predictor, style: Style, options: argparse.Namespace, interrupt: Interrupt
+    plan: Plan, predictor: Predictor, style: Style, options: argparse.Namespace, interrupt: Interrupt
 ) -> list[Row]:
     """Matte this rank's share of the jobs; returns a row for each that was done or failed.
 
@@ -108,85 +160,51 @@ def matte_all(
 
     def matte_photo(job: Job) -> Row:
         start = time.perf_counter()
-        check(job, interrupt)
         photo = read_photo(job.source, max_pixels=options.max_pixels)
         alpha = predict(photo.image)  # float32 (H, W)
-        picture = render(photo, alpha, style)
-        write_rendered(options.output / job.output, picture, style, photo.icc_profile)
-        return photo_row(job, photo, alpha, style, seconds=time.perf_counter() - start)
+        write_rendered(options.output / job.output, render(photo, alpha, style), style, photo.icc_profile)
+        height, width = alpha.shape
+        seconds = round(time.perf_counter() - start, 4)  # with its waiting for the network
+        return {"width": width, "height": height, "seconds": seconds, "notes": notes_on(photo, alpha)}
 
-    def matte_video(job: Job) -> Row:
-        check(job, interrupt)
-        row = video.matte_video(job.source, options.output / job.output, style, predict, overlapped)
-        return job_row(job, kind=style.kind, **row)
+    def matte(job: Job) -> Row:
+        """Raises Stopped if no more should be done."""
+        interrupt.check()
+        if job.refusal:
+            raise UserError(job.refusal)
+        target = options.output / job.output
+        row = new_row(job.source, job.output, plan.settings)
+        row |= video.matte_video(job.source, target, style, predict, overlapped) if job.is_video else matte_photo(job)
+        return row if target.is_dir() else row | {"bytes": target.stat().st_size}
 
     rows = []
-    jobs = [job for job in jobs if not job.is_done][distributed.rank() :: distributed.world_size()]
+    jobs = [job for job in plan.jobs if not job.is_done][distributed.rank() :: distributed.world_size()]
     with ThreadPoolExecutor(threads) if options.workers else nullcontext() as executor:
         overlapped = partial(bounded_map, executor, ahead=threads)
         outcomes = chain(
-            overlapped(matte_photo, (job for job in jobs if not job.is_video)),
-            bounded_map(None, matte_video, (job for job in jobs if job.is_video), 1),  # its frames overlap instead
+            overlapped(matte, (job for job in jobs if not job.is_video)),
+            bounded_map(None, matte, (job for job in jobs if job.is_video), 1),  # its frames overlap instead
         )
         for job, outcome in tqdm(outcomes, total=len(jobs), unit="file", disable=not distributed.is_main()):
-            if not isinstance(outcome, Stopped):
-                rows.append(failure_row(job, outcome) if isinstance(outcome, Exception) else outcome)
+            if isinstance(outcome, Exception) and not isinstance(outcome, Stopped):
+                row = new_row(job.source, job.output, {})
+                outcome = row | {"output": None, "error": reason_of(job.source, outcome)}
+            if not isinstance(outcome, Exception):
+                rows.append(outcome)
     return rows
 
 
-def check(job: Job, interrupt: Interrupt) -> None:
-    """Raise Stopped if no more should be done, UserError for a job that cannot be done."""
-    interrupt.check()
-    if job.refusal is not None:
-        raise UserError(job.refusal)
+def reason_of(source: Path, error: Exception) -> str:
+    """One sentence why an input could not be done."""
+    if isinstance(error, UserError):
+        return str(error)
+    if is_out_of_memory(error):
+        return f"{source} does not fit in memory: scale it down, or lower --max-memory."
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{source} could not be done ({type(error).__name__}: {first_line})."
 
 
-def plan_on_rank_0(options: argparse.Namespace) -> tuple[list[Job], dict[str, Row], str]:
-    """All jobs, the rows of earlier runs, and what folders hold besides. Rank 0 looks, since folders change meanwhile.
-
-    Raises UserError on every rank.
-    """
-    planned: Any = None
-    if distributed.is_main():
-        kinds = (options.kind, *(kind for kind in KINDS if kind != options.kind))
-        photo_suffix = ".png" if options.kind == "alpha" else f".{options.format}"
-        naming = Naming(photo_suffix, VIDEO_SUFFIXES[options.video or USUAL_VIDEO[options.kind]], kinds)
-        shared = [options.checkpoint, *filter(os.path.isfile, [options.background or ""])]
-
-        def is_done(source: Path, target: Path) -> bool:
-            row = earlier.get(target.relative_to(options.output).as_posix(), {})
-            is_of_kind = row.get("kind", options.kind) == options.kind
-            return options.skip_existing and is_of_kind and is_up_to_date(target, [source, *shared])
-
-        try:
-            earlier = read_manifest(options.output)
-            owners = {output: str(row.get("source", row["input"])) for output, row in earlier.items()}
-            jobs = plan_jobs(options.input, options.output, naming, owners, is_done)
-            planned = jobs, earlier, say_others(others_in(options.input, options.output))
-        except UserError as error:
-            planned = str(error)
-    planned = distributed.broadcast_object(planned)
-    if isinstance(planned, str):
-        raise UserError(planned)
-    return planned
-
-
-def others_in(inputs: Sequence[Path], output: Path) -> Counter[str]:
-    """How many files in these folders are no photos and no videos, by suffix."""
-    known = (*photos.SUFFIXES, *VIDEO_INPUTS, MANIFEST.lower())
-    folders = [path for path in inputs if path.is_dir()]
-    counts = [count_others(path, known, skip=output, on_error=lambda error: None) for path in folders]
-    return sum(counts, Counter())
-
-
-def report(
-    jobs: list[Job],
-    rows: list[Row],
-    earlier: dict[str, Row],
-    seconds: float,
-    options: argparse.Namespace,
-    interrupt: Interrupt,
-) -> int:
+def report(plan: Plan, rows: list[Row], seconds: float, options: argparse.Namespace, interrupt: Interrupt) -> int:
     """Gather the rows of all ranks; rank 0 writes manifest.json and says what was done. Returns the exit code."""
     stopped = "stopped" if interrupt.wanted() else ""
     try:
@@ -196,29 +214,39 @@ def report(
         if not distributed.is_lost_peer(error):
             raise
         stopped = stopped or "another process is gone"
-    skipped = [job for job in jobs if job.is_done]
     failures = [row["error"] for row in rows if "error" in row]
-    if distributed.is_main():
-        header: Row = {
-            "checkpoint": str(options.checkpoint),
-            "done": len(rows) - len(failures),
-            "failed": len(failures),
-            "skipped": len(skipped),
-            "stopped": stopped,
-            "seconds": round(seconds, 3),
-        }
-        counts = ", ".join(f"{header[name]} {name}" for name in ("done", "failed", "skipped"))
-        rate = f"{header['done'] / max(seconds, 1e-3):.2f} files/s"
-        rows += [job_row(job, notes=["was there before"]) for job in skipped if job.output.as_posix() not in earlier]
-        manifest = ""
+    if plan.manifest:
+        skipped = sum(job.is_done for job in plan.jobs)
+        header: Row = {"done": len(rows) - len(failures), "failed": len(failures), "skipped": skipped}
+        counts = ", ".join(f"{count} {name}" for name, count in header.items())
+        counts += f", {header['done'] / max(seconds, 1e-3):.2f} files/s"
+        header |= {"checkpoint": str(options.checkpoint), "stopped": stopped, "seconds": round(seconds, 3)}
+        lines = [counts + (f"; {stopped}: finish with --skip-existing" if stopped else "")]
+        lines += [*filter(None, plan.left_out), *say_notes(rows)]
         try:  # before anything is printed: a reader who leaves (| head) must not cost it
-            manifest = f"\n{write_manifest(options.output, header, rows, earlier)}"
+            plan.manifest.write(header, rows)
+            lines.append(str(plan.manifest.path))
         except UserError as error:
             failures.append(str(error))
-        print(f"{counts}, {rate}" + (f"; {stopped}: finish with --skip-existing" if stopped else "") + manifest)
+        print(*lines, sep="\n")
         for reason in failures:
             print(f"failed: {reason}", file=sys.stderr)
     return EXIT_CODE if interrupt.wanted() else 1 if failures or stopped else 0
+
+
+def say_notes(rows: list[Row]) -> list[str]:
+    """A line for each kind of note, with its count: "no subject found" counts files, "frames left out: 2" frames."""
+    names: dict[str, list[str]] = {}
+    counts = Counter[str]()
+    for row in rows:
+        for note in row.get("notes", ()):
+            text, count = re.fullmatch(r"(.*?)(?:: (\d+))?", note, re.DOTALL).groups()  # type: ignore[union-attr]
+            names.setdefault(text, []).append(row["input"])
+            counts[text] += int(count or 1)
+    return [
+        f"{text}: {counts[text]} ({', '.join(where[:NAMED])}{', ...' if len(where) > NAMED else ''})"
+        for text, where in names.items()
+    ]
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -227,9 +255,11 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     files = parser.add_argument_group("files").add_argument
     paths = "photos, videos, folders (all below them too), .txt lists of these (default: test_data)"
     files("--input", type=Path, nargs="+", metavar="PATH", default=[Path("test_data")], help=paths)
-    files("--output", type=Path, metavar="DIR", default=Path("test_results"), help="folder (default: %(default)s)")
-    add_checkpoint(files)
-    skip = "finish a job: skip inputs whose output, of this --kind, is newer than the files that it is made of"
+    where = "folder, or with one input the file to write, such as cut.png (default: %(default)s)"
+    files("--output", type=Path, metavar="PATH", default=Path("test_results"), help=where)
+    models = f"{MODEL_FILE}, its run folder, .onnx, or hf:owner/name (default: newest in {RUNS}/, else the starter)"
+    files("--checkpoint", type=Path, metavar="C", help=models)
+    skip = "finish a job: skip inputs whose output was made of the same files by the same settings"
     files("--skip-existing", action="store_true", help=skip)
     limit = "refuse larger photos (default: %(default)s)"
     files("--max-pixels", type=int, metavar="N", default=photos.MAX_PIXELS, help=limit)
@@ -241,8 +271,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     look("--kind", choices=KINDS, default="alpha", help=kinds)
     grounds = "of a composite: red, #00ff00, a photo's path, or blur for its own background, blurred (default: white)"
     look("--background", metavar="B", help=grounds)
-    formats = "file format of a cutout, foreground or composite (default: png); a matte is always PNG"
-    look("--format", choices=("png", "webp"), default="png", help=formats)
+    formats = "file format of a cutout, foreground or composite (default: that of --output, else png)"
+    look("--format", choices=tuple(HOLDS), help=formats)
     bits = "bits per channel of a PNG (default: 8); a video file always has 8"
     look("--bits", type=int, choices=(8, 16), default=8, help=bits)
     videos = (
@@ -263,12 +293,22 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--workers must not be negative, --max-pixels and --max-memory must be positive")
     if options.background and options.kind != "composite":
         parser.error("--background belongs to --kind composite")
-    if options.format == "webp" and (options.kind == "alpha" or options.bits == 16):
-        parser.error("--format webp holds neither a matte of its own nor 16 bits: leave it out")
+    if options.kind == "composite":
+        options.background = options.background or "white"
+    options.output_name, suffix = "", options.output.suffix.lower()
+    if is_named_as_media(options.output.name) and not os.path.isdir(options.output):
+        options.output, options.output_name = options.output.parent, options.output.name
+        by_suffix = {".jpeg": "jpg", **{f".{name}": name for name in HOLDS}}
+        options.format = options.format or by_suffix.get(suffix)
+        options.video = options.video or {end: name for name, end in VIDEO_SUFFIXES.items()}.get(suffix)
+    options.format = options.format or "png"
+    if options.kind not in HOLDS[options.format] or (options.bits == 16 and options.format != "png"):
+        parser.error(f"--format {options.format} holds no {options.kind} of {options.bits} bits: use png")
     if options.video in ("mkv", "mp4") and options.bits > video.BITS:
         parser.error(f"--bits {options.bits}: a {options.video} video holds {video.BITS} bits: use --video png")
     if options.video in ("mkv", "mp4") and options.kind == "cutout":
         parser.error(f"--video {options.video} holds no transparency: use --video png")
+    options.video = options.video or USUAL_VIDEO[options.kind]
     return options
 
 

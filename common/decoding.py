@@ -25,6 +25,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from PIL.TiffImagePlugin import TiffImageFile
 
+from common.colour import find_profile
 from common.errors import UserError
 
 # What a file holds counts, not its suffix. The list also keeps Pillow from starting Ghostscript and the like.
@@ -32,7 +33,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
-_PNG_KEPT = (*_PNG_PIXELS, b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT")
+_PNG_KEPT = (*_PNG_PIXELS, b"eXIf", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"acTL", b"fcTL", b"fdAT")
+HEAD = 2**16  # bytes in which HEIC, AVIF and PNG name their colours
 _NEARLY_OPAQUE = 0.98  # editors leave 254 in a few pixels: such an alpha channel says nothing
 
 
@@ -55,7 +57,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
     """(width, height) after the EXIF orientation, without decoding. Raises PhotoError."""
     with _opened(path, png_chunks=(b"IHDR", b"eXIf")) as (picture, _):
         width, height = picture.size
-        return (height, width) if _orientation(picture, []) >= 5 else (width, height)
+        return (height, width) if _orientation(picture, _read_exif(picture, [])) >= 5 else (width, height)
 
 
 def decode(
@@ -64,19 +66,20 @@ def decode(
     """(colour (H, W) or (H, W, 3), alpha (H, W) or None, profile or None, notes), upright, 8 or 16 bit."""
     notes: list[str] = []
     with _opened(path) as (picture, stream):
-        if isinstance(picture, TiffImageFile) and picture.tell():
+        if picture.tell() and isinstance(picture, TiffImageFile):
             notes.append(f"the first page is a thumbnail: page {picture.tell() + 1} used")
-        elif picture.format != "MPO" and getattr(picture, "is_animated", False):  # MPO: the rest is for stereo and HDR
-            is_tiff = isinstance(picture, TiffImageFile)
-            notes.append("several pages: first used" if is_tiff else "animated: first frame used")
+        if more := _pictures_left_out(picture):
+            notes.append(f"{'pages' if isinstance(picture, TiffImageFile) else 'frames'} left out: {more}")
         width, height = picture.size
         if width * height > max_pixels:
             raise PhotoError(
                 f"{path} has {width} x {height} pixels, more than the limit of {max_pixels}: "
                 "scale it down, or raise max_pixels if you trust it."
             )
-        orientation = _orientation(picture, notes)
-        icc_profile = picture.info.get("icc_profile")
+        exif = _read_exif(picture, notes)
+        orientation = _orientation(picture, exif)
+        icc_profile, note = find_profile(picture, _head(stream), exif)
+        notes.extend(filter(None, [note]))
         if _is_16_bit(picture):
             colour, alpha = _decode_16_bit(path, picture, stream)
         elif picture.mode in _MODES:
@@ -136,7 +139,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _tidy_png(stream: BinaryIO, kept: Collection[bytes]) -> BinaryIO:
-    """A PNG of the chunks named in `kept`, EXIF first. Raises ValueError if one of its pixels' is damaged.
+    """A PNG of the chunks named in `kept`, EXIF and cICP first. Raises ValueError if one of its pixels' is damaged.
 
     By hand, as Pillow refuses a file for one wrong bit in a comment or a long one, does not know the EXIF block behind
     the pixels until it has decoded them, and OpenCV's libpng prints about all these without naming the file.
@@ -153,7 +156,7 @@ def _tidy_png(stream: BinaryIO, kept: Collection[bytes]) -> BinaryIO:
         if len(checksum) < 4:
             raise ValueError("image file is truncated")
         if zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(checksum, "big"):
-            chunks.append((kind not in (b"IHDR", b"eXIf"), head + body + checksum))
+            chunks.append((kind not in (b"IHDR", b"eXIf", b"cICP"), head + body + checksum))
         elif kind in _PNG_PIXELS:
             raise ValueError(f"wrong checksum of its {kind.decode()}")
     chunks.sort(key=lambda entry: entry[0])
@@ -169,18 +172,44 @@ def _skip_thumbnails(picture: TiffImageFile) -> None:
         picture.seek(0)
 
 
-def _orientation(picture: Image.Image, notes: list[str]) -> int:
-    """EXIF orientation, 1 to 8; 1 with a note where the EXIF block is broken."""
-    block = picture.info.get("exif")
-    if isinstance(picture, TiffImageFile) or not block:  # both decoders turn a TIFF themselves
+def _pictures_left_out(picture: Image.Image) -> int:
+    """How many pictures of a file come after the one that is read. The others of an MPO are for stereo and HDR."""
+    if picture.format == "MPO" or not getattr(picture, "is_animated", False):
+        return 0
+    used = picture.tell()
+    try:
+        return picture.n_frames - 1 - used  # type: ignore[attr-defined]  # counting moves to the last page
+    except Exception:  # a broken page further on harms nothing
         return 1
+    finally:
+        picture.seek(used)
+
+
+def _head(stream: BinaryIO) -> bytes:
+    """The first bytes of a file that Pillow has opened and may read on."""
+    at = stream.tell()
+    stream.seek(0)
+    head = stream.read(HEAD)
+    stream.seek(at)
+    return head
+
+
+def _read_exif(picture: Image.Image, notes: list[str]) -> Image.Exif:
+    """The EXIF block; empty where there is none, and with a note where it is broken."""
     exif = Image.Exif()  # not picture.getexif(): for some formats it hides a broken block, and it decodes a PNG
+    if block := picture.info.get("exif"):
+        with suppress(Exception):  # on a broken block Pillow raises nearly anything
+            exif.load(block)
+        if not len(exif):  # so it is too where Pillow finds no directory of tags, and only warns
+            notes.append("broken EXIF ignored")
+    return exif
+
+
+def _orientation(picture: Image.Image, exif: Image.Exif) -> int:
+    """EXIF orientation, 1 to 8. Both decoders turn a TIFF themselves."""
     value = 1
-    with suppress(Exception):  # on a broken block Pillow raises nearly anything
-        exif.load(block)
-        value = exif.get(ExifTag.Orientation, 1)
-    if not len(exif):  # so it is too where Pillow finds no directory of tags, and only warns
-        notes.append("broken EXIF ignored")
+    with suppress(Exception):  # the value may be broken too
+        value = 1 if isinstance(picture, TiffImageFile) else exif.get(ExifTag.Orientation, 1)
     return value if value in range(1, 9) else 1
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+CURES = {
+    **dict.fromkeys((errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)), "make room, or use another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "look at its permissions, or use another folder"),
+    errno.ENAMETOOLONG: "shorten its name",
+    errno.ENOENT: "make its folder first",
+}
 FAILED, NOT_STARTED, INTERRUPTED = 1, 2, 130  # exit codes; 130 as shells have it
 
 
@@ -34,4 +41,10 @@ def after_start() -> Iterator[None]:
 
 def os_sentence(error: OSError) -> str:
     """What the system refused, and of which file; the error must have a filename."""
-    return f"{error.filename} cannot be used ({error.strerror}): look at its permissions, and at the disk's room."
+    return f"{error.filename} cannot be used {reason_and_cure(error)}."
+
+
+def reason_and_cure(error: OSError) -> str:
+    """ "(No space left on device): make room, or use another folder". Only a full disk asks for room."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"({reason}): {CURES.get(error.errno or 0, 'use another file or folder')}"

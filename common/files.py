@@ -8,10 +8,12 @@ match_by_name([Path("im"), Path("gt")], SUFFIXES)     # {"cat": [[Path("im/cat.j
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
 import shutil
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+import filelock
+
+from common.errors import UserError, reason_and_cure
 
 TEMPORARY_FILES = ".part-*"  # as a pattern; a kill can leave one, as large as the file itself
 MADE_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini")
@@ -27,22 +31,26 @@ MADE_BY_SYSTEMS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Informat
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a hidden temporary path in the folder of `path`, with its suffix; at the end it is renamed to `path`.
+    """Yield a hidden, empty file in the folder of `path`, with its suffix; at the end it is renamed to `path`.
 
     It reaches the disk (fsync) before the rename, so not even a power cut leaves half a file. Any exception, Ctrl-C
-    included, removes it and leaves the old file. An OSError in the block (disk full, no permission) becomes a
-    UserError.
+    included, removes it and leaves the old file. Its mode is that of any new file, whatever wrote it. An OSError in the
+    block (disk full, no permission) becomes a UserError.
     """
     path = Path(path)
     temporary = path.with_name(f".part-{secrets.token_hex(6)}{path.suffix}")  # short, however long the name
     try:
+        with open(temporary, "xb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if stat.S_IMODE(os.stat(temporary).st_mode) != mode:  # safetensors replaces the file by one of mode 600
+            with suppress(OSError):  # where file systems have no modes
+                os.chmod(temporary, mode)
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        raise UserError(f"{path} cannot be written ({reason}): make room or use another folder.") from error
+        raise UserError(f"{path} cannot be written {reason_and_cure(error)}.") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -63,10 +71,39 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.rename(temporary, path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path} cannot be made ({reason}): make room or use another folder.") from error
+        raise UserError(f"{path} cannot be made {reason_and_cure(error)}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path, who: str) -> Iterator[None]:
+    """Make a folder and keep it for this process; a kill frees it. Raises UserError if `who` has it."""
+    make_folder(folder, "choose another")
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(f"{folder} is in use by {who}: wait until it has ended, or choose another folder.") from error
+    except NotImplementedError:  # a file system without locks
+        pass
+    except OSError as error:
+        raise UserError(f"{folder} cannot be used {reason_and_cure(error)}.") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no file that is open
+            (folder / ".lock").unlink()
+        lock.release()
+
+
+def digest(path: str | Path) -> str:
+    """12 digits that tell a file's content from any other."""
+    with open(path, "rb") as file:
+        found = hashlib.sha256()
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()[:12]
 
 
 def make_folder(folder: str | Path, cure: str) -> None:
@@ -131,11 +168,11 @@ def count_others(root: str | Path, suffixes: Sequence[str], **options: Any) -> C
     return Counter(Path(name).suffix for name in names if not name.endswith(tuple(suffixes)))
 
 
-def say_others(others: Counter[str]) -> str:
+def say_others(others: Counter[str], what: str = "file") -> str:
     """ "3 files left out: 2 .jxl, 1 without suffix", or "" for none."""
-    counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
+    counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()) if count)
     total = sum(others.values())
-    return f"{total} {'file' if total == 1 else 'files'} left out: {counts}" if total else ""
+    return f"{total} {what}{'' if total == 1 else 's'} left out: {counts}" if total else ""
 
 
 def match_by_name(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str, list[list[Path]]]:

@@ -26,6 +26,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
     *(".heic", ".heif", ".hif", ".avif"),
 )
+NEARLY_EMPTY = 0.02  # games and renderers leave alpha channels that hide all of the picture
 MAX_PIXELS = 200_000_000  # three bytes each: 600 MB for the photo alone
 
 
@@ -34,8 +35,8 @@ class Photo:
     """One decoded photo, upright.
 
     image: (H, W, 3) RGB, uint8 or, for 16 bit files, uint16. alpha: float32 (H, W) in [0, 1], or None
-    where the file has no transparency or is opaque everywhere. icc_profile: the bytes of an RGB profile
-    or None. notes: what a person should know about the decoding ("animated: first frame used").
+    where the file has none or is opaque, or transparent, everywhere. icc_profile: the bytes of an RGB profile, or None
+    for sRGB. notes: what a person should know about the decoding ("frames left out: 3").
     """
 
     image: np.ndarray
@@ -65,6 +66,9 @@ def read_photo(path: str | Path, shrink_to: int | None = None, max_pixels: int =
     Raises PhotoError for anything that is not a readable photo of at most max_pixels.
     """
     colour, alpha, icc_profile, notes = decode(path, shrink_to, max_pixels)
+    if alpha is not None and alpha.max() <= NEARLY_EMPTY * np.iinfo(alpha.dtype).max:
+        alpha = None
+        notes.append("an alpha channel that is empty is ignored")
     if colour.ndim == 2:
         colour = cv2.cvtColor(colour, cv2.COLOR_GRAY2RGB)
     if icc_profile and icc_profile[16:20] != b"RGB ":

@@ -51,6 +51,15 @@ def has_subject(matte: np.ndarray) -> bool:
     return bool(matte.max() >= SUBJECT)
 
 
+def notes_on(photo: Photo, matte: np.ndarray) -> list[str]:
+    """What a person should know about a photo and its matte."""
+    if not has_subject(matte):
+        return [*photo.notes, NO_SUBJECT]
+    if photo.alpha is not None and not has_subject(matte * photo.alpha):
+        return [*photo.notes, "the subject lies where the photo itself is transparent"]
+    return list(photo.notes)
+
+
 def render(photo: Photo, matte: np.ndarray, style: Style) -> np.ndarray:
     """The array that write_rendered takes.
 

@@ -78,11 +78,12 @@ def test_a_name_in_a_list_that_is_too_long_is_named(run, tmp_path, capsys):
 @pytest.mark.skipif(os.name == "nt", reason="whole paths are short there")
 def test_an_output_name_that_is_too_long_is_named(run, tmp_path, capsys):
     save(tmp_path / "in" / "a.jpg")
-    name = 250 * "x" + ".jpg"  # and _alpha.png
-    save(tmp_path / "in" / name)
-    assert run("--input", tmp_path / "in", "--output", tmp_path / "in", "--skip-existing") == 1
-    assert {"a.jpg", name, "a_alpha.png"} == set(contents(tmp_path / "in"))
-    assert f"{250 * 'x'}_alpha.png cannot be written" in capsys.readouterr().err
+    name = 249 * "x"
+    for suffix in (".jpg", ".png"):  # so that each keeps its own, and .png comes to that
+        save(tmp_path / "in" / f"{name}{suffix}")
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out", "--skip-existing") == 1
+    assert {"a.png"} == set(contents(tmp_path / "out"))
+    assert f"{name}.jpg.png cannot be written (File name too long): shorten its name" in capsys.readouterr().err
 
 
 def test_a_link_to_nothing_is_named(failure, tmp_path):
@@ -179,13 +180,18 @@ def read_size(data: bytes) -> tuple[int, int]:
 def test_a_manifest_that_cannot_be_written_is_said(run, tmp_path, monkeypatch, capsys):
     source = save(tmp_path / "in" / "a.jpg")
 
+    write_text = Path.write_text
+
     def fill_up(path: Path, text: str, **options) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if is_full or (tmp_path / "out" / "a.png").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", fill_up)
-    assert run("--input", source, "--output", tmp_path / "out") == 1
-    assert "manifest.json cannot be written (No space left on device)" in capsys.readouterr().err
-    assert (tmp_path / "out" / "a.png").exists()
+    for is_full, code in ((True, 2), (False, 1)):  # at the start, at the end
+        assert run("--input", source, "--output", tmp_path / "out") == code
+        assert "manifest.json cannot be written (No space left on device)" in capsys.readouterr().err
+        assert (tmp_path / "out" / "a.png").exists() == (not is_full)
 
 
 def test_an_output_folder_inside_that_cannot_be_made_is_named(run, tmp_path, capsys):

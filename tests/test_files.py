@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from common.files import (
     atomic_write,
     count_others,
     list_files,
+    locked,
     match_by_name,
     say_others,
     walk,
@@ -49,16 +52,60 @@ def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypa
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.json cannot be written \(No such file or directory\): make room"):
+    with pytest.raises(UserError, match=r"a\.json cannot be written \(No such file or directory\): make its folder"):
         write_json(tmp_path / "missing" / "a.json", {})
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", float("nan"))
-    with pytest.raises(UserError, match="No space left"), atomic_write(tmp_path / "a.json") as temporary:
+    with (
+        pytest.raises(UserError, match=r"\(No space left on device\): make room"),
+        atomic_write(tmp_path / "a.json") as temporary,
+    ):
         temporary.write_text("half")
         raise OSError(28, "No space left on device")
     assert os.listdir(tmp_path) == []
     write_json(tmp_path / "a.json", {"größe": [1]})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"größe": [1]}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_mode_of_any_new_file_whatever_wrote_it(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_write(tmp_path / "a.bin") as temporary:
+            temporary.unlink()
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))  # as safetensors does
+        with atomic_folder(tmp_path / "b"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o777 & ~umask
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"), [(errno.ENOSPC, "make room"), (errno.EROFS, "permissions"), (errno.ENAMETOOLONG, "shorten")]
+)
+def test_only_a_full_disk_asks_for_room(tmp_path: Path, number: int, cure: str) -> None:
+    with pytest.raises(UserError) as raised, atomic_write(tmp_path / "a.json"):
+        raise OSError(number, os.strerror(number))
+    assert cure in str(raised.value) and ("room" in str(raised.value)) == (number == errno.ENOSPC)
+
+
+def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "out"
+    with (
+        locked(folder, "another predict.py"),
+        pytest.raises(UserError, match=r"out is in use by another predict\.py: wait"),
+        locked(folder, "another predict.py"),
+    ):
+        pass
+    with locked(folder, "another"):
+        pass
+    assert os.listdir(folder) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be made"), locked(tmp_path / "file" / "out", "another"):
+        pass
 
 
 def test_a_folder_is_complete_or_not_there(tmp_path: Path) -> None:
@@ -74,7 +121,10 @@ def test_a_folder_is_complete_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a is there already: remove it"), atomic_folder(path):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="x cannot be made .*: make room"), atomic_folder(tmp_path / "file" / "x"):
+    with (
+        pytest.raises(UserError, match="x cannot be made .*: use another file or folder"),
+        atomic_folder(tmp_path / "file" / "x"),
+    ):
         pass
 
 

@@ -64,7 +64,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 def matte_folder(folder: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[dict]]:
     """predict.py on a folder with a network that takes the red for the alpha; its exit code and its manifest's rows."""
-    monkeypatch.setattr(predict, "find_model", lambda *_: Path("best.safetensors"))
+    monkeypatch.setattr(predict, "find_model", lambda *_: Path(__file__))
     monkeypatch.setattr(loading, "load", lambda *_: None)
     monkeypatch.setattr(predict, "predict_alpha", lambda model, image, **_: image[:1].float() / 255)
     code = predict.main(["--input", str(folder), "--output", str(output), "--device", "cpu"])

@@ -100,7 +100,7 @@ def test_orientation_16_bits_and_animation(run, tmp_path):
     assert run("--input", tmp_path / "in", "--output", tmp_path) == 0
     assert read_alpha(tmp_path / "turned.png").shape == (36, 24)
     assert read_alpha(tmp_path / "deep.png").shape == (24, 36)
-    assert rows_of(tmp_path)["moving.webp"]["notes"] == ["animated: first frame used"]
+    assert rows_of(tmp_path)["moving.webp"]["notes"] == ["frames left out: 1"]
 
 
 def test_tree_is_kept_and_lists_are_read(run, tmp_path, monkeypatch):

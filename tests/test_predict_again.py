@@ -12,6 +12,7 @@ from pathlib import Path
 import predict_fixtures
 import pytest
 import torch
+from PIL import Image
 from predict_fixtures import contents, flat_mattes, manifest_of, picture, save, stop_at
 
 import predict
@@ -27,25 +28,38 @@ def test_same_folder_in_and_out_harms_nothing(run, tmp_path):
     for name in ("a.jpg", "b.jpg", "b.png", "sub/c.png"):
         save(folder / name)
     before = contents(folder)
-    for _ in range(2):  # the second time, the outputs of the first are there
-        assert run("--input", folder, "--output", folder) == 0
-    assert run("--input", folder, "--output", folder, "--kind", "cutout") == 0
-    after = contents(folder)
-    assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {
-        *("a_alpha.png", "b.jpg_alpha.png", "b.png_alpha.png", "sub/c_alpha.png"),
-        *("a_cutout.png", "b.jpg_cutout.png", "b.png_cutout.png", "sub/c_cutout.png"),
-    }
+    made = {"a.png", "b.jpg.png", "b.png.png", "sub/c.png.png"}
+    for kind in ("alpha", "alpha", "cutout"):  # the second time, the outputs of the first are there
+        assert run("--input", folder, "--output", folder, "--kind", kind) == 0
+        after = contents(folder)
+        assert {name: after[name] for name in before} == before and set(after) - set(before) == made
 
 
 def test_a_file_that_is_not_ours_is_not_overwritten(run, tmp_path, capsys):
-    save(tmp_path / "a.jpg")
-    true_alpha = save(tmp_path / "a_alpha.png", picture(1))
+    save(tmp_path / "in" / "a.jpg")
+    true_alpha = save(tmp_path / "out" / "a.png", picture(1))
     before = true_alpha.read_bytes()
-    assert run("--input", tmp_path, "--output", tmp_path) == 1
+    assert run("--input", tmp_path / "in", "--output", tmp_path / "out", "--skip-existing") == 2
     assert true_alpha.read_bytes() == before
     assert "a.jpg would overwrite" in capsys.readouterr().err
-    assert not (tmp_path / "a_alpha_alpha.png").exists()  # its name is that of an output
+
+
+def test_a_file_named_by_output(run, tmp_path, capsys):
+    source = save(tmp_path / "in" / "a.jpg")
+    for name, flags in (
+        ("cut.png", ("--kind", "cutout")),
+        ("a.jpeg", ("--kind", "composite")),
+        ("b.WEBP", ("--kind", "cutout")),
+    ):
+        for _ in range(2):  # its own output, again
+            assert run("--input", source, "--output", tmp_path / "new" / name, *flags) == 0
+        assert Image.open(tmp_path / "new" / name).size == (36, 24)
+    assert set(contents(tmp_path / "new")) == {"cut.png", "a.jpeg", "b.WEBP"}
+    before = source.read_bytes()
+    assert run("--input", source, "--output", source, "--kind", "composite") == 2 and source.read_bytes() == before
+    with pytest.raises(SystemExit):
+        run("--input", source, "--output", tmp_path / "cut.jpg", "--kind", "cutout")
+    assert "holds no cutout" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -73,45 +87,59 @@ def test_skip_existing_finishes_an_interrupted_job_byte_for_byte(run, tmp_path, 
     assert all(row["seconds"] for row in manifest["files"])  # those of the first run too
 
 
-def test_skip_existing_does_again_what_is_older_than_its_input_or_the_checkpoint(
-    run, model_file, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(predict, "predict_alpha", flat_mattes(1.0))
-    source = save(tmp_path / "in" / "a.jpg")
-    retrained = tmp_path / "other" / model_file.name
-    retrained.parent.mkdir()
-    retrained.write_bytes(model_file.read_bytes())
-    hour = 3600 * 10**9
-
-    def skipped() -> int:
-        flags = ("--input", source, "--output", tmp_path, "--skip-existing", "--checkpoint", retrained)
-        assert run(*flags, named=False) == 0
-        return manifest_of(tmp_path)["skipped"]
-
-    assert (skipped(), skipped()) == (0, 1)
-    for path in (source, retrained):
-        written = (tmp_path / "a.png").stat().st_mtime_ns
-        os.utime(path, ns=(written + hour, written + hour))
-        assert skipped() == 0
-        os.utime(path, ns=(written - hour, written - hour))
-        assert skipped() == 1
-
-
-def test_skip_existing_does_again_what_is_of_another_kind_or_background(run, tmp_path, monkeypatch):
+def test_skip_existing_does_again_what_other_files_or_settings_made(run, model_file, tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "predict_alpha", flat_mattes(1.0))
     source, beach = save(tmp_path / "in" / "a.jpg"), save(tmp_path / "beach.jpg")
-    flags = ("--input", source, "--output", tmp_path / "out", "--skip-existing")
+    retrained = tmp_path / model_file.parent.name / model_file.name
+    retrained.parent.mkdir()
+    retrained.write_bytes(model_file.read_bytes())
 
-    def skipped(*more: object) -> int:
-        assert run(*flags, *more) == 0
-        return manifest_of(tmp_path / "out")["skipped"]
+    def is_done_again(*more: object) -> bool:
+        """The second of two equal runs never is."""
+        flags = ("--input", source, "--output", tmp_path / "out", "--skip-existing", "--checkpoint", retrained)
+        assert run(*flags, *more, named=False) == 0
+        done = manifest_of(tmp_path / "out")["done"]
+        assert run(*flags, *more, named=False) == 0
+        assert manifest_of(tmp_path / "out")["skipped"] == 1
+        return done == 1
 
-    assert [skipped(), skipped(), skipped("--kind", "cutout"), skipped("--kind", "cutout")] == [0, 1, 0, 1]
-    composite = ("--kind", "composite", "--background", beach)
-    assert (skipped(*composite), skipped(*composite)) == (0, 1)
-    later = (tmp_path / "out" / "a.png").stat().st_mtime_ns + 10**9
-    os.utime(beach, ns=(later, later))
-    assert skipped(*composite) == 0
+    composite = ("--kind", "composite", "--background")
+    for more in (
+        (),
+        ("--bits", 16),
+        ("--kind", "cutout"),
+        (*composite, "red"),
+        (*composite, "blue"),
+        (*composite, beach),
+    ):
+        assert is_done_again(*more)
+    for path, is_content in ((source, False), (beach, True), (retrained, True)):
+        status = path.stat()
+        later = status.st_mtime_ns + 10**9
+        os.utime(path, ns=(later, later))
+        assert is_done_again(*composite, beach) == (not is_content)
+        if path != retrained:
+            save(path, picture(5))
+        else:
+            retrained.write_bytes(retrained.read_bytes() + b" ")
+        os.utime(path, ns=(0, 0))  # older than the output, and another file all the same
+        assert is_done_again(*composite, beach)
+
+
+def test_one_output_folder_has_one_writer(run, tmp_path, monkeypatch, capsys):
+    source = save(tmp_path / "in" / "a.jpg")
+    network, codes = predict.predict_alpha, []
+
+    def start_another(*arguments: object, **options: object) -> torch.Tensor:
+        if not codes:
+            codes.append(None)
+            codes[0] = run("--input", source, "--output", tmp_path / "out", "--kind", "cutout")
+        return network(*arguments, **options)
+
+    monkeypatch.setattr(predict, "predict_alpha", start_another)
+    assert run("--input", source, "--output", tmp_path / "out", "--workers", 0) == 0
+    assert codes == [2] and f"{tmp_path / 'out'} is in use by another predict.py: wait" in capsys.readouterr().err
+    assert Image.open(tmp_path / "out" / "a.png").mode == "L"
 
 
 def test_a_second_job_leaves_the_mattes_of_the_first(run, tmp_path, capsys):
@@ -142,7 +170,7 @@ network, calls = predict.predict_alpha, []
 def die_at_the_third(*arguments, **options):
     calls.append(1)
     if len(calls) == 3:
-        while len(list(Path(sys.argv[1]).glob("p*_alpha.png"))) < 2:
+        while len(list(Path(sys.argv[1]).glob("p*.png"))) < 2:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
     return network(*arguments, **options)
@@ -154,7 +182,6 @@ predict.main(["--input", sys.argv[1], "--output", sys.argv[1], "--device", "cpu"
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_a_job_in_place_is_finished_after_sigkill(run, model_file, tmp_path):
-    """No manifest.json tells the mattes from the photos then."""
     folder = tmp_path / "in"
     for number in range(1, 5):
         save(folder / f"p{number}.jpg", picture(number))
@@ -164,9 +191,9 @@ def test_a_job_in_place_is_finished_after_sigkill(run, model_file, tmp_path):
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert killed.returncode == -signal.SIGKILL and not (folder / "manifest.json").exists()
+    assert killed.returncode == -signal.SIGKILL
     assert run("--input", folder, "--output", folder, "--skip-existing") == 0
-    mattes = {f"p{number}_alpha.png" for number in range(1, 5)}
+    mattes = {f"p{number}.png" for number in range(1, 5)}
     assert set(contents(folder)) == mattes | {f"p{number}.jpg" for number in range(1, 5)}
     manifest = manifest_of(folder)
     assert (manifest["done"], manifest["skipped"]) == (2, 2)
@@ -195,7 +222,7 @@ def start(model_file: Path, *arguments: object, launcher: tuple[str, ...] = ()) 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_leaves_complete_files_and_a_manifest(model_file, tmp_path, number):
-    for index in range(400):
+    for index in range(200):
         save(tmp_path / "in" / f"{index:03d}.jpg", picture(index, 96, 128))
     process = start(model_file, "--input", tmp_path / "in", "--output", tmp_path / "out")
     while not list((tmp_path / "out").glob("*.png")):
@@ -205,7 +232,7 @@ def test_a_stop_leaves_complete_files_and_a_manifest(model_file, tmp_path, numbe
     assert process.returncode == EXIT_CODE, said
     assert "--skip-existing" in said and "Traceback" not in said
     written = sorted((tmp_path / "out").glob("*.png"))
-    assert 0 < len(written) < 400
+    assert 0 < len(written) < 200
     assert [row["output"] for row in manifest_of(tmp_path / "out")["files"]] == [path.name for path in written]
     assert {read_alpha(path).shape for path in written} == {(96, 128)}
     assert not list((tmp_path / "out").glob(".*"))
