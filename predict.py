@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             background = read_background(options.background) if options.background else None
             style = Style(options.kind, options.bits, background)
             plan = make_plan(options, stack)
+            if any(job.is_video for job in plan.jobs):
+                print_once("videos: sound is not carried over")
             start = time.perf_counter()
             rows = matte_all(plan, predictor, style, options, interrupt)
             return report(plan, rows, time.perf_counter() - start, options, interrupt)

@@ -63,10 +63,10 @@ def _by_stem(folder: str, manifest: Manifest) -> dict[str, list[str]]:
     """The names of the photos and videos in a folder, outputs left out, by their stem in one case."""
     found: dict[str, list[str]] = {}
     try:
-        names = filter(is_named_as_media, os.listdir(folder))
+        names = os.listdir(folder)
     except OSError:  # then its files fail one by one, each with its reason
-        names = iter(())
-    for name in names:
+        names = []
+    for name in filter(is_named_as_media, names):
         if not manifest.row_of(Path(folder, name)):
             found.setdefault(Path(name).stem.casefold(), []).append(name)
     return found

@@ -56,8 +56,9 @@ class Manifest:
     def row_of(self, path: Path) -> Row | None:
         """The row of a file, or folder of frames, that predict.py wrote and nobody has replaced since; else None."""
         row = self.rows.get(self._place(path))
-        is_there = row is not None and os.path.lexists(path)
-        return row if is_there and row.get("bytes", 0) in (0, os.lstat(path).st_size) else None
+        if row is None or not os.path.lexists(path) or row.get("bytes", 0) not in (0, os.lstat(path).st_size):
+            return None
+        return row
 
     def is_up_to_date(self, row: Row | None, source: Path) -> bool:
         """Whether an output was made by this run's settings from the file as it is now, and completely."""
