@@ -259,8 +259,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     files("--input", type=Path, nargs="+", metavar="PATH", default=[Path("test_data")], help=paths)
     where = "folder, or with one input the file to write, such as cut.png (default: %(default)s)"
     files("--output", type=Path, metavar="PATH", default=Path("test_results"), help=where)
-    models = f"{MODEL_FILE}, its run folder, .onnx, or hf:owner/name (default: newest in {RUNS}/, else the starter)"
-    files("--checkpoint", type=Path, metavar="C", help=models)
+    add_checkpoint(files)
     skip = "finish a job: skip inputs whose output was made of the same files by the same settings"
     files("--skip-existing", action="store_true", help=skip)
     limit = "refuse larger photos (default: %(default)s)"

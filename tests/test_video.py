@@ -76,9 +76,9 @@ def test_a_video_that_cannot_be_written_is_a_sentence(run, tmp_path, capsys, mon
     source = clip(tmp_path / "in" / "walk.mkv", frames(2))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "walk.frames").write_bytes(b"a file where the folder of frames should be")
-    assert run("--input", source, "--output", tmp_path / "out", "--video", "png") == 1
-    assert "walk.frames cannot be written (Not a directory): move what is there." in capsys.readouterr().err
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "walk.frames"]
+    assert run("--input", source, "--output", tmp_path / "out", "--video", "png") == 2
+    assert "walk.frames, which predict.py did not write: move that" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["walk.frames"]
     monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda self: False)
     assert run("--input", source, "--output", tmp_path / "out") == 1
     assert "walk.mkv cannot be written as a video of 48 x 36 at " in capsys.readouterr().err
@@ -133,7 +133,7 @@ def test_a_video_that_is_interrupted_leaves_nothing_and_is_done_again(run, tmp_p
         assert run(*flags, "--bits", bits) == 0
         assert len(contents(tmp_path / "out")) == (12 if form == "png" else 1)
     calls = stop_at(monkeypatch, -1)
-    assert run(*flags, "--skip-existing") == 0 and calls == []
+    assert run(*flags, "--bits", bits, "--skip-existing") == 0 and calls == []
 
 
 def test_a_video_cut_short_is_done_as_far_as_it_goes_and_named(run, tmp_path, capsys):
