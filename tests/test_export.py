@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from common.errors import UserError
 pytest.importorskip("onnx", reason="onnx is not installed (requirements/export.txt)")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (requirements/export.txt)")
 
+import numpy as np
 import onnx
 
 import export
 import models.encoder
+from common.photos import read_photo
+from examples.matte_onnx import Matting, cut_out
 from inference import loading, onnx_parity
 from inference.onnx_model import COARSE, IMAGE, cut
 from matting import predict_mattes
@@ -100,6 +104,30 @@ def test_prediction_is_that_of_pytorch(folder, exported, size):
     difference = (result.refined_alpha - expected.refined_alpha).abs()
     assert difference.max() < 1e-2 and difference.mean() < 2e-5
     assert not torch.allclose(result.refined_alpha, result.coarse_alpha, atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def calm(folder, tmp_path_factory):
+    """The same files with a refiner that corrects as little as a trained one: random weights amplify roundings."""
+    calm = tmp_path_factory.mktemp("calm")
+    for name in ("best.onnx", "best.refiner.onnx"):
+        model = onnx.load(folder / name)
+        (head,) = [weight for weight in model.graph.initializer if weight.name.endswith("refiner.head.weight")]
+        head.CopyFrom(onnx.numpy_helper.from_array(0.1 * onnx.numpy_helper.to_array(head), head.name))
+        onnx.save(model, calm / name)
+    return calm / "best.onnx"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the example resizes as PyTorch does on x86")
+@pytest.mark.parametrize("size", [(512, 451), (90, 301), (20, 31)])
+def test_the_example_repeats_prediction_to_one_grey_level(calm, size):
+    photo = read_photo("test_data/astronaut.jpg").image[: size[0], : size[1]]
+    mattes, matte = predict_mattes(loading.load(calm), photo), Matting(calm).matte(photo)
+    assert np.abs(np.rint(255 * matte) - np.rint(255 * mattes.alpha[0].numpy())).max() <= 1
+    assert np.abs(matte - mattes.coarse_alpha[0].numpy()).max() > 0.02  # more than interpolated
+    cutout = cut_out(photo, matte)
+    assert np.array_equal(cutout[..., 3], np.rint(255 * matte))
+    assert np.array_equal(cutout[matte == 1, :3], photo[matte == 1])  # a sure pixel keeps its colour
 
 
 def test_the_students_half_leaves_the_refiner_out(folder):

@@ -14,7 +14,7 @@ import torch
 import hubconf
 from common.errors import UserError
 from models import build_model
-from models.checkpoint import MODEL_FILE, load_model, save_model
+from models.checkpoint import MODEL_FILE, STARTER, load_model, read_metadata, save_model
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True)
@@ -44,6 +44,10 @@ def test_a_program_elsewhere_predicts_with_the_model_of_the_hub(run_folder, tmp_
     expected = hubconf.predict_alpha(model, photo, precision=torch.float32)
     assert torch.allclose(torch.load(tmp_path / "alpha.pt", weights_only=True), expected, atol=1e-6)
     assert not model.training
+
+
+def test_without_a_name_it_is_the_starter():
+    assert hubconf.tsr_matte().image_size == read_metadata(STARTER / MODEL_FILE)["model"]["image_size"]
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
