@@ -52,6 +52,8 @@ class Config:
     smart_init: bool = True  # the refiner starts as the identity (off: for comparison; random corrections)
     pretrained: bool = True  # start the encoders from ImageNet weights (downloaded once by timm)
     backbone_weights: str = ""  # local backbone weights: timm or official Swin naming, or a best.safetensors
+    guide: str = ""  # frozen timm network with ImageNet weights whose features guide a student from random weights
+    guide_weights: str = ""  # local weights of --guide, in timm's naming
     init_from: str = ""  # checkpoint to fine-tune (best.safetensors, hf:owner/name); evaluated before the first step
 
     # data
@@ -88,6 +90,7 @@ class Config:
     weight_laplacian: float = 0.5  # Laplacian pyramid, coarse and refined
     weight_edge: float = 2.0  # |alpha - truth| in the band around the true alpha's edges, refined only
     weight_alignment: float = 0.5  # the student's features toward the teacher's; fades to 0 over the run
+    weight_guide: float = 2.0  # the student's features toward those of --guide, in all steps
 
     # machine
     device: str = "auto"  # auto (CUDA, else Apple MPS, else CPU), or a torch device name
@@ -190,7 +193,7 @@ class Config:
     @property
     def loss_weights(self) -> dict[str, float]:
         """Weights of losses.matting_losses, by term."""
-        names = ("bce", "l1", "gradient", "laplacian", "edge", "alignment")
+        names = ("bce", "l1", "gradient", "laplacian", "edge", "alignment", "guide")
         return {name: getattr(self, f"weight_{name}") for name in names}
 
     def as_dict(self) -> dict[str, Any]:

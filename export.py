@@ -12,7 +12,7 @@ TwinSwin-Matte only the first:
     matte.refiner.onnx   image, coarse_alpha -> refined_alpha; for tiles of a photo at its native size
 
 image (N, 3, H, W) and the alphas (N, 1, H, W) are float32 in [0, 1]; N, H and W are free. A height or width that is not
-a multiple of 32 is padded inside by replicating the border, and cropped. The metadata of each file holds the rest:
+a multiple of 4 is padded inside by replicating the border, and cropped. The metadata of each file holds the rest:
 variant, preprocessing, working size, and how many pixels a tile must overlap its neighbours (receptive_radius).
 
 Exit codes: 0 written and checked, 1 they differ or the disk is full (nothing is written), 2 could not start.
@@ -162,20 +162,20 @@ def trace(model: MattingNetwork, path: Path, *, half: bool) -> None:
 
 @contextlib.contextmanager
 def dynamic_roll() -> Iterator[None]:
-    """Export torch.roll correctly for maps smaller than the shift, by taking the shift modulo the size.
+    """Export torch.roll with shifts that depend on the size: a map that its window spans does not shift.
 
-    PyTorch's own translation slices at the shift itself, which does not roll such maps: the last Swin stage of an image
-    with a side under 96 pixels (192 for a window of 12) was wrong by 1e-4, which is easily overlooked.
+    PyTorch's own translation takes only constants.
     """
 
-    @symbolic_helper.parse_args("v", "is", "is")
-    def roll(g: Any, x: Any, shifts: list[int], dims: list[int]) -> Any:
+    @symbolic_helper.parse_args("v", "v", "is")
+    def roll(g: Any, x: Any, shifts: Any, dims: list[int]) -> Any:
         def constant(value: int) -> Any:
             return g.op("Constant", value_t=torch.tensor([value]))
 
-        for shift, dim in zip(shifts, dims, strict=True):
+        for shift, dim in zip(symbolic_helper._unpack_list(shifts), dims, strict=True):
             size = g.op("Shape", x, start_i=dim, end_i=dim + 1)
-            start = g.op("Mod", constant(-shift), size)  # never negative: Mod takes the divisor's sign
+            back = g.op("Neg", g.op("Reshape", shift, constant(1)))
+            start = g.op("Mod", back, size)  # never negative: Mod takes the divisor's sign
             back = g.op("Slice", x, start, size, constant(dim))
             front = g.op("Slice", x, constant(0), start, constant(dim))
             x = g.op("Concat", back, front, axis_i=dim)

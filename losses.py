@@ -151,11 +151,12 @@ def matting_losses(
     weights: Mapping[str, float],
     known: Tensor | None = None,
     teacher_features: Sequence[Tensor] | None = None,
+    guide_loss: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Named terms of one batch of the second stage, unweighted, and their weighted sum under "loss".
 
     alpha: truth (N, 1, H, W) in [0, 1]; known: float (N, 1, H, W), 0 where it is not known, 1 elsewhere; weights: by
-    the names bce, l1, gradient, laplacian, edge, alignment. Runs in float32 outside autocast whatever the network's
+    the names bce, l1, gradient, laplacian, edge, alignment, guide; guide_loss: as models.Guide returns it. Runs in float32 outside autocast whatever the network's
     precision; a term of weight 0 is not computed. The refined terms are those of the last octave; the mean of the
     other octaves' terms is "lower_octaves_l1" ... They are absent without a refiner.
     """
@@ -170,6 +171,8 @@ def matting_losses(
             terms |= mean_terms([_octave_losses(octave, alpha, known, weights) for octave in lower])
         if teacher_features is not None and weights["alignment"]:
             terms["alignment"] = alignment_loss(output.features, teacher_features)
+        if guide_loss is not None:
+            terms["guide"] = guide_loss
         return weighted(terms, weights)
 
 

@@ -125,6 +125,8 @@ def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
         run.meter.add(terms, batch["name"])
         run.progress.batch += 1
     stage.scaler.unscale_(stage.optimizer)
+    if run.guide:
+        distributed.average_gradients(run.guide.projections.parameters())  # no DDP wraps them
     norm = clip_gradients(stage.model.parameters(), config.gradient_clip)
     stage.scaler.step(stage.optimizer)  # does nothing if a gradient is not finite
     # without fp16 the scale stays 1: halved at each bad step, and never raised, it would end as an underflow
@@ -147,7 +149,8 @@ def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float], 
         return teacher_losses(run.stage.module(truth), truth, weights, resize_alpha(known, size))
     output = run.stage.module(image, resize(image, size))
     targets = run.teacher.targets(truth) if run.teacher and run.schedule.aligns else None
-    return matting_losses(output, alpha, weights, known, targets)
+    guided = run.guide(output.features, image, size) if run.guide and weights["guide"] else None
+    return matting_losses(output, alpha, weights, known, targets, guided)
 
 
 def student_scale(run: Run) -> int:

@@ -80,6 +80,13 @@ def any_rank(flags: list[bool]) -> list[bool]:
     return [bool(flag) for flag in tensor.tolist()]
 
 
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Give each gradient its mean over the ranks, for parameters that DDP does not know."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            mean_over_ranks(parameter.grad)
+
+
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Element-wise mean of a tensor over the ranks, in place."""
     if world_size() > 1:

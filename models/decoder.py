@@ -32,8 +32,9 @@ class Fuse(nn.Module):
 
     def forward(self, deep: Tensor, lateral: Tensor) -> Tensor:
         # projecting before upsampling does the 1x1 convolution on a quarter of the pixels
-        deep = F.interpolate(self.up(deep), size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-        x = deep + self.lateral(lateral)
+        deep = F.interpolate(self.up(deep), scale_factor=2, mode="bilinear", align_corners=False)
+        lateral = self.lateral(lateral)
+        x = deep[..., : lateral.shape[-2], : lateral.shape[-1]] + lateral  # an odd map was padded before it was halved
         return torch.relu(x + self.mix(x))
 
 

@@ -10,24 +10,74 @@ import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models.swin_transformer import SwinTransformerStage
+from timm.models.swin_transformer import SwinTransformerBlock, SwinTransformerStage, window_partition, window_reverse
 from torch import Tensor, nn
 
 from common import hub
 from common.errors import UserError
+from common.resize import Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIDES = (4, 8, 16, 32)
 HUB_FILE = "model.safetensors"
 OWN_PREFIX = "student.swin."  # where a checkpoint of this project keeps its backbone
-PADDING_MULTIPLE = STRIDES[-1]  # patch merging halves exactly only for multiples of the last stride
 
 
 def pad(x: Tensor) -> Tensor:
-    """Replicate the right and bottom border up to a multiple of 32, which Swin's stages halve without a remainder."""
+    """Replicate the right and bottom border up to whole patches of 4 x 4 pixels; the deeper maps round up."""
     height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % PADDING_MULTIPLE, 0, -height % PADDING_MULTIPLE), mode="replicate")
+    return F.pad(x, (0, -width % STRIDES[0], 0, -height % STRIDES[0]), mode="replicate")
+
+
+class FittedBlock(SwinTransformerBlock):
+    """timm's block, whose window is never larger than the map and does not shift in a map that it spans.
+
+    That is how Swin was trained on ImageNet. timm fits the windows to one size of photo; always_partition takes any
+    size, but fills a map of 3 x 3 up to 7 x 7. The position biases of a smaller window are part of the full table.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:  # (N, H, W, C), as what comes back
+        batch, height, width, channels = x.shape
+        rows, columns = _at_most(self.window_size[0], height), _at_most(self.window_size[1], width)
+        shift = self.shift_size[0] * (height > rows), self.shift_size[1] * (width > columns)
+        x = F.pad(x.roll((-shift[0], -shift[1]), (1, 2)), (0, 0, 0, -width % columns, 0, -height % rows))
+        padded = x.shape[1:3]
+        places = window_partition(x, (rows, columns)).flatten(1, 2)  # (N windows, rows x columns, C)
+        attention = self.attn
+        qkv = attention.qkv(places).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)  # (N windows, heads, places, C / heads)
+        scores = (query * attention.scale) @ key.transpose(-2, -1) + self._position_bias(rows, columns)
+        if any(self.shift_size):
+            mask = _shift_mask(padded, (rows, columns), shift, x)[:, None]  # (windows, 1, places, places)
+            scores = (scores.unflatten(0, (batch, -1)) + mask).flatten(0, 1)
+        places = attention.proj((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+        x = window_reverse(places.unflatten(1, (rows, columns)), (rows, columns), *padded)
+        return x[:, :height, :width].roll(shift, (1, 2))
+
+    def _position_bias(self, rows: int, columns: int) -> Tensor:
+        """(heads, places, places) of a window of at most the full size."""
+        full = self.window_size
+        index = self.attn.relative_position_index.view(*full, *full)[:rows, :columns, :rows, :columns]
+        bias = self.attn.relative_position_bias_table[index.flatten()]
+        return bias.view(rows * columns, rows * columns, -1).permute(2, 0, 1)
+
+
+def _at_most(largest: int, extent: Any) -> Any:
+    """The smaller one. While export.py traces, extents are tensors, and the graph has to hold for each of them."""
+    return extent.clamp(max=largest) if isinstance(extent, Tensor) else min(largest, extent)
+
+
+def _shift_mask(size: Size, window: Size, shift: Size, like: Tensor) -> Tensor:
+    """(windows, places, places): -100 between places that are neighbours only since the map was rolled, else 0."""
+    parts = [
+        torch.arange(extent, device=like.device).ge(extent - side).long()
+        + torch.arange(extent, device=like.device).ge(extent - step)
+        for extent, side, step in zip(size, window, shift, strict=True)
+    ]
+    part = (3 * parts[0][:, None] + parts[1]).view(1, *size, 1)
+    part = window_partition(part, window).flatten(1)  # (windows, places)
+    return (part[:, None] != part[:, :, None]).to(like.dtype) * -100.0
 
 
 class Encoder(nn.Module):
@@ -36,8 +86,9 @@ class Encoder(nn.Module):
     The stages of timm's Swin put out their raw residual stream, whose scale grows with depth; as in Swin's own
     detection code each stage gets its own LayerNorm, so that the decoder and the alignment see comparable values.
 
-    Input: (N, in_channels, H, W) in [0, 1], H and W multiples of 32. Output: [f1, f2, f3, f4], f_i of shape
-    (N, channels[i], H / STRIDES[i], W / STRIDES[i]), in channels_last memory (no copy: Swin computes in NHWC).
+    Input: (N, in_channels, H, W) in [0, 1], H and W multiples of 4. Output: [f1, f2, f3, f4], f_i of shape
+    (N, channels[i], H / STRIDES[i], W / STRIDES[i]), rounded up, in channels_last memory (no copy: Swin computes in
+    NHWC).
     """
 
     def __init__(
@@ -51,6 +102,9 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.swin = _create_swin(backbone, in_channels, pretrained, weights_file, drop_path)
+        for block in self.swin.modules():
+            if isinstance(block, SwinTransformerBlock):
+                block.__class__ = FittedBlock  # timm's factory takes no class for its blocks
         self.channels: tuple[int, ...] = tuple(self.swin.feature_info.channels())
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_channels == 3 else ((0.5,), (0.5,))
@@ -80,10 +134,10 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
         features_only=True, in_chans=in_channels, drop_path_rate=drop_path, strict_img_size=False, always_partition=True
     )
     if pretrained and not weights_file:
-        weights_file = _download_weights(backbone)
+        weights_file = download_weights(backbone)
     if not weights_file:
         return timm.create_model(backbone, pretrained=False, **options)
-    state = _read_backbone_weights(weights_file)
+    state = read_backbone_weights(weights_file)
     names = set(state)
     try:
         swin = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options)
@@ -109,7 +163,7 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
     return swin
 
 
-def _download_weights(backbone: str) -> str:
+def download_weights(backbone: str) -> str:
     """timm's ImageNet weights of the backbone, from the hub's cache on this machine or, once, from the hub."""
     repository = str(getattr(timm.get_pretrained_cfg(backbone), "hf_hub_id", ""))
     cached = huggingface_hub.try_to_load_from_cache(repository, HUB_FILE)
@@ -126,7 +180,7 @@ def _download_weights(backbone: str) -> str:
         ) from error
 
 
-def _read_backbone_weights(path: str) -> dict:
+def read_backbone_weights(path: str) -> dict:
     """State dict in timm's or the official Swin naming (timm's filter maps the latter), or the student's of a
     best.safetensors. Runs no code from the file."""
     if not os.path.isfile(path):

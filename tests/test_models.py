@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
+from timm.models.swin_transformer import SwinTransformerBlock
 
 from common.errors import UserError
 from common.resize import resize_alpha
 from losses import matting_losses, teacher_losses
 from models import build_model, build_teacher, encoder
 from models.checkpoint import MODEL_FILE, save_model
+from models.encoder import Encoder, FittedBlock
 from models.matting_network import saturating_sigmoid
 from models.octaves import climb, octave_sizes
 from models.refiner import Refiner, colour_alpha, gradient_map, uncertainty
@@ -95,6 +98,33 @@ def test_colours_find_an_edge_that_the_coarse_matte_only_knows_roughly():
     torch.testing.assert_close(colour_alpha(blue.expand_as(image), coarse), coarse, atol=0.02, rtol=0)
     for sure in (torch.zeros_like(true), torch.ones_like(true)):
         assert colour_alpha(image, sure).isfinite().all()
+
+
+@pytest.mark.parametrize("side", [56, 96, 112, 224])
+def test_the_windows_fit_the_map_as_in_timm_s_network_of_that_size(side):
+    """On ImageNet no window is larger than its map, and one that spans the map does not shift."""
+    torch.manual_seed(0)
+    ours = Encoder(TINY).swin.eval()
+    theirs = timm.create_model(TINY, features_only=True, img_size=side).eval()
+    state, places = ours.state_dict(), torch.arange(-6, 7)
+    for name, value in theirs.state_dict().items():
+        if value.shape != state[name].shape:  # timm's table of a smaller window: the middle of the full one
+            reach = round(len(value) ** 0.5) // 2
+            near = (places.abs() <= reach)[:, None] & (places.abs() <= reach)
+            state[name] = state[name][near.flatten()]
+    theirs.load_state_dict(state)
+    photos = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        for own, other in zip(ours(photos), theirs(photos), strict=True):
+            torch.testing.assert_close(own, other)
+
+
+def test_windows_that_fit_change_nothing_in_maps_larger_than_them():
+    torch.manual_seed(0)
+    block = next(part for part in Encoder(TINY).modules() if isinstance(part, FittedBlock) and any(part.shift_size))
+    maps = torch.randn(2, 16, 9, block.dim)
+    with torch.no_grad():
+        torch.testing.assert_close(block._attn(maps), SwinTransformerBlock._attn(block, maps), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (333, 517), (1, 1), (2000, 40)])

@@ -31,6 +31,7 @@ def capture(run: Run) -> dict[str, Any]:
     return {
         "network": run.network.state_dict(),
         "teacher": run.teacher.state_dict() if run.teacher else None,
+        "guide": run.guide.state_dict() if run.guide else None,
         "average": run.average.network.state_dict(),
         "average_updates": run.average.updates,
         "stage": run.stage.state_dict(),
@@ -74,6 +75,8 @@ def _load(run: Run, state: dict[str, Any]) -> None:
         run.teacher.load_state_dict(state["teacher"])
     elif state["teacher"]:
         raise ValueError("it has a teacher")
+    if run.guide:
+        run.guide.load_state_dict(state["guide"])
     run.average.network.load_state_dict(state["average"])
     run.average.updates = state["average_updates"]
     vars(run.progress).update(vars(type(run.progress)(**state["progress"])))

@@ -16,17 +16,18 @@ FINAL_LR_SHARE = 0.01
 
 
 def build_optimizer(
-    model: nn.Module, *, learning_rate: float, lr_scales: Mapping[str, float], weight_decay: float
+    parts: Mapping[str, nn.Module], *, learning_rate: float, lr_scales: Mapping[str, float], weight_decay: float
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) with groups by part and by decay; each group has its name and lr_scale.
 
-    lr_scales: by the name of a part (a direct child of the model); 1 where there is none. Vectors (biases, norms) and
+    parts: what learns, by name; lr_scales: by the same names, 1 where there is none. Vectors (biases, norms) and
     relative position tables are not decayed, as in Swin's own training.
     """
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        decays = parameter.ndim > 1 and "relative_position" not in name
-        groups.setdefault((name.split(".")[0], decays), []).append(parameter)
+    for part, module in parts.items():
+        for name, parameter in module.named_parameters():
+            decays = parameter.ndim > 1 and "relative_position" not in name
+            groups.setdefault((part, decays), []).append(parameter)
     rows: list[dict[str, Any]] = []
     for (part, decays), parameters in groups.items():
         scale = lr_scales.get(part, 1.0)
@@ -39,7 +40,7 @@ def build_optimizer(
                 lr=learning_rate * scale,
             )
         )
-    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
+    fused = all(p.device.type in ("cpu", "cuda") for row in rows for p in row["params"])
     return torch.optim.AdamW(rows, lr=learning_rate, fused=fused)
 
 

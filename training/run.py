@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from common.interrupt import Interrupt
 from config import Config
-from models import MattingNetwork, TeacherAutoencoder
+from models import Guide, MattingNetwork, TeacherAutoencoder
 from training.meter import Meter
 from training.optimization import AveragedNetwork
 from training.schedule import Progress, Schedule
@@ -31,10 +31,11 @@ class Run:
         teacher: TeacherAutoencoder | None,
         loader: DataLoader,
         validation: dict[str, Any],
+        guide: Guide | None = None,
     ) -> None:
         """validation: data sets as evaluation.validation.validate takes them, by name."""
         self.config, self.device, self.precision = config, device, precision
-        self.network, self.teacher = network, teacher
+        self.network, self.teacher, self.guide = network, teacher, guide
         self.loader, self.validation = loader, validation
         self.average = AveragedNetwork(network, config.ema_decay)
         self.progress = Progress()
@@ -56,7 +57,8 @@ class Run:
             raise ValueError("the saved stage is the teacher's, and there is none")
         if self.teacher and not is_teacher_stage:
             self.teacher.requires_grad_(False).eval()
-        self.stage = Stage(model, self.config, self.device, self.precision)
+        guide = None if is_teacher_stage else self.guide
+        self.stage = Stage(model, self.config, self.device, self.precision, guide)
 
     def start_student_stage(self) -> None:
         """Initialize the student and freeze the teacher.

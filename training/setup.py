@@ -21,8 +21,13 @@ from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set, build_validation_sets, fingerprint, parse_source
 from data.check import quick_check
 from data.loader import build_training_loader
+<<<<<<< HEAD
 from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
 from models.checkpoint import MODEL_FILE, find_model, load_weights, read_metadata
+=======
+from models import Guide, MattingNetwork, TeacherAutoencoder, build_model, build_teacher
+from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_weights, read_metadata
+>>>>>>> 027aad2 (Windows that fit the map, and no padding to 32: as Swin was trained, and a third less work at 96 pixels)
 from training.checkpoint import check_types, has_state, load_training_state, restore
 from training.flags import add_config_flags, config_from_dict, config_from_flags
 from training.random_state import seed_everything
@@ -119,10 +124,15 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
         pin_memory=device.type == "cuda",
     )
     network, teacher = build_networks(config, state)
+    guide = None
+    if config.guide:
+        guide = Guide(
+            config.guide, network.student.channels, weights_file=config.guide_weights, pretrained=state is None
+        )
     torch.manual_seed(config.seed + rank())  # equal weights, but each rank draws its own drop paths
-    for part in filter(None, (network, teacher)):
+    for part in filter(None, (network, teacher, guide)):
         part.to(device).to(memory_format=torch.channels_last)  # in place
-    return Run(config, device, precision, network, teacher, loader, validation)
+    return Run(config, device, precision, network, teacher, loader, validation, guide)
 
 
 def check_dataset(config: Config) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from common.processes import world_size
 from config import Config
-from models import MattingNetwork, TeacherAutoencoder
+from models import Guide, MattingNetwork, TeacherAutoencoder
 from training.optimization import build_optimizer, load_optimizer_state
 from training.schedule import Schedule
 
@@ -33,12 +33,13 @@ class Stage:
         config: Config,
         device: torch.device,
         precision: torch.dtype,
+        guide: Guide | None = None,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.module: nn.Module = model  # the model as it is called: compiled, and wrapped for several processes
         self._learning: frozenset[str] | None = None  # parts that learn, as the module was last wrapped
         self.optimizer = build_optimizer(
-            model,
+            dict(model.named_children()) | ({"guide": guide.projections} if guide else {}),
             learning_rate=config.learning_rate,
             lr_scales=lr_scales(config),
             weight_decay=config.weight_decay,

@@ -66,7 +66,7 @@ def _in_student_stage(run: Run) -> Run:
     epochs = run.schedule.teacher_epochs
     trial.progress = Progress(epoch=epochs, teacher_epochs=epochs)
     trial.schedule = Schedule(run.config, trial.progress, run.schedule.batches_per_epoch)
-    trial.stage = Stage(run.network, run.config, run.device, run.precision)
+    trial.stage = Stage(run.network, run.config, run.device, run.precision, run.guide)
     run.network.requires_grad_(True).train()  # the stage's own start_epoch chooses again
     return trial
 

@@ -1,0 +1,111 @@
+"""A guide: a frozen network of timm whose features pull the student's own. In training only; nothing of it is shipped.
+
+For a student that starts from random weights (Li et al., Locality Guidance for Improving Vision Transformers on Tiny
+Datasets, ECCV 2022). It needs no truth, so photos without masks can teach too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.resize import resize
+from models.encoder import STRIDES, PretrainedWeightsError, download_weights, read_backbone_weights
+
+MAGNIFICATION = 2  # the guide sees the student's view at this multiple of its size: its features are twice as coarse
+GUIDED = (1, 2, 3)  # f2, f3 and f4: f1 is too local to need a guide
+
+
+class Guide(nn.Module):
+    """The frozen network, and 1 x 1 convolutions from the student's features to its own, which learn.
+
+    f2, f3 and f4 each follow the deepest map that is at least as fine in the photo.
+    """
+
+    def __init__(self, name: str, student_channels: Sequence[int], *, weights_file: str = "", pretrained: bool = True):
+        """name: any convolutional network of timm with ImageNet weights; they come from the hub, or from the file.
+
+        pretrained=False: the weights will come from a saved state. Raises PretrainedWeightsError, and UserError where
+        the network cannot guide.
+        """
+        super().__init__()
+        self.network = _create_network(name, weights_file, pretrained).requires_grad_(False)
+        maps = self._maps(torch.zeros(1, 3, 64, 64))
+        strides = [64 // m.shape[-1] for m in maps]
+        self.followed = [
+            max(i for i, stride in enumerate(strides) if stride <= MAGNIFICATION * STRIDES[level]) for level in GUIDED
+        ]
+        self.projections = nn.ModuleList(
+            nn.Conv2d(student_channels[level], maps[i].shape[1], 1)
+            for level, i in zip(GUIDED, self.followed, strict=True)
+        )
+        self.mean: Tensor
+        self.std: Tensor
+        cfg = self.network.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> Guide:
+        super().train(mode)
+        self.network.eval()  # its running statistics are ImageNet's
+        return self
+
+    def forward(self, features: Sequence[Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
+        """The loss, a scalar: cosine distance of projected student features to the guide's, summed over f2, f3, f4.
+
+        features: f1 ... f4 of the student's view of (h, w) = size; image: the crop (N, 3, H, W) in [0, 1].
+        """
+        targets = self.targets(image, size)
+        with torch.autocast(device_type=image.device.type, enabled=False):
+            distances = []
+            for level, projection, index in zip(GUIDED, self.projections, self.followed, strict=True):
+                own = projection(features[level].float())
+                target = F.adaptive_avg_pool2d(targets[index].float(), own.shape[-2:])
+                distances.append(1.0 - F.cosine_similarity(own, standardised(target), dim=1).mean())
+            return torch.stack(distances).sum()
+
+    @torch.no_grad()
+    def targets(self, image: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """The guide's maps of the crop at twice the size of the student's view."""
+        large = resize(image, (MAGNIFICATION * size[0], MAGNIFICATION * size[1]))
+        return self._maps((large - self.mean) / self.std)
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        return self.network.forward_intermediates(x, intermediates_only=True)
+
+
+def standardised(maps: Tensor) -> Tensor:
+    """Each channel with mean 0 and deviation 1 over the batch: a cosine would otherwise see the largest channels only."""
+    deviation, mean = torch.std_mean(maps, dim=(0, 2, 3), keepdim=True, correction=0)
+    return (maps - mean) / (deviation + 1e-6)
+
+
+def _create_network(name: str, weights_file: str, pretrained: bool) -> nn.Module:
+    if not timm.is_model(name):
+        raise UserError(f"{name} is no network of timm: name one such as tf_efficientnet_lite2 with --guide.")
+    network = timm.create_model(name, pretrained=False, num_classes=0).eval()
+    try:
+        network.forward_intermediates(torch.zeros(1, 3, 64, 64), intermediates_only=True)
+    except (AttributeError, AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"{name} has no feature maps of photos of any size: name a convolutional network such as "
+            "tf_efficientnet_lite2 with --guide."
+        ) from error
+    if pretrained:
+        weights_file = weights_file or download_weights(name)
+        state = read_backbone_weights(weights_file)
+        lacking = [
+            key for key, value in network.state_dict().items() if getattr(state.get(key), "shape", None) != value.shape
+        ]
+        if lacking:
+            raise PretrainedWeightsError(
+                f"{weights_file} lacks {len(lacking)} weights of {name}, such as {lacking[0]}: name a file of its weights in "
+                "timm's naming with --guide-weights."
+            )
+        network.load_state_dict(state, strict=False)  # a classifier is left over
+    return network
