@@ -156,9 +156,9 @@ def matting_losses(
     """Named terms of one batch of the second stage, unweighted, and their weighted sum under "loss".
 
     alpha: truth (N, 1, H, W) in [0, 1]; known: float (N, 1, H, W), 0 where it is not known, 1 elsewhere; weights: by
-    the names bce, l1, gradient, laplacian, edge, alignment, guide; guide_loss: as models.Guide returns it. Runs in float32 outside autocast whatever the network's
-    precision; a term of weight 0 is not computed. The refined terms are those of the last octave; the mean of the
-    other octaves' terms is "lower_octaves_l1" ... They are absent without a refiner.
+    the names bce, l1, gradient, laplacian, edge, alignment, guide; guide_loss: from models.Guide. Runs in float32
+    outside autocast whatever the network's precision; a term of weight 0 is not computed. The refined terms are those
+    of the last octave; the mean of the other octaves' terms is "lower_octaves_l1" ... They are absent without a refiner.
     """
     with torch.autocast(device_type=alpha.device.type, enabled=False):
         alpha = alpha.float()

@@ -124,9 +124,9 @@ def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
             stage.scaler.scale(terms["loss"] / len(batches)).backward()
         run.meter.add(terms, batch["name"])
         run.progress.batch += 1
-    stage.scaler.unscale_(stage.optimizer)
     if run.guide:
         distributed.average_gradients(run.guide.projections.parameters())  # no DDP wraps them
+    stage.scaler.unscale_(stage.optimizer)
     norm = clip_gradients(stage.model.parameters(), config.gradient_clip)
     stage.scaler.step(stage.optimizer)  # does nothing if a gradient is not finite
     # without fp16 the scale stays 1: halved at each bad step, and never raised, it would end as an underflow

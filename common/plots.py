@@ -92,7 +92,9 @@ def _by_stage(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def _is_term(name: str) -> bool:
-    return name in ("loss", "alignment") or name.startswith(("coarse_", "refined_", "lower_octaves_", "teacher_"))
+    return name in ("loss", "alignment", "guide") or name.startswith(
+        ("coarse_", "refined_", "lower_octaves_", "teacher_")
+    )
 
 
 def preview(path: Path, rows: Sequence[Mapping]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.resize import resize
-from models.encoder import STRIDES, PretrainedWeightsError, download_weights, read_backbone_weights
+from models.encoder import STRIDES, download_weights, read_backbone_weights
 
 MAGNIFICATION = 2  # the guide sees the student's view at this multiple of its size: its features are twice as coarse
 GUIDED = (1, 2, 3)  # f2, f3 and f4: f1 is too local to need a guide
@@ -30,8 +30,7 @@ class Guide(nn.Module):
     def __init__(self, name: str, student_channels: Sequence[int], *, weights_file: str = "", pretrained: bool = True):
         """name: any convolutional network of timm with ImageNet weights; they come from the hub, or from the file.
 
-        pretrained=False: the weights will come from a saved state. Raises PretrainedWeightsError, and UserError where
-        the network cannot guide.
+        pretrained=False: the weights will come from a saved state. Raises UserError.
         """
         super().__init__()
         self.network = _create_network(name, weights_file, pretrained).requires_grad_(False)
@@ -49,11 +48,6 @@ class Guide(nn.Module):
         cfg = self.network.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
-
-    def train(self, mode: bool = True) -> Guide:
-        super().train(mode)
-        self.network.eval()  # its running statistics are ImageNet's
-        return self
 
     def forward(self, features: Sequence[Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
         """The loss, a scalar: cosine distance of projected student features to the guide's, summed over f2, f3, f4.
@@ -80,7 +74,7 @@ class Guide(nn.Module):
 
 
 def standardised(maps: Tensor) -> Tensor:
-    """Each channel with mean 0 and deviation 1 over the batch: a cosine would otherwise see the largest channels only."""
+    """Each channel with mean 0 and deviation 1 over the batch: a cosine sees little but the largest channels."""
     deviation, mean = torch.std_mean(maps, dim=(0, 2, 3), keepdim=True, correction=0)
     return (maps - mean) / (deviation + 1e-6)
 
@@ -99,13 +93,12 @@ def _create_network(name: str, weights_file: str, pretrained: bool) -> nn.Module
     if pretrained:
         weights_file = weights_file or download_weights(name)
         state = read_backbone_weights(weights_file)
-        lacking = [
-            key for key, value in network.state_dict().items() if getattr(state.get(key), "shape", None) != value.shape
-        ]
+        shapes = {key: value.shape for key, value in state.items()}
+        lacking = [key for key, value in network.state_dict().items() if shapes.get(key) != value.shape]
         if lacking:
-            raise PretrainedWeightsError(
-                f"{weights_file} lacks {len(lacking)} weights of {name}, such as {lacking[0]}: name a file of its weights in "
-                "timm's naming with --guide-weights."
+            raise UserError(
+                f"{weights_file} lacks {len(lacking)} weights of {name}, such as {lacking[0]}: name a file of its "
+                "weights in timm's naming with --guide-weights."
             )
         network.load_state_dict(state, strict=False)  # a classifier is left over
     return network

@@ -127,7 +127,7 @@ def test_the_log_has_the_rate_of_parts_with_scale_1() -> None:
 def test_relative_position_tables_do_not_decay() -> None:
     model = build_model(backbone="swin_tiny_patch4_window7_224", image_size=32)
     tables = {id(p) for name, p in model.named_parameters() if "relative_position" in name}
-    optimizer = build_optimizer(model, learning_rate=1.0, lr_scales={}, weight_decay=0.1)
+    optimizer = build_optimizer({"model": model}, learning_rate=1.0, lr_scales={}, weight_decay=0.1)
     undecayed = {id(p) for g in optimizer.param_groups if not g["weight_decay"] for p in g["params"]}
     assert tables and tables <= undecayed
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import train
@@ -56,6 +57,7 @@ class TinyEncoder(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         features = []
         for stage in self.stages:
+            x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))  # odd maps are halved rounding up, as in Swin
             x = self.drop(torch.tanh(stage(x)))
             features.append(x)
         return features

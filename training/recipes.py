@@ -10,16 +10,18 @@ STARTER: dict[str, Any] = dict(
     val_samples=32,
     pretrained=False,
     use_teacher=False,
-    image_size=96,  # finding the subject needs few pixels and many photos: 128 learns half as many in an hour
     crop_scale_min=0.8,  # whole photos, as prediction shows them, and parts
 )
 STARTER_STUDENT: dict[str, Any] = STARTER | dict(
     foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
     use_refiner=False,
-    max_student_downscale=1,
-    batch_size=16,
-    ema_decay=0.998,
-    validate_every=2,
+    guide="tf_efficientnet_lite2",
+    train_samples=300,
+    batch_size=32,
+    drop_path=0.1,  # each of 3500 masked photos is seen more than a hundred times
+    weight_decay=0.05,
+    ema_decay=0.998,  # 16,000 images
+    validate_every=4,
 )
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -47,29 +49,42 @@ RECIPES: dict[str, dict[str, Any]] = {
         drop_path=0.1,
         ema_decay=0.996,  # the same three epochs, in fewer steps
     ),
-    # The starter model, first part: the student alone, from random weights, 84 minutes on one CPU core.
-    # Datasets/starter holds the sets that its model card names. One GPU and an hour: --image-size 224 --epochs 100
+    # The starter model, first part: the student alone, from random weights, at a size that costs a third of 112 pixels.
+    # Datasets/starter holds the sets that its model card names.
     "starter": STARTER_STUDENT
     | dict(
-        dataset=("synthetic", "Datasets/starter/real", "Datasets/starter/photos"),  # alone, each forgets the others
-        train_samples=800,  # 60 % real photos, 20 % drawn, 15 % cut-outs, 5 % video frames
+        dataset=(
+            "synthetic",  # alone, each of these sets forgets the others
+            "Datasets/starter/real",
+            "Datasets/starter/varied*2",
+            "Datasets/starter/photos",
+            "Datasets/starter/unlabelled*0.2",  # all of a photo unknown: the guide teaches alone
+        ),
+        image_size=56,  # Swin's windows of 7 fit its maps of 14, 7, 4 and 2: finding the subject needs few pixels
+        crop_size=112,  # which the guide sees
+        max_student_downscale=1,
         crop_scale_max=1.6,
-        learning_rate=5e-4,  # no pretrained weights to keep
-        epochs=20,  # 5040 steps
+        learning_rate=7e-4,  # no pretrained weights to keep
+        lr_schedule="constant",  # so that it can be longer; the averaged weights start the second part
+        epochs=75,  # 500,000 images
     ),
-    # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN. 70 minutes more.
+    # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN
     "starter-more": STARTER_STUDENT
     | dict(
         dataset=(
             "synthetic",
             "Datasets/starter/real",
+            "Datasets/starter/varied*2",
             "Datasets/starter/photos",
             "Datasets/starter/pseudo*0.4",  # more people and things than anybody has masked: inference.pseudo_labels
         ),
-        train_samples=600,
+        image_size=112,
+        crop_size=224,
+        max_student_downscale=2,  # half of the batches at 56 pixels, so that --image-size is no cliff
         crop_scale_max=1.4,  # closer to prediction's whole photos than the first part
         learning_rate=4e-4,
-        epochs=12,  # 4476 steps
+        encoder_lr_scale=1.0,  # it goes on with what it learned at the same rate
+        epochs=40,  # 300,000 images
     ),
     # Its last part, the refiner: --recipe starter-refiner --init-from RUN
     "starter-refiner": STARTER
@@ -77,7 +92,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         dataset=("synthetic", "Datasets/starter/real*0.3", "Datasets/starter/photos"),
         foregrounds=("Datasets/starter/cutouts_renders*0.6", "Datasets/starter/cutouts*40"),
         train_samples=1200,  # 70 % drawn subjects and cut-outs: only they have a soft truth
-        crop_size=192,  # one octave above the student's view, or two where that is halved
+        image_size=112,
+        crop_size=224,  # one octave above the student's view, or two where that is halved
         max_student_downscale=2,
         crop_scale_max=2.5,  # up to the photos' own pixels, where hair is sharp
         freeze_encoder_epochs=99,  # the refiner learns the mattes that it will be given; so the decoder hardly moves:

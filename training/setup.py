@@ -21,13 +21,8 @@ from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set, build_validation_sets, fingerprint, parse_source
 from data.check import quick_check
 from data.loader import build_training_loader
-<<<<<<< HEAD
-from models import MattingNetwork, TeacherAutoencoder, build_model, build_teacher
-from models.checkpoint import MODEL_FILE, find_model, load_weights, read_metadata
-=======
 from models import Guide, MattingNetwork, TeacherAutoencoder, build_model, build_teacher
-from models.checkpoint import MODEL_FILE, CheckpointError, find_model, load_weights, read_metadata
->>>>>>> 027aad2 (Windows that fit the map, and no padding to 32: as Swin was trained, and a third less work at 96 pixels)
+from models.checkpoint import MODEL_FILE, find_model, load_weights, read_metadata
 from training.checkpoint import check_types, has_state, load_training_state, restore
 from training.flags import add_config_flags, config_from_dict, config_from_flags
 from training.random_state import seed_everything
