@@ -158,7 +158,7 @@ def matting_losses(
     alpha: truth (N, 1, H, W) in [0, 1]; known: float (N, 1, H, W), 0 where it is not known, 1 elsewhere; weights: by
     the names bce, l1, gradient, laplacian, edge, alignment, guide; guide_loss: from models.Guide. Runs in float32
     outside autocast whatever the network's precision; a term of weight 0 is not computed. The refined terms are those
-    of the last octave; the mean of the other octaves' terms is "lower_octaves_l1" ... They are absent without a refiner.
+    of the last octave; the mean of the other octaves' terms is "lower_octaves_l1" ... None without a refiner.
     """
     with torch.autocast(device_type=alpha.device.type, enabled=False):
         alpha = alpha.float()
