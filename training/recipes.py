@@ -16,6 +16,7 @@ STARTER_STUDENT: dict[str, Any] = STARTER | dict(
     foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
     use_refiner=False,
     guide="tf_efficientnet_lite2",
+    guide_weights="Datasets/starter/guide.safetensors",  # the model card says where they come from
     train_samples=300,
     batch_size=32,
     drop_path=0.1,  # each of 3500 masked photos is seen more than a hundred times
