@@ -7,9 +7,9 @@
     torchrun --nproc-per-node 8 train.py                       one process per GPU
 
 Writes a run folder in checkpoints/: training_log.csv, curves.png, preview.png, last.pt, best.safetensors.
-SIGTERM and Ctrl-C stop it at the next step (during validation, after it), with everything saved. Exit codes: 0
-finished or stopped cleanly; 1 stopped by an error, or memory ran out; 2 could not start, also where the batch does not
-fit the GPU; 130 stopped at once, by a second Ctrl-C.
+SIGTERM, Ctrl-C and a closed terminal stop it at the next step (during validation, after it), with everything saved.
+Exit codes: 0 finished or stopped cleanly; 1 stopped by an error, or memory ran out; 2 could not start, also where the
+batch does not fit the GPU; 130 stopped at once, by a second Ctrl-C.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from common import distributed
 from common.command import command
 from common.devices import autocast
 from common.errors import UserError, after_start
+from common.interrupt import Stopped
 from common.processes import is_main, own_cores, print_once
 from common.resize import resize, resize_alpha
 from data.loader import groups
@@ -72,23 +73,26 @@ def fit(run: Run) -> None:
         while progress.epoch < config.epochs and not stops_early(run):
             if run.in_teacher_stage and not schedule.wants_teacher_stage:
                 run.start_student_stage()
-            interrupted = train_one_epoch(run)
-            if not interrupted:
-                finish_epoch(run, report)
-                interrupted = progress.epoch < config.epochs and distributed.any_rank([run.interrupt.wanted()])[0]
-            if interrupted:
+            try:
+                train_one_epoch(run)
+            except Stopped:
+                save_state(run, required=True)
+                report.interrupted()
+                return
+            finish_epoch(run, report)
+            if progress.epoch < config.epochs and distributed.any_rank([run.interrupt.wanted()])[0]:
                 report.interrupted()
                 return
 
 
-def train_one_epoch(run: Run) -> bool:
-    """The rest of the current epoch; True if it was interrupted between two steps, with the state saved."""
+def train_one_epoch(run: Run) -> None:
+    """The rest of the current epoch. Raises Stopped where it is interrupted, between two steps."""
     config, progress = run.config, run.progress
     run.stage.start_epoch(run.schedule)
     run.loader.sampler.set_epoch(progress.epoch, start_batch=progress.batch)  # type: ignore[attr-defined]
     marked = saved = time.monotonic()
     with epoch_bar(run) as bar:
-        for batches in groups(loaded(run.loader, run.folder), config.accumulation_steps):
+        for batches in groups(run.interrupt.awaited(loaded(run.loader, run.folder)), config.accumulation_steps):
             train_step(run, batches)
             bar.update(len(batches))
             if progress.step % config.log_interval == 0:  # reading waits for the device
@@ -101,15 +105,13 @@ def train_one_epoch(run: Run) -> bool:
             due = bool(config.save_every_minutes) and now - saved > 60 * config.save_every_minutes
             interrupted, due = distributed.any_rank([run.interrupt.wanted(), due])
             if interrupted:
-                save_state(run, required=True)
-                return True
+                raise Stopped
             if due:
                 save_state(run)
                 saved = time.monotonic()
     run.meter.check(config.max_bad_steps)
     if distributed.any_rank([time.monotonic() - saved > UNSAVED_SECONDS])[0]:
         save_state(run)
-    return False
 
 
 def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:

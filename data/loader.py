@@ -13,7 +13,9 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import signal
+import tempfile
 from collections.abc import Iterator
+from multiprocessing.connection import Listener
 from typing import Any
 
 import cv2
@@ -23,6 +25,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from common.errors import UserError
+
+LONGEST_WAIT = 3600  # seconds for one batch, after which it is an error
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -96,6 +100,7 @@ def build_training_loader(
     no restart. Works with fork and spawn.
     """
     if num_workers:
+        require_sockets()
         atexit.register(end_workers)
     samples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset has no __len__, each of ours has
     sampler = EpochSampler(samples, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
@@ -106,6 +111,7 @@ def build_training_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        timeout=LONGEST_WAIT if num_workers and hasattr(signal, "SIGCHLD") else 0,  # which also tells of a dead worker
         worker_init_fn=start_worker,
         # DataLoader draws a seed for its workers each epoch. From the global generator it would change what a resumed
         # run, which starts one epoch more, draws next.
@@ -113,10 +119,23 @@ def build_training_loader(
     )
 
 
+def require_sockets() -> None:
+    """Raise UserError where torch's workers cannot hand over a batch: they would fail, and be waited for, for ever."""
+    if torch.multiprocessing.get_sharing_strategy() != "file_descriptor":
+        return
+    try:
+        Listener().close()  # as they make one, below the temporary folder
+    except OSError as error:
+        raise UserError(
+            f"The loader's workers can make no socket in {tempfile.gettempdir()} ({error}): set TMPDIR to a short path "
+            "on a local disk, or load in the training process with --num-workers 0."
+        ) from error
+
+
 def start_worker(worker: int) -> None:
     """Use one thread and ignore signals: Ctrl-C reaches every process, but the training process ends its workers."""
     single_thread(worker)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import UserError
 from data.augmentation import Augmentation
 from data.dataset import PhotoDataset
 from data.loader import EpochSampler, build_training_loader, single_thread
+from data.synthetic.dataset import SyntheticDataset
 from experiments.benchmark_loader import PLAIN, loader_cases, write_large_photos
 from tests.test_augmentation import disc
 from tests.test_dataset import write_pair
@@ -182,3 +185,17 @@ if __name__ == "__main__":
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(root)}, timeout=60)
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems hand over batches in other ways")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_temporary_folder_with_too_long_a_name_is_said_at_the_start(tmp_path, monkeypatch, workers):
+    folder = tmp_path / (120 * "x")
+    folder.mkdir()
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(folder))
+    dataset = SyntheticDataset(samples=4, size=32, seed=0)
+    if not workers:  # needs no sockets
+        assert len(build_training_loader(dataset, 2, 0, seed=0)) == 2
+        return
+    with pytest.raises(UserError, match=r"AF_UNIX path too long\): set TMPDIR to a short path .* --num-workers 0\.$"):
+        build_training_loader(dataset, 2, workers, seed=0)

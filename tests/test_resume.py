@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -233,6 +235,55 @@ def test_second_interrupt_stops_at_once_but_not_the_same_one_twice(monkeypatch: 
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_waits_for_a_batch_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    loaded = train.loaded
+
+    def hang(*arguments: object) -> Iterator[dict]:
+        yield next(loaded(*arguments))
+        threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+        time.sleep(60)
+        raise AssertionError("the wait went on")
+
+    flags = ("--epochs", "1", "--train-samples", "8")
+    quiet = fit(tmp_path / "quiet", *flags)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "loaded", hang)
+        stopped = fit(tmp_path / "stopped", *flags)
+    assert load_training_state(stopped)["progress"]["step"] == 1
+    fit(tmp_path / "stopped", "--resume")
+    assert compare_runs(quiet, stopped) == []
+
+
+@posix
+def test_a_closed_terminal_stops_but_nohup_goes_on() -> None:
+    """The terminal, which is gone then, is written to no more: that would be an error."""
+    import pty  # not on Windows
+
+    pid, terminal = pty.fork()
+    if not pid:
+        stop = Interrupt()
+        with stop.listening():
+            os.write(1, b"ready")
+            for _ in range(1000):
+                if stop.wanted():
+                    os._exit(os.write(1, b"x") - 1)  # an error, if it were the terminal
+                time.sleep(0.01)
+        os._exit(9)
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup
+    try:
+        stop = Interrupt()
+        with stop.listening():
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.wanted()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @posix
