@@ -266,13 +266,14 @@ def test_a_closed_terminal_stops_but_nohup_goes_on() -> None:
     pid, terminal = pty.fork()
     if not pid:
         stop = Interrupt()
-        with stop.listening():
-            os.write(1, b"ready")
-            for _ in range(1000):
-                if stop.wanted():
-                    os._exit(os.write(1, b"x") - 1)  # an error, if it were the terminal
-                time.sleep(0.01)
-        os._exit(9)
+        try:
+            with stop.listening():
+                os.write(1, b"ready")
+                while not stop.wanted():
+                    time.sleep(0.01)
+                os._exit(os.write(1, b"x") - 1)  # an error, if it were the terminal
+        finally:
+            os._exit(9)
     assert b"ready" in os.read(terminal, 100)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
