@@ -226,7 +226,7 @@ def save_state(run: Run, required: bool = False) -> None:
             save_training_state(run.folder, state)
         except (UserError, OSError, RuntimeError) as problem:  # torch's zip writer raises RuntimeError for a full disk
             error = str(problem).splitlines()[0]
-            print_once(f"The state could not be saved, the one before it stays ({error}): make room in {run.folder}.")
+            print_once(f"The state of {run.folder} could not be saved, the one before it stays: {error}")
     if distributed.broadcast_object(error) and required:
         raise UserError("The run was interrupted, but its last steps are not saved (see above).")
 

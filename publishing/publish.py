@@ -109,7 +109,7 @@ def public_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def write(folder: Path, contents: Mapping[str, Path | bytes]) -> None:
     """A folder with these files and no others. Raises UserError."""
     shutil.rmtree(folder, ignore_errors=True)
-    make_folder(folder, "make room, or look at its permissions")
+    make_folder(folder, "look at its permissions, or at the room on its disk")
     for name, source in contents.items():
         with atomic_write(folder / name) as temporary:
             if isinstance(source, bytes):

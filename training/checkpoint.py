@@ -175,7 +175,7 @@ def save_best(run: Run, scores: dict[str, float]) -> bool:
         except (UserError, SafetensorError) as error:  # for a full disk safetensors raises its own
             print_once(
                 f"This epoch's weights are the best, but {path} could not be written "
-                f"({str(error).splitlines()[0]}): make room in {run.folder}."
+                f"({str(error).splitlines()[0]}): look at the room and the permissions of {run.folder}."
             )
             written = False
     return distributed.broadcast_object(written)
