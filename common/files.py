@@ -184,6 +184,6 @@ def match_by_name(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str,
     found: dict[str, list[list[Path]]] = {}
     for position, folder in enumerate(folders):
         for path in list_files(folder, suffixes):
-            name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-            found.setdefault(name, [[] for _ in folders])[position].append(path)
+            name = os.path.splitext(str(path))[0][len(str(folder)) + 1 :].replace(os.sep, "/")
+            found.setdefault(unicodedata.normalize("NFC", name), [[] for _ in folders])[position].append(path)
     return dict(sorted(found.items()))

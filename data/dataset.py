@@ -9,8 +9,9 @@ A training item is a function of (seed, epoch, index) and the files, whichever p
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,20 +104,38 @@ def training_item(photo: Pixels, alpha: Pixels, unknown: Pixels | None = None, *
     }
 
 
+class Names:
+    """Tuples of file names, packed into one string of bytes.
+
+    A list would be copied into each forked worker, since reading it writes to reference counts; an array of characters
+    takes four bytes a character, and pads all to the longest.
+    """
+
+    def __init__(self, rows: Iterable[tuple[str, ...]]) -> None:
+        encoded = [os.fsencode("\0".join(row)) for row in rows]
+        self._ends = np.cumsum([len(row) for row in encoded])
+        self._bytes = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> list[str]:
+        start = int(self._ends[index - 1]) if index else 0
+        return os.fsdecode(self._bytes[start : int(self._ends[index])]).split("\0")
+
+
 class PhotoDataset(TrainingDataset):
     """Augmented samples of the pairs in ROOT/im and ROOT/gt, with ROOT/unknown where it is."""
 
     def __init__(self, root: str | Path, settings: Augmentation, seed: int) -> None:
         super().__init__(settings, seed)
-        # One array of characters: reading a list of paths writes to their reference counts, which would copy its
-        # memory into each forked worker.
-        self._pairs = np.array([[str(part or "") for part in pair] for pair in find_pairs(root)], dtype=str)  # (n, 4)
+        self._pairs = Names(tuple(str(part or "") for part in pair) for pair in find_pairs(root))
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
-        name, *paths = map(str, self._pairs[index])
+        name, *paths = self._pairs[index]
         extent = draw_scale(self.settings, rng) * self.settings.image_size  # long side of the scaled photo
         planes = read_reduced_pair(*paths, long_side=extent)
         return crop_and_scale(planes, extent / max(planes[0].shape), self.settings, rng), name
@@ -139,12 +158,12 @@ class CompositeDataset(TrainingDataset):
         return len(self._foregrounds)
 
     def load(self, index: int, rng: Generator) -> tuple[list[Pixels], str]:
-        path = str(self._foregrounds[index])
+        [path] = self._foregrounds[index]
         cutout = read_photo(path)
         if cutout.alpha is None:
             raise UserError(f"{path} has no transparency: a foreground must be a cut-out with an alpha channel.")
         premultiplied = self._place(to_uint8(cutout.image), cutout.alpha, rng)
-        backdrop_path = str(self._backgrounds[rng.integers(len(self._backgrounds))])
+        [backdrop_path] = self._backgrounds[int(rng.integers(len(self._backgrounds)))]
         backdrop = self._backdrop(backdrop_path, rng)
         alpha = premultiplied[..., 3:]
         composite = premultiplied[..., :3] + (1 - alpha) * backdrop
@@ -188,6 +207,7 @@ class MixedDataset(Dataset):
         self.datasets = [dataset for dataset, _ in datasets]
         self.counts = [max(1, round(weight * _length(dataset))) for dataset, weight in datasets]
         self.seed = seed
+        self._orders: list[dict[int, np.ndarray]] = [{} for _ in datasets]
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -203,23 +223,31 @@ class MixedDataset(Dataset):
         dataset = self.datasets[which]
         # Over all epochs the set is gone through again and again, in a new order each time.
         turn, place = divmod(epoch * self.counts[which] + index, _length(dataset))
-        order = np.random.default_rng((self.seed, which, turn)).permutation(_length(dataset))
-        return dataset[(turn, int(order[place]))]
+        return dataset[(turn, int(self._order(which, turn, epoch)[place]))]
+
+    def _order(self, which: int, turn: int, epoch: int) -> np.ndarray:
+        """The order of a set in one turn; orders are kept as long as their epoch lasts: 45 ms for a million samples."""
+        orders, length = self._orders[which], _length(self.datasets[which])
+        if turn not in orders:
+            for old in [kept for kept in orders if kept < epoch * self.counts[which] // length]:
+                del orders[old]
+            orders[turn] = np.random.default_rng((self.seed, which, turn)).permutation(length).astype(np.uint32)
+        return orders[turn]
 
 
 def _length(dataset: Dataset) -> int:
     return len(dataset)  # type: ignore[arg-type]  # torch's Dataset has no __len__, each of ours has
 
 
-def _images(folders: Sequence[str | Path]) -> np.ndarray:
-    """Paths of all images in the folders, as one array of characters. Raises UserError if a folder has none."""
-    paths = []
+def _images(folders: Sequence[str | Path]) -> Names:
+    """Paths of all images in the folders. Raises UserError if a folder has none."""
+    paths: list[tuple[str]] = []
     for folder in folders:
         found = list_images(folder)
         if not found:
             raise UserError(f"{folder} holds no images: cut-outs and backgrounds are .png, .jpg, .webp or .tif.")
-        paths += [str(path) for path in found]
-    return np.array(paths, dtype=str)
+        paths += [(str(path),) for path in found]
+    return Names(paths)
 
 
 class PhotoValidation(Dataset):
