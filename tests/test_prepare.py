@@ -6,10 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from common.photos import read_alpha, write_image
+from common.photos import photo_size, read_alpha, write_image
 from data import prepare
 from data.check import check_dataset
 from data.pairs import find_pairs, read_unknown
@@ -181,3 +182,22 @@ def test_the_root_is_complete_or_not_there(dis5k: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(prepare, "link", stop_at_the_fifth)
     assert run("dis5k", dis5k, tmp_path / "sets" / "root") == 130
     assert list((tmp_path / "sets").iterdir()) == [] and len(list(dis5k.rglob("*.jpg"))) == 12
+
+
+def test_smaller_copies_keep_the_pair_aligned_and_name_what_cannot_be_read(tmp_path: Path, capsys) -> None:
+    image, alpha = draw_photo(0, "train", 0, 2 * SIZE)
+    source, root = tmp_path / "mine", tmp_path / "root"
+    for name, side in (("large", 2 * SIZE), ("small", SIZE // 2)):
+        put(source / "train" / "im" / f"{name}.jpg", image[:side, : side // 2])
+        put(source / "train" / "trimap" / f"{name}.png", trimap(alpha)[:side, : side // 2])
+    put(source / "train" / "im" / "odd.jpg", image)
+    put(source / "train" / "trimap" / "odd.png", trimap(alpha)[:-2])
+    assert prepare.main(["trimaps", str(source), str(root), "--long-side", str(SIZE)]) == 1
+    assert "odd.jpg has 128 x 128 pixels and its alpha odd.png 128 x 126" in capsys.readouterr().err
+    [folder] = root.iterdir()
+    large, small = find_pairs(folder)
+    assert (large.name, small.name) == ("large", "small") and small.image.is_symlink()
+    assert photo_size(large.image) == photo_size(large.alpha) == (SIZE // 2, SIZE)
+    band = trimap(alpha)[:, :SIZE] == 128
+    expected = cv2.resize(band.astype(np.float32), (SIZE // 2, SIZE), interpolation=cv2.INTER_AREA) > 0
+    assert np.array_equal(read_unknown(large.unknown, (SIZE, SIZE // 2)) > 0, expected)
