@@ -8,7 +8,6 @@ that users get.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,11 +20,12 @@ from torch import Tensor
 from common.devices import autocast, choose_precision, free_memory
 from common.resize import Size, resize_to_working_size
 from models.octaves import climb, interpolate
-from models.refiner import uncertainty
+from models.refiner import Borders, crop, uncertainty
 
 AnyPhoto = Tensor | np.ndarray | Image.Image
 GATE = 1 / 510  # half a grey level: a correction below it changes an 8-bit matte by one grey level at most
-TILE = 192  # pixels; smaller skips more, larger wastes less on halos (estimated from tile counts)
+CELL = 16  # pixels; the squares of which each is refined or not
+TILE = 64  # pixels that a window refines, a multiple of CELL; smaller skips more, larger wastes less on halos
 # Bytes of a batch of tiles on a CPU, all tensors together. The largest takes about a fifth of it, below the 32 MB up to
 # which malloc keeps pages; larger tensors would get pages that are zeroed anew, 2x slower.
 CPU_TILE_MEMORY = 64 * 2**20
@@ -43,7 +43,7 @@ class RefinerLike(Protocol):
     @property
     def device(self) -> torch.device: ...  # where it computes
 
-    def __call__(self, image: Tensor, alpha: Tensor, /) -> Tensor: ...
+    def __call__(self, image: Tensor, alpha: Tensor, borders: Borders, /) -> Tensor: ...
 
 
 class MattingModel(Protocol):
@@ -162,48 +162,56 @@ def predict_mattes(
 def refine_uncertain(
     refiner: RefinerLike, image: Tensor, coarse: Tensor, *, tile: int = TILE, max_memory: int | None = None
 ) -> tuple[Tensor, float]:
-    """Refine the tiles in which the alpha so far is uncertain enough to matter.
+    """Refine the alpha so far where it is uncertain enough to matter.
 
     image: uint8 (3, H, W); coarse: float32 (1, H, W), same device. Returns the refined alpha (1, H, W) and the share
-    of tiles that were refined. Each tile is computed in a window that reaches a receptive field further; at the
-    photo's border the window is moved inward, not cut, so that all windows have one size, can go in one batch, and
-    end where the photo ends: inside a refined tile the result is that of the whole photo.
+    of cells that were refined. Square tiles cover the cells to refine. Each is computed in a window that reaches a
+    receptive field further; at the photo's border the window is moved inward, not cut, so that all windows have one
+    size and can go in batches. What a window returns is that of the whole photo.
     """
     height, width = coarse.shape[-2:]
     refined = coarse.clone()
-    tiles = list(_uncertain_tiles(coarse, tile) if refiner.use_attention else _all_tiles(coarse, tile))
+    cells = _uncertain_cells(coarse) if refiner.use_attention else _all_cells(coarse)
     halo = refiner.receptive_radius
     window = (min(height, tile + 2 * halo), min(width, tile + 2 * halo))
     batch = _tiles_per_batch(refiner, window, max_memory)
-    for start in range(0, len(tiles), batch):
-        group = tiles[start : start + batch]
-        corners = [
-            (min(max(y - halo, 0), height - window[0]), min(max(x - halo, 0), width - window[1])) for y, x in group
-        ]
-        photos = torch.stack([image[:, y : y + window[0], x : x + window[1]] for y, x in corners])
-        mattes = torch.stack([coarse[:, y : y + window[0], x : x + window[1]] for y, x in corners])
-        results = refiner(photos.float() / 255, mattes)  # (n, 1, *window)
-        for (y, x), (top, left), result in zip(group, corners, results, strict=True):
-            bottom, right = min(y + tile, height), min(x + tile, width)
-            refined[:, y:bottom, x:right] = result[:, y - top : bottom - top, x - left : right - left]
-    count = -(-height // tile) * -(-width // tile)
-    return refined, len(tiles) / count
+    groups: dict[Borders, list[tuple[int, int]]] = {}
+    for row, column in cover(cells, max(1, tile // CELL)):
+        top, left = max(0, min(row * CELL - halo, height - window[0])), max(0, min(column * CELL - halo, width - window[1]))
+        borders = (left == 0, left + window[1] == width, top == 0, top + window[0] == height)
+        groups.setdefault(borders, []).append((top, left))
+    for borders, corners in groups.items():
+        for start in range(0, len(corners), batch):
+            group = corners[start : start + batch]
+            photos = torch.stack([image[:, y : y + window[0], x : x + window[1]] for y, x in group])
+            mattes = torch.stack([coarse[:, y : y + window[0], x : x + window[1]] for y, x in group])
+            results = refiner(photos.float() / 255, mattes, borders)  # (n, 1, h, w)
+            for (y, x), result in zip(group, results, strict=True):
+                crop(refined[:, y : y + window[0], x : x + window[1]], halo, borders).copy_(result)
+    return refined, cells.mean()
 
 
-def _uncertain_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
-    """Corners (y, x) of the tiles whose largest attention reaches the gate; one transfer from the device per octave."""
+def _uncertain_cells(coarse: Tensor) -> np.ndarray:
+    """Whether the largest attention in each cell reaches the gate, (rows, columns); one transfer from the device."""
     rows = []
-    for y in range(0, coarse.shape[-2], tile):  # a row of tiles at a time: no second map of the photo's size
-        attention = uncertainty(coarse[0, y : y + tile]).amax(0)  # (W,)
-        attention = torch.nn.functional.pad(attention, (0, -len(attention) % tile))
-        rows.append(attention.view(-1, tile).amax(1))  # (tiles in a row,)
-    for y, x in (torch.stack(rows) >= GATE).nonzero().tolist():
-        yield y * tile, x * tile
+    for strip in coarse.split(64 * CELL, dim=-2):  # no second map of the photo's size
+        rows.append(torch.nn.functional.max_pool2d(uncertainty(strip), CELL, ceil_mode=True)[0])
+    return (torch.cat(rows) >= GATE).cpu().numpy()
 
 
-def _all_tiles(coarse: Tensor, tile: int) -> Iterator[tuple[int, int]]:
-    """Corners of every tile: without attention the refiner may change any pixel."""
-    return itertools.product(range(0, coarse.shape[-2], tile), range(0, coarse.shape[-1], tile))
+def _all_cells(coarse: Tensor) -> np.ndarray:
+    """Every cell: without attention the refiner may change any pixel."""
+    return np.ones([-(-side // CELL) for side in coarse.shape[-2:]], bool)
+
+
+def cover(cells: np.ndarray, span: int) -> Iterator[tuple[int, int]]:
+    """Corners (row, column) of squares of span x span cells that together hold every cell that is True."""
+    left = cells.copy()
+    for row in range(0, len(cells)):
+        for column in np.flatnonzero(left[row]):
+            if left[row, column]:
+                left[row : row + span, column : column + span] = False
+                yield row, int(column)
 
 
 def _tiles_per_batch(refiner: RefinerLike, window: tuple[int, int], max_memory: int | None) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.checkpoint import parse_metadata
+from models.refiner import WHOLE_PHOTO, Borders, crop
 
 IMAGE, COARSE, REFINED = "image", "coarse_alpha", "refined_alpha"  # names of the tensors in the file
 NETWORK_PART, REFINER_PART = "network", "refiner"  # what a file holds, under "part" in its metadata
@@ -66,9 +67,9 @@ class OnnxRefiner:
         self.channels = channels
         self.receptive_radius = receptive_radius
 
-    def __call__(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
-        """(N, 3, H, W) and (N, 1, H, W), both in [0, 1] -> refined alpha (N, 1, H, W)."""
-        return self.session(image, coarse_alpha)
+    def __call__(self, image: Tensor, coarse_alpha: Tensor, borders: Borders = WHOLE_PHOTO) -> Tensor:
+        """As models.Refiner: the graph computes the whole window, of which the part that holds is returned."""
+        return crop(self.session(image, coarse_alpha), self.receptive_radius, borders)
 
 
 class Session:

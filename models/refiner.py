@@ -13,6 +13,23 @@ TRUST_GAIN = 4.0  # lets the trust in the colours go from 0 to 1 within some hun
 RESIDUAL_SCALE = 0.3  # of each block's mixing layer at the start, so that blocks begin near the identity
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
+Borders = tuple[bool, bool, bool, bool]  # which sides of a window are the photo's own: left, right, top, bottom
+WHOLE_PHOTO: Borders = (True, True, True, True)
+
+
+def crop(x: Tensor, pixels: int, borders: Borders) -> Tensor:
+    """x (..., H, W) without so many pixels at each side that is not the photo's border."""
+    left, right, top, bottom = (0 if border else pixels for border in borders)
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+def convolve(layer: nn.Conv2d, x: Tensor, borders: Borders) -> Tensor:
+    """A 3x3 convolution that sees zeros beyond the photo's borders; at the other sides its output is shorter."""
+    if all(borders):
+        return layer(x)
+    x = F.pad(x, [layer.dilation[0] * border for border in borders])
+    return F.conv2d(x, layer.weight, layer.bias, dilation=layer.dilation)
+
 
 def uncertainty(alpha: Tensor) -> Tensor:
     """Mask-guided attention 4 x (1 - x): 1 where alpha is 0.5, 0 where it is 0 or 1. Any shape, [0, 1] to [0, 1]."""
@@ -84,9 +101,12 @@ class DilatedInception(nn.Module):
         self.branches = nn.ModuleList(nn.Conv2d(channels, branch_channels, 3, padding=d, dilation=d) for d in DILATIONS)
         self.mix = nn.Conv2d(len(DILATIONS) * branch_channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        seen = torch.cat([branch(x) for branch in self.branches], dim=1).relu_()
-        return torch.relu_(x + self.mix(seen))
+    def forward(self, x: Tensor, borders: Borders = WHOLE_PHOTO) -> Tensor:
+        reach = max(DILATIONS)
+        views = [crop(x, reach - dilation, borders) for dilation in DILATIONS]
+        seen = [convolve(branch, view, borders) for branch, view in zip(self.branches, views, strict=True)]
+        mixed = self.mix(torch.cat(seen, dim=1).relu_())
+        return torch.relu_(crop(x, reach, borders) + mixed)
 
 
 class Refiner(nn.Module):
@@ -101,7 +121,9 @@ class Refiner(nn.Module):
     refined matte is the coarse one, bit for bit, at step 0 (smart initialization). The four switches exist for
     experiments/ablation.py. Without attention every tile must be refined.
 
-    Input: image (N, 3, H, W) and coarse alpha (N, 1, H, W), both in [0, 1]. Output: refined alpha (N, 1, H, W).
+    Input: image (N, 3, H, W) and coarse alpha (N, 1, H, W), both in [0, 1]. Output: refined alpha (N, 1, H, W), of a
+    window of the photo receptive_radius shorter at each side that is not the photo's border: what lies there depends
+    on pixels outside. Each layer computes only what the next ones need.
     """
 
     def __init__(
@@ -132,11 +154,13 @@ class Refiner(nn.Module):
             block.mix.weight.data *= RESIDUAL_SCALE
         if smart_init:
             nn.init.zeros_(self.head.weight)
-        # pixels to each side that can change a pixel: window of colours or Sobel, stem, blocks, head
-        self.receptive_radius = (COLOUR_RADIUS if use_colours else 1) + 1 + blocks * max(DILATIONS) + 1
+        self.input_radius = COLOUR_RADIUS if use_colours else 1  # pixels that the window of colours or Sobel reaches
+        # pixels to each side that can change a pixel: inputs, stem, blocks, head
+        self.receptive_radius = self.input_radius + 1 + blocks * max(DILATIONS) + 1
 
-    def forward(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
-        correction = self.delta(image, coarse_alpha)
+    def forward(self, image: Tensor, coarse_alpha: Tensor, borders: Borders = WHOLE_PHOTO) -> Tensor:
+        correction = self.delta(image, coarse_alpha, borders)
+        coarse_alpha = crop(coarse_alpha, self.receptive_radius, borders)
         if self.use_attention:
             correction = uncertainty(coarse_alpha) * correction
         return (coarse_alpha + correction).clamp(0.0, 1.0)
@@ -145,18 +169,20 @@ class Refiner(nn.Module):
     def device(self) -> torch.device:
         return self.stem.weight.device
 
-    def delta(self, image: Tensor, coarse_alpha: Tensor) -> Tensor:
-        """The bounded correction before attention, float32 (N, 1, H, W) in [-1, 1]."""
+    def delta(self, image: Tensor, coarse_alpha: Tensor, borders: Borders = WHOLE_PHOTO) -> Tensor:
+        """The bounded correction before attention, float32 (N, 1, H, W) in [-1, 1], of the size of forward's output."""
         inputs = [2.0 * image - 1.0, gradient_map(image), 2.0 * coarse_alpha - 1.0]
         if self.use_colours:
             with torch.no_grad():  # no gradient to the coarse matte through the estimate; it has its own losses
                 estimate = colour_alpha(image, coarse_alpha)
             inputs.append(2.0 * estimate - 1.0)
-        x = torch.cat(inputs, dim=1)  # (N, 6, H, W)
+        x = crop(torch.cat(inputs, dim=1), self.input_radius, borders)  # (N, 6, H, W)
         # half weights (export.py --half) do half sums; image and mattes come in float32 and stay so
         x = x.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
-        x = self.blocks(torch.relu(self.stem(x)))  # (N, channels, H, W)
-        delta, *trust = self.head(x).float().split(1, dim=1)  # (N, 1, H, W) each
+        x = torch.relu(convolve(self.stem, x, borders))  # (N, channels, H, W)
+        for block in self.blocks:
+            x = block(x, borders)
+        delta, *trust = convolve(self.head, x, borders).float().split(1, dim=1)  # (N, 1, H, W) each
         if self.use_colours:
-            delta = delta + TRUST_GAIN * trust[0] * (estimate - coarse_alpha)
+            delta = delta + TRUST_GAIN * trust[0] * crop(estimate - coarse_alpha, self.receptive_radius, borders)
         return torch.tanh(delta)
