@@ -2,6 +2,7 @@
 
     python benchmark.py --sizes 512 1024 2048 4096          prediction by part: encoder, decoder, refiner, all
     python benchmark.py --checkpoint checkpoints/RUN        prediction with this model, at its own working size
+    python benchmark.py --photos FOLDER [--checkpoint C]    prediction of real photos, in processor seconds, by octave
     python benchmark.py --train --sizes 512 1024            a training step by part, with and without teacher
     python benchmark.py --train --dataset ROOT              also steps fed by the loader: does the device wait?
     python benchmark.py --memory --sizes 1024               the peak memory of a training step on a GPU, estimated
@@ -34,6 +35,7 @@ from common.processes import usable_cores
 from config import VARIANTS
 from experiments.benchmark_loader import loader_cases
 from experiments.benchmark_memory import memory_cases
+from experiments.benchmark_photos import photo_cases
 from experiments.benchmark_prediction import checkpoint_cases, prediction_cases
 from experiments.benchmark_training import OPTIONS, training_cases
 
@@ -49,8 +51,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--variants", nargs="+", default=[], choices=list(VARIANT_NAMES), help=what)
     what = "prediction with this model instead of variants: best.safetensors, its run folder, or hf:owner/name"
     flag("--checkpoint", type=Path, metavar="C", help=what)
+    what = "prediction of the photos in FOLDER by part and octave, with --checkpoint or else the starter model"
+    flag("--photos", type=Path, metavar="FOLDER", help=what)
+    what = "with --photos: also time this network, an ONNX file that takes photos as U2-Net does"
+    flag("--beside", type=Path, metavar="FILE", help=what)
     cases, what = ["portrait", "worst"], "prediction: a subject of usual size, or a photo that is uncertain everywhere"
-    flag("--photos", nargs="+", choices=cases, default=cases, help=what)
+    flag("--drawn", nargs="+", choices=cases, default=cases, help=what)
     flag("--working-size", type=int, default=1024, help="long side of the photo as the student sees it")
     flag("--train", action="store_true", help="measure training steps instead of prediction")
     what = "estimate the peak memory of a training step on a GPU, for both stages, on any machine; see --amp"
@@ -102,6 +108,9 @@ def network_cases(flags: argparse.Namespace) -> Iterator[tuple[dict, Callable[[]
     device = choose_device(flags.device)
     precision = choose_precision(flags.amp, device)
     print(f"{describe(device)}, {str(precision).removeprefix('torch.')}, torch {torch.__version__}")
+    if flags.photos:
+        yield from photo_cases(flags, device, precision)
+        return
     if flags.checkpoint:
         yield from checkpoint_cases(flags, device, precision)
         return

@@ -18,17 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from common.devices import autocast, choose_precision, free_memory
-from common.resize import Size, resize_to_working_size
+from common.resize import Size, resize_alpha, resize_to_working_size
 from models.octaves import climb, interpolate
 from models.refiner import Borders, crop, uncertainty
 
 AnyPhoto = Tensor | np.ndarray | Image.Image
-GATE = 1 / 510  # half a grey level: a correction below it changes an 8-bit matte by one grey level at most
-CELL = 16  # pixels; the squares of which each is refined or not
-TILE = 64  # pixels that a window refines, a multiple of CELL; smaller skips more, larger wastes less on halos
-# Bytes of a batch of tiles on a CPU, all tensors together. The largest takes about a fifth of it, below the 32 MB up to
-# which malloc keeps pages; larger tensors would get pages that are zeroed anew, 2x slower.
-CPU_TILE_MEMORY = 64 * 2**20
+GATE = 0.12  # attention of an alpha of .03 or .97; a lower gate costs more than it changes (docs/benchmarks.md)
+CELL = 8  # pixels; the squares of which each is uncertain or not
+TILE = 48  # rows of pixels that a window refines, a multiple of CELL; fewer skip more, more waste less on halos
+GAP, LONGEST = 3, 4  # cells between two parts of a row that share a tile; length of the longest tile in its heights
 BYTES_PER_CHANNEL = 28  # peak memory of the refiner per pixel and channel, in float32; checked by a test
 
 
@@ -66,7 +64,7 @@ class Mattes:
 
     working_alpha: Tensor  # (1, 1, h, w), the student's at the working size
     refined_alpha: Tensor | None  # float32 (1, H, W) in [0, 1]; None without a refiner
-    refined_share: float  # of the tiles at native size, those that the refiner had to see
+    refined_share: float  # of the photo in its last octave, the cells that the refiner had to see
     size: Size  # (H, W)
     in_octaves: bool  # how a refiner finds the student's matte; without one it takes a single step to native size
 
@@ -130,12 +128,14 @@ def predict_mattes(
     max_memory: int | None = None,
     gated: bool = True,
     tile: int = TILE,
+    detail: int | None = None,
 ) -> Mattes:
     """Coarse and refined matte of one photo, as predict_alpha takes it, on the model's device.
 
     precision: autocast type, by default the fastest that the device has natively. max_memory: bytes for a batch of
     tiles, by default a share of what the device has free. The photo, its pyramid and the alphas of two octaves take
-    14 bytes more per pixel of the photo. gated=False refines whole octaves at once, for comparison.
+    14 bytes more per pixel of the photo. gated=False refines whole octaves at once, for comparison. detail: long side in
+    pixels up to which a larger photo is refined; from there the matte is interpolated.
     """
     device = model.device
     precision = choose_precision("auto", device) if precision is None else precision
@@ -155,7 +155,10 @@ def predict_mattes(
         working = model.coarse_alpha(view[None].float() / 255)  # (1, 1, h, w)
         if model.refiner is None:
             return Mattes(working, None, 0.0, size, in_octaves=False)
-        refined = climb(image, working, refine, model.refiner.use_octaves)[-1]  # (1, 1, H, W)
+        if detail is not None and detail < max(size):
+            image = resize_to_working_size(image, detail)
+        refined = climb(image, working, refine, model.refiner.use_octaves)[-1]  # (1, 1, H, W), or of the detail
+        refined = resize_alpha(refined, size)
     return Mattes(working, refined[0], shares[-1] if gated else 1.0, size, model.refiner.use_octaves)
 
 
@@ -165,30 +168,29 @@ def refine_uncertain(
     """Refine the alpha so far where it is uncertain enough to matter.
 
     image: uint8 (3, H, W); coarse: float32 (1, H, W), same device. Returns the refined alpha (1, H, W) and the share
-    of cells that were refined. Square tiles cover the cells to refine. Each is computed in a window that reaches a
-    receptive field further; at the photo's border the window is moved inward, not cut, so that all windows have one
-    size and can go in batches. What a window returns is that of the whole photo.
+    of cells that are uncertain. Tiles of `tile` rows cover these. Each is computed in a window that reaches a
+    receptive field further; at the photo's border the window is moved inward, not cut: what a window returns is that
+    of the whole photo. Windows of one size go in batches.
     """
     height, width = coarse.shape[-2:]
     refined = coarse.clone()
     cells = _uncertain_cells(coarse) if refiner.use_attention else _all_cells(coarse)
     halo = refiner.receptive_radius
-    window = (min(height, tile + 2 * halo), min(width, tile + 2 * halo))
-    batch = _tiles_per_batch(refiner, window, max_memory)
-    groups: dict[Borders, list[tuple[int, int]]] = {}
-    for row, column in cover(cells, max(1, tile // CELL)):
-        top, left = max(0, min(row * CELL - halo, height - window[0])), max(0, min(column * CELL - halo, width - window[1]))
-        borders = (left == 0, left + window[1] == width, top == 0, top + window[0] == height)
-        groups.setdefault(borders, []).append((top, left))
-    for borders, corners in groups.items():
+    groups: dict[tuple[int, int, Borders], list[tuple[int, int]]] = {}
+    for row, column, columns in cover(cells, max(1, tile // CELL)):
+        h, w = min(height, tile + 2 * halo), min(width, columns * CELL + 2 * halo)
+        top, left = (max(0, min(at * CELL - halo, room)) for at, room in ((row, height - h), (column, width - w)))
+        borders = (left == 0, left + w == width, top == 0, top + h == height)
+        groups.setdefault((h, w, borders), []).append((top, left))
+    for (h, w, borders), corners in groups.items():
+        batch = _tiles_per_batch(refiner, (h, w), max_memory)
         for start in range(0, len(corners), batch):
-            group = corners[start : start + batch]
-            photos = torch.stack([image[:, y : y + window[0], x : x + window[1]] for y, x in group])
-            mattes = torch.stack([coarse[:, y : y + window[0], x : x + window[1]] for y, x in group])
-            results = refiner(photos.float() / 255, mattes, borders)  # (n, 1, h, w)
-            for (y, x), result in zip(group, results, strict=True):
-                crop(refined[:, y : y + window[0], x : x + window[1]], halo, borders).copy_(result)
-    return refined, cells.mean()
+            group = [(..., slice(y, y + h), slice(x, x + w)) for y, x in corners[start : start + batch]]
+            photos, mattes = (torch.stack([whole[window] for window in group]) for whole in (image, coarse))
+            results = refiner(photos.float() / 255, mattes, borders)  # (n, 1, h, w), less the halo
+            for window, result in zip(group, results, strict=True):
+                crop(refined[window], halo, borders).copy_(result)
+    return refined, float(cells.mean())
 
 
 def _uncertain_cells(coarse: Tensor) -> np.ndarray:
@@ -204,19 +206,27 @@ def _all_cells(coarse: Tensor) -> np.ndarray:
     return np.ones([-(-side // CELL) for side in coarse.shape[-2:]], bool)
 
 
-def cover(cells: np.ndarray, span: int) -> Iterator[tuple[int, int]]:
-    """Corners (row, column) of squares of span x span cells that together hold every cell that is True."""
-    left = cells.copy()
-    for row in range(0, len(cells)):
-        for column in np.flatnonzero(left[row]):
-            if left[row, column]:
-                left[row : row + span, column : column + span] = False
-                yield row, int(column)
+def cover(cells: np.ndarray, span: int) -> Iterator[tuple[int, int, int]]:
+    """Row, column and columns of tiles, `span` rows high, that together hold every cell that is True.
+
+    Cells along a row share a tile, and its halo, up to LONGEST spans. Columns are even: a CPU prepares each size anew.
+    """
+    row = 0
+    while row < len(cells):
+        if cells[row].any():
+            found = np.flatnonzero(cells[row : row + span].any(0)).tolist()
+            for run in np.split(found, np.flatnonzero(np.diff(found) > GAP) + 1):
+                for start in range(run[0], run[-1] + 1, LONGEST * span):
+                    columns = min(LONGEST * span, run[-1] + 1 - start)
+                    yield row, start, columns + columns % 2
+        row += span if cells[row].any() else 1
 
 
 def _tiles_per_batch(refiner: RefinerLike, window: tuple[int, int], max_memory: int | None) -> int:
     if max_memory is None:
         free = free_memory(refiner.device)
-        max_memory = CPU_TILE_MEMORY if free is None else free // 4
+        if free is None:  # a CPU: a batch is no faster, and leaves its cache
+            return 1
+        max_memory = free // 4
     a_tile = window[0] * window[1] * refiner.channels * BYTES_PER_CHANNEL
     return max(1, min(max_memory // a_tile, 64))

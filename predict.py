@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 loading.load(options.checkpoint, device),
                 precision=choose_precision(options.precision, device),
                 max_memory=None if options.max_memory is None else options.max_memory * 2**20,
+                detail=options.detail,
             )
             background = read_background(options.background) if options.background else None
             style = Style(options.kind, options.bits, background)
@@ -287,11 +288,14 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     machine("--precision", choices=("auto", "bf16", "fp16", "off"), default="auto", help=precisions)
     memory = "memory for tiles, in MB (default: a share of what is free)"
     machine("--max-memory", type=int, metavar="MB", help=memory)
+    details = "refine a larger photo up to this long side and interpolate from there: faster, softer edges"
+    machine("--detail", type=int, metavar="PIXELS", help=details)
     workers = "photos read ahead of the network and written after it; each takes memory; 0: no threads (default: 1)"
     machine("--workers", type=int, metavar="N", default=1, help=workers)
     options = parser.parse_args(argv)
-    if options.workers < 0 or options.max_pixels < 1 or (options.max_memory is not None and options.max_memory < 1):
-        parser.error("--workers must not be negative, --max-pixels and --max-memory must be positive")
+    positive = (options.max_pixels, options.max_memory, options.detail)
+    if options.workers < 0 or any(value is not None and value < 1 for value in positive):
+        parser.error("--workers must not be negative, --max-pixels, --max-memory and --detail must be positive")
     if options.background and options.kind != "composite":
         parser.error("--background belongs to --kind composite")
     if options.kind == "composite":

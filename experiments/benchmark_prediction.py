@@ -59,7 +59,7 @@ def model_cases(
         f"matrix peak {matrix_peak(model.device, precision) / 1e12:.2f} TFLOP/s"
     )
     for size in flags.sizes:
-        for photo in flags.photos:
+        for photo in flags.drawn:
             label = {"variant": name, "size": size, "photo": photo}
             yield label, partial(measure_case, model, size, photo, flags.repeats, precision)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +23,15 @@ class Measured(NamedTuple):
     megabytes: float | None  # peak above what was held before; None where the system does not say
 
 
-def measure(call: Callable[[], object], device: torch.device, repeats: int) -> Measured:
+Clock = Callable[[], float]
+
+
+def measure(
+    call: Callable[[], object], device: torch.device, repeats: int, clock: Clock = time.perf_counter
+) -> Measured:
     """Mean seconds of `repeats` calls after torch's two calls of warm-up, and the peak memory of all of them."""
     names = {"call": call, "wait": lambda: synchronize(device)}
-    timer = Timer("call(); wait()", globals=names, num_threads=torch.get_num_threads())
+    timer = Timer("call(); wait()", globals=names, num_threads=torch.get_num_threads(), timer=clock)
     with peak_memory(device) as peak:
         seconds = timer.timeit(repeats).mean
     used = peak()
@@ -60,8 +66,8 @@ def _status(name: str) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+def matrix_peak(device: torch.device, dtype: torch.dtype, clock: Clock = time.perf_counter) -> float:
     """FLOP/s of a large matrix product on this device: what "of peak" is a share of."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / measure(lambda: a @ b, device, repeats=5).seconds
+    return 2 * size**3 / measure(lambda: a @ b, device, 5, clock).seconds
