@@ -23,7 +23,7 @@ from models.octaves import climb, interpolate
 from models.refiner import Borders, crop, uncertainty
 
 AnyPhoto = Tensor | np.ndarray | Image.Image
-GATE = 0.12  # attention of an alpha of .03 or .97; a lower gate costs more than it changes (docs/benchmarks.md)
+GATE = 0.12  # attention of an alpha of .03 or .97: a cell with none between is sure (measured in docs/benchmarks.md)
 CELL = 8  # pixels; the squares of which each is uncertain or not
 TILE = 48  # rows of pixels that a window refines, a multiple of CELL; fewer skip more, more waste less on halos
 GAP, LONGEST = 3, 4  # cells between two parts of a row that share a tile; length of the longest tile in its heights
@@ -134,8 +134,8 @@ def predict_mattes(
 
     precision: autocast type, by default the fastest that the device has natively. max_memory: bytes for a batch of
     tiles, by default a share of what the device has free. The photo, its pyramid and the alphas of two octaves take
-    14 bytes more per pixel of the photo. gated=False refines whole octaves at once, for comparison. detail: long side in
-    pixels up to which a larger photo is refined; from there the matte is interpolated.
+    14 bytes more per pixel of the photo. gated=False refines whole octaves at once, for comparison. detail: long side
+    in pixels up to which a larger photo is refined; from there the matte is interpolated.
     """
     device = model.device
     precision = choose_precision("auto", device) if precision is None else precision
@@ -165,7 +165,7 @@ def predict_mattes(
 def refine_uncertain(
     refiner: RefinerLike, image: Tensor, coarse: Tensor, *, tile: int = TILE, max_memory: int | None = None
 ) -> tuple[Tensor, float]:
-    """Refine the alpha so far where it is uncertain enough to matter.
+    """Refine the alpha so far where it is uncertain; what is nearly 0 or 1 becomes that, as the refiner would do.
 
     image: uint8 (3, H, W); coarse: float32 (1, H, W), same device. Returns the refined alpha (1, H, W) and the share
     of cells that are uncertain. Tiles of `tile` rows cover these. Each is computed in a window that reaches a
@@ -173,7 +173,7 @@ def refine_uncertain(
     of the whole photo. Windows of one size go in batches.
     """
     height, width = coarse.shape[-2:]
-    refined = coarse.clone()
+    refined = coarse.round()  # of the sure cells; tiles replace the others
     cells = _uncertain_cells(coarse) if refiner.use_attention else _all_cells(coarse)
     halo = refiner.receptive_radius
     groups: dict[tuple[int, int, Borders], list[tuple[int, int]]] = {}

@@ -34,6 +34,8 @@ from models.refiner import Borders
 
 UNCERTAIN = (0.02, 0.98)  # alphas between these count as uncertain pixels
 
+PARTS = ("student", "pyramid", "gate", "refiner", "writing")
+
 
 class Work(Counter):
     """Sums over one photo or, of an octave, over all: seconds by part, pixels by kind, operations of the refiner."""
@@ -48,7 +50,9 @@ class Work(Counter):
 
     def row(self, peak: float) -> dict[str, Any]:
         """Columns of the table. peak: operations that the machine does in a second."""
-        seconds = {f"{part} s": self[part] for part in ("student", "pyramid", "gate", "refiner", "writing") if part in self}
+        seconds = {
+            f"{part} s": self[part] for part in ("student", "pyramid", "gate", "refiner", "writing") if part in self
+        }
         shares = {kind: self[kind] / self["pixels"] for kind in ("uncertain", "refined", "computed")}
         return seconds | shares | {"of peak": self["operations"] / max(self["refiner"], 1e-9) / peak}
 
@@ -83,9 +87,10 @@ def photo_cases(
     flags: argparse.Namespace, device: torch.device, precision: torch.dtype
 ) -> Iterator[tuple[dict, Callable[[], dict]]]:
     """A row for each photo of flags.photos, then one for each octave, over all photos. Raises UserError."""
-    model = load_model(find_model(flags.checkpoint, Config.output) if flags.checkpoint else STARTER / MODEL_FILE, device)
+    checkpoint = find_model(flags.checkpoint, Config.output) if flags.checkpoint else STARTER / MODEL_FILE
+    model = load_model(checkpoint, device)
     if model.refiner is None:
-        raise UserError(f"{flags.checkpoint} has no refiner to measure: name a checkpoint of TSR-Matte.")
+        raise UserError(f"{checkpoint} has no refiner to measure: name a checkpoint of TSR-Matte.")
     files = list_images(flags.photos)
     if not files:
         raise UserError(f"{flags.photos} holds no photo: name another folder with --photos.")

