@@ -1,13 +1,15 @@
 """Pseudo-labels: masks by another network for unlabelled photos, to train on together with hand-made masks.
 
     python -m inference.pseudo_labels u2netp.onnx downloads/photos Datasets/unlabelled
+    python -m inference.pseudo_labels u2net.onnx u2netp.onnx downloads/photos Datasets/unlabelled    where both agree
+    python -m inference.pseudo_labels downloads/photos Datasets/unlabelled    all unknown: for train.py --guide alone
     python -m inference.pseudo_labels u2netp.onnx Datasets/mine/val/im runs/u2net --maps    to score the network itself
 
 MODEL is an ONNX file that takes a photo as U2-Net does: squashed to a square of fixed size, divided by its brightest
 value, normalised like ImageNet; its first output is a map of the subject (github.com/xuebinqin/U-2-Net, data_loader.py
-and u2net_test.py). ROOT gets train/im with links to the photos, train/gt, and train/unknown, white where the network
-is unsure; training ignores these pixels. A photo is left out where the network finds nothing, or is unsure of too
-much. There is no val: a network's masks are no truth to judge another by. With --maps ROOT gets the network's maps as
+and u2net_test.py). ROOT gets train/im with links to the photos, train/gt, and train/unknown, white where a network
+is unsure or two differ; no loss counts these pixels. A photo is left out where nothing is found, or too much is unsure.
+There is no val: a network's masks are no truth to judge another by. With --maps ROOT gets the networks' mean maps as
 they are, one PNG per photo, for evaluate.py --predictions. ROOT is written completely or not at all.
 Exit codes: 0 done, 1 photos that cannot be read were left out (each is named), 2 nothing could start.
 """
@@ -65,21 +67,25 @@ def subject_map(session: Any, photo: np.ndarray) -> np.ndarray:
 
 
 def judge(found: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mask and unknown pixels, float32 (H, W) of 0 and 1, of a map; None where the photo is better left out."""
-    unsure = (found > UNSURE[0]) & (found < UNSURE[1])
-    subject = found >= UNSURE[1]
+    """Mask and unknown pixels, float32 (H, W) of 0 and 1, of maps (networks, H, W); None where the photo is better left
+    out. Without a network all is unknown."""
+    if not len(found):
+        return np.zeros(found.shape[1:], np.float32), np.ones(found.shape[1:], np.float32)
+    lowest, highest = found.min(0), found.max(0)
+    unsure = (highest > UNSURE[0]) & (lowest < UNSURE[1])
+    subject = lowest >= UNSURE[1]
     if subject.mean() < SMALLEST_SUBJECT or unsure.sum() > MOST_UNSURE * subject.sum():
         return None
-    return (found >= 0.5).astype(np.float32), unsure.astype(np.float32)
+    return (found.mean(0) >= 0.5).astype(np.float32), unsure.astype(np.float32)
 
 
-def label(session: Any, photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
+def label(sessions: Sequence[Any], photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
     """Write the set to `root`, which must not exist; photos: by name. Returns how many photos are in it, and a sentence
     for each that cannot be read. Raises UserError, and ValueError where the network finds no subject at all."""
     faults: list[str] = []
     labelled = 0
     with atomic_folder(root) as folder:
-        for name, found in subject_maps(session, photos, faults):
+        for name, found in subject_maps(sessions, photos, faults):
             judged = judge(found)
             if judged is None:
                 continue
@@ -88,24 +94,29 @@ def label(session: Any, photos: Mapping[str, Path], root: Path) -> tuple[int, li
                 write_map(folder / "train" / kind, name, plane)
             labelled += 1
         if not labelled:
-            raise UserError(f"The network is sure of a subject in none of {len(photos)} photos: nothing was written.")
+            raise UserError(f"No photo of {len(photos)} has a sure subject: nothing was written.")
     return labelled, faults
 
 
-def write_maps(session: Any, photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
+def write_maps(sessions: Sequence[Any], photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
     """Write the maps to `root`, which must not exist. Returns as label. Raises UserError."""
     faults: list[str] = []
     with atomic_folder(root) as folder:
-        for name, found in subject_maps(session, photos, faults):
-            write_map(folder, name, found)
+        for name, found in subject_maps(sessions, photos, faults):
+            write_map(folder, name, found.mean(0))
     return len(photos) - len(faults), faults
 
 
-def subject_maps(session: Any, photos: Mapping[str, Path], faults: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and map of each photo; a sentence for one that cannot be read is added to faults."""
+def subject_maps(
+    sessions: Sequence[Any], photos: Mapping[str, Path], faults: list[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and maps, float32 (networks, H, W), of each photo; a sentence for one that cannot be read is added to
+    faults."""
     for name, photo in tqdm(photos.items(), unit="photo", disable=None):
         try:
-            yield name, subject_map(session, to_uint8(read_photo(photo).image))
+            pixels = to_uint8(read_photo(photo).image)
+            maps = [subject_map(session, pixels) for session in sessions]
+            yield name, np.array(maps, np.float32).reshape(-1, *pixels.shape[:2])
         except PhotoError as error:
             faults.append(str(error))
 
@@ -128,19 +139,20 @@ def named_photos(source: Path) -> dict[str, Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = new_parser(__doc__)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file of U2-Net")
+    parser.add_argument("models", type=Path, nargs="*", metavar="MODEL", help="ONNX files of U2-Net")
     parser.add_argument("source", type=Path, metavar="PHOTOS", help="the folder of photos")
     parser.add_argument("root", type=Path, metavar="ROOT", help="the folder to make")
-    parser.add_argument("--maps", action="store_true", help="write the network's maps, not a data set")
+    parser.add_argument("--maps", action="store_true", help="write the networks' mean maps, not a data set")
     options = parser.parse_args(argv)
+    if options.maps and not options.models:
+        parser.error("--maps needs a MODEL")
     write = write_maps if options.maps else label
-    session = open_network(options.model)
-    photos = named_photos(options.source)
-    written, faults = write(session, photos, options.root)
+    sessions = [open_network(model) for model in options.models]
+    written, faults = write(sessions, photos := named_photos(options.source), options.root)
     for fault in faults:
         print(fault, file=sys.stderr)
     left = len(photos) - written - len(faults)
-    print(f"{options.root}: {written} photos, {left} left out because the network is unsure.")
+    print(f"{options.root}: {written} photos, {left} left out because too much is unsure.")
     return 1 if faults else 0
 
 

@@ -85,14 +85,26 @@ def test_the_sets_own_doctor_finds_no_error(network, photos, tmp_path):
     ],
 )
 def test_photos_better_left_out(found):
-    assert pseudo_labels.judge(found) is None
+    assert pseudo_labels.judge(found[None]) is None
 
 
 def test_what_is_unsure_is_unknown():
     found = np.array([[1.0, 1.0, 1.0, 0.7, 0.1, 0.0]])
-    mask, unknown = pseudo_labels.judge(found)
+    mask, unknown = pseudo_labels.judge(found[None])
     assert mask.tolist() == [[1, 1, 1, 1, 0, 0]]
     assert unknown.tolist() == [[0, 0, 0, 1, 0, 0]]
+
+
+def test_where_two_networks_differ_nothing_is_known():
+    found = np.array([[[1.0, 1.0, 1.0, 0.1, 0.1]], [[1.0, 0.9, 0.1, 0.1, 0.0]]])
+    mask, unknown = pseudo_labels.judge(found)
+    assert mask.tolist() == [[1, 1, 1, 0, 0]] and unknown.tolist() == [[0, 0, 1, 0, 0]]
+
+
+def test_without_a_network_all_is_unknown(photos, tmp_path):
+    assert run(photos, tmp_path / "set") == 0
+    item = build_training_set([str(tmp_path / "set")], settings=Augmentation(32), samples=0, seed=0)[0, 0]
+    assert item["unknown"].min() == 1 and item["image"].max() > 0
 
 
 def test_the_map_follows_the_photos_size_and_range(network):
@@ -111,7 +123,7 @@ def test_nothing_found_leaves_no_folder(network, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     write_image(tmp_path / "photos" / "black.png", np.zeros((40, 40, 3), np.uint8))
     assert run(network, tmp_path / "photos", tmp_path / "set") == 2
-    assert "sure of a subject in none" in capsys.readouterr().err
+    assert "has a sure subject" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mean.onnx", "photos"]
 
 
