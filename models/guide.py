@@ -74,7 +74,10 @@ class Guide(nn.Module):
 
 
 def standardised(maps: Tensor) -> Tensor:
-    """Each channel with mean 0 and deviation 1 over the batch: a cosine sees little but the largest channels."""
+    """Each channel with mean 0 and deviation 1 over the batch: a cosine sees little but the largest channels.
+
+    The batch is that of the process, so with several processes the loss is nearly, not exactly, that of one.
+    """
     deviation, mean = torch.std_mean(maps, dim=(0, 2, 3), keepdim=True, correction=0)
     return (maps - mean) / (deviation + 1e-6)
 
