@@ -325,7 +325,7 @@ def test_a_larger_crop_leaves_the_student_s_view_and_gives_the_refiner_more_octa
     assert run.config.training_size == 128
     sizes = set()
     for run.progress.batch in range(40):
-        batch = random_batch(0, size=1, side=128)
+        batch = random_batch(0, size=2, side=128)
         terms = train.stage_losses(run, batch, run.schedule.loss_weights, train.student_scale(run))
         sizes.add(train.student_scale(run))
         assert terms["lower_octaves_l1"] > 0 and terms["refined_l1"] > 0
