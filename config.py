@@ -62,6 +62,7 @@ class Config:
     backgrounds: tuple[str, ...] = ()  # folders of photos without a main object, for --foregrounds
     train_samples: int = 2000  # size of the synthetic training set: samples per epoch
     val_samples: int = 64  # size of the synthetic validation set
+    check_data: bool = True  # before the first step look for faults in a sample of the data, and stop if there are any
     num_workers: int = -1  # loader processes per GPU; -1 = as many as the cores allow, 0 = load in the training process
     crop_size: int = 0  # pixels of the training crop's side, a multiple of the working size; 0 = the working size
     crop_scale_min: float = 1.0  # smallest zoom of a crop: 1 = it spans the photo's long side; below 1 it is padded

@@ -14,22 +14,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from common import distributed
 from common.command import add_checkpoint, add_device, command, new_parser
+from common.devices import choose_device
 from common.errors import UserError
-
-# No torch and no pandas here: the processes that compute metrics import this file too, and would wait for them.
 from common.files import make_folder
-from common.processes import is_main, own_cores, world_size
+from common.processes import is_main, own_cores
 from config import DATASET, Config
+from evaluation import checkpoints, tables
 from evaluation.folders import Folders, score_folders
 from evaluation.scoring import MetricOptions, Scores, report_failures
-
-if TYPE_CHECKING:
-    import torch
+from evaluation.validation import score_dataset
 
 MAX_COMPARED = 8
 
@@ -39,15 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = parse_options(argv)
     try:
-        make_output_folders(options)
+        for path in filter(None, (options.csv, options.json, options.compare and options.figure)):
+            make_folder(path.parent, "choose another folder")  # before the work, so that it is not lost at its end
         scores = evaluate_folders(options) if options.predictions else evaluate_checkpoints(options)
-    except BrokenProcessPool:
-        raise UserError("A metrics process was killed, probably because memory ran out: lower --workers.") from None
     finally:
-        if world_size() > 1:
-            from common import distributed
-
-            distributed.shutdown()
+        distributed.shutdown()
     return 1 if scores.failures else 0
 
 
@@ -77,8 +73,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "the picture that --compare draws (default: %(default)s)"
     add("--figure", **file, default=Path("compare.png"), help=text)
     add = parser.add_argument_group("machine").add_argument
-    text = "processes that compute metrics; 0 = compute them in this one (default here: %(default)s)"
-    add("--workers", type=int, metavar="N", default=default_workers(), help=text)
+    text = "threads that read and score photos; 0 = no other than the network's (default here: %(default)s)"
+    add("--workers", type=int, metavar="N", default=min(8, own_cores()), help=text)
     add_device(add)
     options = parser.parse_args(argv)
     check_options(parser, options)
@@ -99,25 +95,11 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error(f"--workers must not be negative, and --compare takes {MAX_COMPARED} checkpoints at most")
 
 
-def default_workers() -> int:
-    """This process's share of the cores, at most 8."""
-    return min(8, own_cores())
-
-
-def make_output_folders(options: argparse.Namespace) -> None:
-    """Before the work, so that it is not lost at its end."""
-    for path in filter(None, (options.csv, options.json, options.compare and options.figure)):
-        make_folder(path.parent, "choose another folder")
-
-
 def evaluate_folders(options: argparse.Namespace) -> Scores:
-    """Mode --predictions, scored and reported; imports no torch on one process."""
+    """Mode --predictions, scored and reported."""
     join_processes(None)
     photos = options.images if options.composite else None
     folders = Folders(options.predictions, options.ground_truth, options.unknown, photos)
-    for folder in filter(None, folders):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder: name the folder that holds the files.")
     scores = score_folders(folders, metric_options(options), options.workers)
     report(scores, options)
     return scores
@@ -125,12 +107,6 @@ def evaluate_folders(options: argparse.Namespace) -> Scores:
 
 def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     """Modes --checkpoint and --compare, scored and reported."""
-    import torch
-
-    from common.devices import choose_device
-    from evaluation import checkpoints
-    from evaluation.validation import score_dataset
-
     device = choose_device(options.device)
     join_processes(device)
     files = checkpoints.find_files(options.compare or [options.checkpoint], Path(Config.output))
@@ -153,11 +129,8 @@ def metric_options(options: argparse.Namespace) -> MetricOptions:
 
 
 def join_processes(device: torch.device | None) -> None:
-    if world_size() > 1:
-        from common import distributed
-
-        # ranks meet when each has scored its share: how long that takes is up to the photos
-        distributed.setup(device, patience_minutes=distributed.LONG_PATIENCE_MINUTES)
+    """Ranks meet when each has scored its share: how long that takes is up to the photos."""
+    distributed.setup(device, patience_minutes=distributed.LONG_PATIENCE_MINUTES)
 
 
 def report(scores: Scores, options: argparse.Namespace) -> None:
@@ -167,8 +140,6 @@ def report(scores: Scores, options: argparse.Namespace) -> None:
     """
     if not is_main():
         return
-    from evaluation import tables
-
     if options.csv and scores.rows:
         tables.write_csv(options.csv, scores.rows)
     if options.json:

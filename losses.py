@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.resize import resize_alpha
+from common.truth import NEARLY
 from models import MattingOutput
 
 PYRAMID_LEVELS = 5
-EDGE_RADIUS = 4  # pixels of the octave that is compared
+EDGE_RADIUS_IN_PIXELS = 4  # of the octave that is compared
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # the 5-tap Gaussian of Burt and Adelson, 1983
 
 
@@ -27,16 +28,17 @@ def l1_loss(prediction: Tensor, truth: Tensor) -> Tensor:
     return (prediction - truth).abs().mean()
 
 
-def edge_loss(prediction: Tensor, truth: Tensor, radius: int = EDGE_RADIUS) -> Tensor:
+def edge_loss(prediction: Tensor, truth: Tensor, radius: int = EDGE_RADIUS_IN_PIXELS) -> Tensor:
     """|p - g| in the band where the true alpha is soft or changes within `radius` pixels, over all pixels. Scalar.
 
     What a person sees is the edge, and a mean over the image is nearly blind to it. Divided by the number of all
-    pixels, not of the band's: see the module's first lines.
+    pixels, not of the band's: see the module's first lines. Nearly sure counts as sure (common/truth.py), or the noise
+    of a JPEG would make an edge of all of the photo.
     """
     side = 2 * radius + 1
     highest = F.max_pool2d(truth, side, stride=1, padding=radius)  # (N, 1, H, W)
     lowest = -F.max_pool2d(-truth, side, stride=1, padding=radius)
-    band = (highest > 0) & (lowest < 1)
+    band = (highest > NEARLY / 255) & (lowest < 1 - NEARLY / 255)
     return ((prediction - truth).abs() * band).mean()
 
 

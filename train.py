@@ -33,7 +33,7 @@ from common.interrupt import Stopped
 from common.processes import is_main, own_cores, print_once
 from common.resize import resize, resize_alpha
 from data.loader import groups
-from evaluation.validation import final_figures, validate
+from evaluation.validation import Validation, final_figures, validate_sets
 from losses import matting_losses, teacher_losses
 from training import setup
 from training.checkpoint import capture, save_best, save_training_state
@@ -42,6 +42,7 @@ from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, epoch_bar
 from training.run import Run
 from training.run_folder import unlock
+from training.schedule import Progress
 
 SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
@@ -169,16 +170,35 @@ def finish_epoch(run: Run, report: Report) -> None:
     """Validate the averaged weights, add the row of the log, keep the best weights, save the state."""
     progress = run.progress
     row = report.row()
-    scores = validation_scores(run) if is_validated(run) else {}
-    progress.rows.append(row | {f"val_{name}": value for name, value in scores.items()})
-    score = final_figures(scores).get("image_mad", math.inf)
-    is_best = score < progress.best_score and save_best(run, scores)
-    if is_best:
-        progress.best_score, progress.best_epoch = score, row["epoch"]
+    result = validation(run) if is_validated(run) else None
+    is_best = False
+    if result:
+        row |= {"val_photos": result.photos} | {f"val_{name}": value for name, value in result.figures.items()}
+        is_best = is_record(progress, result)
+        if is_best or math.isinf(progress.best_score):  # incomplete, but better than no weights at all
+            is_best = save_best(run, result.figures) and is_best
+    progress.rows.append(row)
+    if is_best and result:
+        progress.best_score, progress.best_epoch = final_figures(result.figures)["image_mad"], row["epoch"]
     if progress.batch:
         close_epoch(run)
     save_state(run)
     report.write(is_best)
+
+
+def is_record(progress: Progress, result: Validation) -> bool:
+    """Whether a validation is the best so far. Two are compared only if they are of the same photos, all of them."""
+    if result.failed:
+        print_once(
+            f"{result.failed} of {result.failed + result.photos} validation photos could not be scored: this epoch "
+            "cannot be the best, since its figures are of other photos."
+        )
+        return False
+    if progress.validated_photos != result.fingerprint:
+        if math.isfinite(progress.best_score):
+            print_once("The validation photos have changed: the record starts anew, and with it best.safetensors.")
+        progress.best_score, progress.validated_photos = math.inf, result.fingerprint
+    return final_figures(result.figures)["image_mad"] < progress.best_score
 
 
 def is_validated(run: Run) -> bool:
@@ -197,25 +217,14 @@ def close_epoch(run: Run) -> None:
     run.reset_meter()
 
 
-def validation_scores(run: Run) -> dict[str, float]:
-    """Figures of the averaged weights, the mean over the validation sets first; the same on every rank.
-
-    Raises UserError if no photo can be scored.
-    """
+def validation(run: Run) -> Validation:
+    """Figures of the averaged weights; the same on every rank. Raises UserError if no photo can be scored."""
     workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, own_cores())
     try:
-        sets = {
-            name: validate(run.average.network, dataset, workers=workers, precision=run.precision)
-            for name, dataset in run.validation.items()
-        }
+        return validate_sets(run.average.network, run.validation, workers=workers, precision=run.precision)
     except UserError as error:
         hint = resume_hint(run.folder)
         raise UserError(f"The validation failed: {error} Then resume with: {hint}") from error
-    first, *others = sets.values()
-    means = {figure: (value + sum(o[figure] for o in others)) / len(sets) for figure, value in first.items()}
-    if not others:
-        return means
-    return means | {f"{name}_{figure}": value for name, scores in sets.items() for figure, value in scores.items()}
 
 
 def save_state(run: Run, required: bool = False) -> None:

@@ -53,9 +53,9 @@ def require_file(path: str | Path, what: str) -> None:
         raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) after the EXIF orientation, without decoding. Raises PhotoError."""
-    with _opened(path, png_chunks=(b"IHDR", b"eXIf")) as (picture, _):
+def upright_size(path: str | Path, quick: bool = False) -> tuple[int, int]:
+    """(width, height) after the EXIF orientation, without decoding. Raises PhotoError. quick: see photos.photo_size."""
+    with _opened(path, png_chunks=(b"IHDR", b"eXIf"), png_end=b"IDAT" if quick else b"IEND") as (picture, _):
         width, height = picture.size
         return (height, width) if _orientation(picture, _read_exif(picture, [])) >= 5 else (width, height)
 
@@ -93,8 +93,13 @@ def decode(
 
 
 @contextmanager
-def _opened(path: str | Path, png_chunks: Collection[bytes] = _PNG_KEPT) -> Iterator[tuple[Image.Image, BinaryIO]]:
-    """Pillow's view of a file's headers, and its bytes; whatever fails inside becomes one PhotoError."""
+def _opened(
+    path: str | Path, png_chunks: Collection[bytes] = _PNG_KEPT, png_end: bytes = b"IEND"
+) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """Pillow's view of a file's headers, and its bytes; whatever fails inside becomes one PhotoError.
+
+    Of a PNG the chunks named in png_chunks before png_end.
+    """
     # What the libraries print names no file and goes into the progress bar.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     cv2.setLogLevel(0)
@@ -104,7 +109,7 @@ def _opened(path: str | Path, png_chunks: Collection[bytes] = _PNG_KEPT) -> Iter
         require_file(path, "photo")
         with open(path, "rb") as file:
             is_png = file.read(8) == _PNG_SIGNATURE
-            stream = _tidy_png(file, png_chunks) if is_png else file
+            stream = _tidy_png(file, png_chunks, png_end) if is_png else file
             stream.seek(0)
             with Image.open(stream, formats=_formats()) as picture:
                 if isinstance(picture, TiffImageFile):
@@ -138,8 +143,9 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _tidy_png(stream: BinaryIO, kept: Collection[bytes]) -> BinaryIO:
-    """A PNG of the chunks named in `kept`, EXIF and cICP first. Raises ValueError if one of its pixels' is damaged.
+def _tidy_png(stream: BinaryIO, kept: Collection[bytes], end: bytes = b"IEND") -> BinaryIO:
+    """A PNG of the chunks named in `kept` before `end`, EXIF and cICP first. Raises ValueError if one of its pixels' is
+    damaged.
 
     By hand, as Pillow refuses a file for one wrong bit in a comment or a long one, does not know the EXIF block behind
     the pixels until it has decoded them, and OpenCV's libpng prints about all these without naming the file.
@@ -147,7 +153,7 @@ def _tidy_png(stream: BinaryIO, kept: Collection[bytes]) -> BinaryIO:
     stream.seek(8)
     chunks = []
     # IEND: what some programs put behind it is no part of the picture
-    while len(head := stream.read(8)) == 8 and (kind := head[4:]) != b"IEND":
+    while len(head := stream.read(8)) == 8 and (kind := head[4:]) not in (end, b"IEND"):
         length = int.from_bytes(head[:4], "big")
         if kind not in kept:
             stream.seek(length + 4, os.SEEK_CUR)

@@ -50,9 +50,12 @@ def list_images(root: str | Path) -> list[Path]:
     return list_files(root, SUFFIXES)
 
 
-def photo_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of the upright photo, without decoding it. Raises PhotoError."""
-    return upright_size(path)
+def photo_size(path: str | Path, quick: bool = False) -> tuple[int, int]:
+    """(width, height) of the upright photo, without decoding it. Raises PhotoError.
+
+    quick: of a PNG only what comes before its pixels is read. Few programs write the orientation behind them.
+    """
+    return upright_size(path, quick)
 
 
 def read_photo(path: str | Path, shrink_to: int | None = None, max_pixels: int = MAX_PIXELS) -> Photo:

@@ -103,22 +103,32 @@ def preview(path: Path, rows: Sequence[Mapping]) -> None:
         pictures(path, _header(rows), [_pictures(row) for row in rows])
 
 
-def comparison(path: Path, rows: Sequence[Mapping]) -> None:
-    """Mattes of several models side by side; below each photo the crop where the first two differ most, enlarged.
+def comparison(path: Path, rows: Sequence[Mapping], pair: tuple[str, str]) -> None:
+    """Mattes of several models side by side, and how the two of `pair` differ: red where the first has more, blue where
+    the second has. Below each photo the crop where they differ most, enlarged.
 
     rows: dicts of name, image uint8 (H, W, 3), mattes {label: (H, W)} and, where it is known, truth (H, W), alphas in
     [0, 1].
     """
     lines = []
     for row in rows:
-        shown = _pictures(row)
-        top, left, side = _largest_difference(*list(row["mattes"].values())[:2])
-        framed = shown[0].copy()
-        cv2.rectangle(framed, (left, top), (left + side, top + side), (255, 60, 60), max(1, side // 60))
-        lines.append([framed, *shown[1:]])
-        lines.append([picture[top : top + side, left : left + side] for picture in shown])
+        first, second = (row["mattes"][label] for label in pair)
+        shown = [*_pictures(row), _heat(first - second)]
+        top, left, side = _largest_difference(first, second)
+        crops = [picture[top : top + side, left : left + side].copy() for picture in shown]
+        for picture in (shown[0], shown[-1]):
+            cv2.rectangle(picture, (left, top), (left + side, top + side), (255, 60, 60), max(1, side // 60))
+        lines += [shown, crops]
     if lines:
-        pictures(path, _header(rows), lines)
+        pictures(path, [*_header(rows), f"{pair[0]} less {pair[1]}"], lines)
+
+
+def _heat(difference: np.ndarray) -> np.ndarray:
+    """A difference of alphas (H, W) as RGB uint8: 0 white, 0.5 and more full red, -0.5 and less full blue."""
+    strength = np.rint(255 * np.minimum(1, 2 * np.abs(difference))).astype(np.uint8)
+    rest = 255 - strength
+    high = np.full_like(rest, 255)
+    return np.where(difference[..., None] > 0, np.dstack([high, rest, rest]), np.dstack([rest, rest, high]))
 
 
 def pictures(path: Path, header: Sequence[str], lines: Sequence[Sequence[np.ndarray]]) -> None:
@@ -139,7 +149,10 @@ def _header(rows: Sequence[Mapping]) -> list[str]:
 def _pictures(row: Mapping) -> list[np.ndarray]:
     """RGB uint8 pictures of one row, of the photo's size."""
     alphas = [*([row["truth"]] if "truth" in row else []), *row["mattes"].values()]
-    return [row["image"], *(np.repeat((alpha * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2) for alpha in alphas)]
+    return [
+        row["image"].copy(),
+        *(np.repeat((alpha * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2) for alpha in alphas),
+    ]
 
 
 def _largest_difference(first: np.ndarray, second: np.ndarray) -> tuple[int, int, int]:

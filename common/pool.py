@@ -1,15 +1,12 @@
-"""One bounded, ordered pool, for predict.py (threads) and the scoring of mattes (threads or processes)."""
+"""One bounded, ordered pool, for predict.py and the scoring of mattes."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import Any, TypeVar
-
-import cv2
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,13 +39,6 @@ def bounded_map(
     finally:
         for _, future in waiting:
             future.cancel()
-
-
-def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes with one OpenCV thread each. Spawned, which is the same on every system and safe beside CUDA."""
-    return ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    )
 
 
 def _outcome(call: Callable[..., Result], *arguments: Any) -> Result | Exception:

@@ -23,6 +23,7 @@ import torch
 from numpy.random import Generator
 
 from common.resize import Size, resize
+from common.truth import NEARLY
 
 Pixels = np.ndarray  # uint8
 
@@ -86,14 +87,13 @@ def crop_box(alpha: Pixels, scale: float, settings: Augmentation, rng: Generator
 def _edge_pixel(alpha: Pixels, pick: float) -> tuple[int, int] | None:
     """The edge pixel at `pick` in [0, 1) of their list, on a grid of at most 256 steps; None without one.
 
-    Edge: 0 < alpha < 1, or a neighbour on the grid differs, so that a binary truth has an edge too.
+    Edge: a soft alpha, or a neighbour on the grid is of another kind, so that a binary truth has an edge too.
     """
     step = max(1, max(alpha.shape) // 256)
-    coarse = np.ascontiguousarray(alpha[::step, ::step])
+    coarse = alpha[::step, ::step]
+    kind = (coarse > NEARLY).astype(np.uint8) + (coarse >= 255 - NEARLY)  # sure 0, soft, sure 1: see common/truth.py
     kernel = np.ones((3, 3), np.uint8)
-    rows, columns = np.nonzero(
-        ((coarse > 0) & (coarse < 255)) | (cv2.dilate(coarse, kernel) != cv2.erode(coarse, kernel))
-    )
+    rows, columns = np.nonzero((kind == 1) | (cv2.dilate(kind, kernel) != cv2.erode(kind, kernel)))
     if len(rows) == 0:
         return None
     at = int(pick * len(rows))

@@ -6,10 +6,9 @@ build_validation_sets(["synthetic", "Datasets/a"], image_size=1024, samples=64, 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch.utils.data import Dataset
 
@@ -81,23 +80,6 @@ def build_validation_sets(datasets: Sequence[str], *, image_size: int, samples: 
     if not sets:
         raise UserError(f"None of {', '.join(paths)} has a val folder: one of them must, or nothing can be measured.")
     return sets
-
-
-def fingerprint(validation: Mapping[str, Dataset]) -> str:
-    """A hash that differs between validation sets whose scores cannot be compared: of the names and sizes of all
-    files, and of the number, size and seed of drawn photos."""
-    facts: list[Any] = []
-    for name, dataset in validation.items():
-        if isinstance(dataset, PhotoValidation):
-            facts.append((name, [(pair.name, *map(_bytes, pair[1:])) for pair in dataset.pairs]))
-        else:
-            facts.append((name, sorted(vars(dataset).items())))
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def _bytes(path: Path | None) -> int:
-    """Size of a file, -1 without one."""
-    return path.stat().st_size if path and path.is_file() else -1
 
 
 def _existing(dataset: str) -> Path:

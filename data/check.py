@@ -9,32 +9,34 @@ harms training (there may be warnings), 1 errors, each named, 2 nothing could st
 
 from __future__ import annotations
 
-import shlex
+import hashlib
+import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from common.command import command, new_parser
 from common.errors import UserError
-from common.files import is_hidden, write_json
-from common.photos import read_alpha, write_image
+from common.files import write_json
+from common.photos import photo_size, read_alpha, read_photo, to_uint8, write_image
 from common.processes import usable_cores
-from data.alpha_faults import alpha_faults, judge_together
+from common.truth import is_soft
+from data.alpha_faults import alpha_faults, border_and_centre, inverted_set, judge_together
 from data.contact_sheet import contact_sheet
-from data.copies import find_copies
-from data.faults import Inspection, check_sizes, inspect, pair_up
-from data.kinds import ERROR, SEVERITY, Fault
+from data.copies import Inspection, find_copies, look_of
+from data.faults import ERROR, SEVERITY, Fault, by_kind, check_sizes, pair_up
 from data.pairs import Pair, read_unknown, say_left_out
+from data.quick_check import TRAINING_SPLITS, evenly, find_splits
 
-TRAINING_SPLITS = ("train", "val")  # what train.py reads
 SHEET_PAIRS = 24
 NAMES_SHOWN = 5
-SAMPLED_TRUTHS = 20  # decoded by quick_check
+EXIF_ORIENTATION = 0x0112
 
 
 @dataclass
@@ -55,20 +57,6 @@ class Report:
         return [fault for fault in self.faults if SEVERITY[fault.kind] != ERROR]
 
 
-def find_splits(root: str | Path) -> dict[str, Path]:
-    """Folders with im or gt in them, by name: root itself, or those directly in it. Raises UserError without any."""
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder: give the one that holds train and val, or im and gt.")
-    candidates = [root] if (root / "im").is_dir() or (root / "gt").is_dir() else sorted(root.iterdir())
-    candidates = [path for path in candidates if path == root or not is_hidden(path.name)]
-    splits = {path.name: path for path in candidates if (path / "im").is_dir() or (path / "gt").is_dir()}
-    if not splits:
-        raise UserError(f"{root} has neither im and gt nor a folder such as train with them in it.")
-    # train first, so that of a photo in two splits the copy in the other split is named
-    return dict(sorted(splits.items(), key=lambda split: (split[0] != "train", split[0])))
-
-
 def check_dataset(root: str | Path, workers: int | None = None, progress: bool = False) -> Report:
     """Read every pair under root and report what is wrong. Raises UserError if there is no dataset."""
     splits = find_splits(root)
@@ -86,58 +74,85 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
     for split in splits:
         here = [entry for entry in inspections if entry.split == split]
         faults += judge_together([fault for entry in here for fault in entry.faults], len(here))
+        faults += inverted_set(
+            [entry.border_and_centre for entry in here if entry.border_and_centre], splits[split] / "gt"
+        )
     faults += find_copies(inspections)
     if not tasks and not faults:
         raise UserError(f"{root} holds no photos: put them into im and their alphas, by the same name, into gt.")
     return Report(Path(root), list(splits), inspections, faults)
 
 
-def quick_check(root: str | Path) -> list[str]:
-    """The cheap part, for the start of a training: names, sizes from the headers, the scale of some truths.
-
-    Returns one sentence per kind of fault. An empty list says that every photo in train and val has its alpha, of the
-    same size. Other splits, such as test, are not looked at.
-    """
-    try:
-        splits = find_splits(root)
-    except ValueError as error:
-        return [str(error)]
-    if set(splits) & set(TRAINING_SPLITS):
-        splits = {name: splits[name] for name in TRAINING_SPLITS if name in splits}
-    faults, checked = [], 0
-    for folder in splits.values():
-        pairs, found = pair_up(folder)
-        faults += found + [fault for pair in pairs for fault in check_sizes(pair)]
-        sample = _evenly(pairs, SAMPLED_TRUTHS // len(splits))
-        found = judge_together([fault for pair in sample for fault in _alpha_faults(pair)], len(sample))
-        faults += [fault for fault in found if fault.kind == "alpha_scale"]
-        checked += len(pairs)
-    if not checked and not faults:
-        return [f"{root} holds no photos: put them into im and their alphas, by the same name, into gt."]
-    sentences = []
-    for kind, group in by_kind(faults):
-        command = f"python -m data.check {shlex.quote(str(root))}"
-        more = f" {len(group) - 1} more of this kind ({kind}): {command}" if len(group) > 1 else ""
-        sentences.append(group[0].sentence + more)
-    return sentences
+def inspect(pair: Pair, split: str) -> Inspection:
+    """Decode a pair and look at it. What cannot be read becomes a fault, never an exception."""
+    found = Inspection(pair, split, faults=check_sizes(pair))
+    known_kinds = {fault.kind for fault in found.faults}
+    for kind, path, look in (("photo", pair.image, _look_at_photo), ("alpha", pair.alpha, _look_at_truth)):
+        if f"{kind}_unreadable" not in known_kinds:
+            try:
+                look(found)
+            except ValueError as error:
+                found.faults.append(Fault(f"{kind}_unreadable", str(path), str(error)))
+    if not found.faults and (sentence := turned_alone(pair)):
+        found.faults.append(Fault("turned_alone", str(pair.image), sentence))
+    return found
 
 
-def _alpha_faults(pair: Pair) -> list[Fault]:
-    """alpha_faults of a pair, none where a file cannot be read: training names it and takes another sample."""
-    try:
-        alpha = read_alpha(pair.alpha)
-        known = read_unknown(pair.unknown, alpha.shape) == 0 if pair.unknown else np.ones(alpha.shape, bool)
-    except ValueError:
-        return []
-    return alpha_faults(alpha, pair.alpha, known) if known.any() else []
+def _look_at_photo(found: Inspection) -> None:
+    """Size, look and transparency. Raises ValueError."""
+    path = found.pair.image
+    found.size = photo_size(path)
+    # An eighth of the width and height is plenty for the hash, and the decoder still reads the file to its end.
+    photo = read_photo(path, shrink_to=256)
+    found.look = look_of(to_uint8(photo.image), hashlib.sha256(path.read_bytes()).digest())
+    if photo.alpha is not None and photo.alpha.min() < 0.5:
+        sentence = f"{path} is a cut-out, not a photo: put it into a folder for --foregrounds, or give its original."
+        found.faults.append(Fault("photo_cut_out", str(path), sentence))
 
 
-def by_kind(faults: list[Fault]) -> Iterator[tuple[str, list[Fault]]]:
-    """The faults grouped by kind, errors first, in the order of SEVERITY."""
-    for kind in sorted(SEVERITY, key=lambda kind: SEVERITY[kind] != ERROR):
-        group = [fault for fault in faults if fault.kind == kind]
-        if group:
-            yield kind, group
+def _look_at_truth(found: Inspection) -> None:
+    """Values of the alpha where it is known, and how much is not. Raises ValueError if the alpha cannot be read."""
+    pair = found.pair
+    alpha = read_alpha(pair.alpha)
+    known = np.ones(alpha.shape, bool)
+    if pair.unknown and not any(fault.path == str(pair.unknown) for fault in found.faults):
+        try:
+            known = read_unknown(pair.unknown, alpha.shape) == 0
+        except ValueError as error:
+            found.faults.append(Fault("unknown_unreadable", str(pair.unknown), str(error)))
+    found.unknown_share = float(1 - known.mean())
+    if not known.any():
+        sentence = f"{pair.unknown} marks every pixel as unknown (white): nothing of {pair.alpha.name} counts."
+        found.faults.append(Fault("unknown_full", str(pair.unknown), sentence))
+        return
+    found.soft_share = float(np.mean(is_soft(alpha[known])))
+    found.border_and_centre = border_and_centre(np.where(known, alpha, 0))
+    found.faults += alpha_faults(alpha, pair.alpha, known)
+
+
+def turned_alone(pair: Pair) -> str | None:
+    """A sentence where EXIF turns or mirrors one side of a pair and the sizes cannot tell whether that is right."""
+    turns = [_orientation(path) for path in (pair.image, pair.alpha)]
+    width, height = photo_size(pair.image)
+    sizes_tell = max(turns) >= 5 and width != height
+    if turns[0] == turns[1] or sizes_tell:
+        return None
+    turned, other = (pair.image, pair.alpha) if turns[0] != 1 else (pair.alpha, pair.image)
+    return (
+        f"{turned} is turned by its EXIF orientation {max(turns)} and {other.name} is not: see with --contact-sheet "
+        "whether they fit, and save both upright, without EXIF."
+    )
+
+
+def _orientation(path: Path) -> int:
+    """EXIF orientation of a file that has been read before; 1 where the EXIF block is broken."""
+    with Image.open(path) as picture:
+        if picture.format == "PNG" and "exif" not in picture.info:
+            return 1  # getexif would decode the pixels to look for a block after them, which few programs write
+        try:
+            return picture.getexif().get(EXIF_ORIENTATION, 1)
+        except (SyntaxError, ValueError, struct.error):
+            return 1
 
 
 def split_figures(report: Report, split: str) -> dict[str, object]:
@@ -209,14 +224,9 @@ def draw_sheet(report: Report) -> np.ndarray:
     named = {fault.path for fault in report.errors}
     pairs = [entry.pair for entry in report.inspections]
     wrong = [pair for pair in pairs if {str(pair.image), str(pair.alpha)} & named]
-    shown = _evenly(wrong, SHEET_PAIRS // 2)
+    shown = evenly(wrong, SHEET_PAIRS // 2)
     others = [pair for pair in pairs if pair not in shown]
-    return contact_sheet(shown + _evenly(others, SHEET_PAIRS - len(shown)), set(wrong))
-
-
-def _evenly(pairs: list[Pair], count: int) -> list[Pair]:
-    """At most `count` of them, evenly spaced, the first and the last included."""
-    return [pairs[round(at)] for at in np.linspace(0, len(pairs) - 1, min(count, len(pairs)))]
+    return contact_sheet(shown + evenly(others, SHEET_PAIRS - len(shown)), set(wrong))
 
 
 @command

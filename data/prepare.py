@@ -33,7 +33,7 @@ from common.files import atomic_folder, atomic_write
 from common.photos import PhotoError, photo_size, read_alpha, read_photo, to_uint8, write_alpha, write_image
 from common.pool import bounded_map
 from common.processes import usable_cores
-from data.alpha_faults import SOFT
+from common.truth import is_soft
 from data.pairs import match_images, sizes_differ
 from data.public_sets import PUBLIC_SETS, PublicSet, Split
 
@@ -108,8 +108,7 @@ def _add_pair(folder: Path, is_trimap: bool, long_side: int, pair: tuple[str, Pa
     is_large = long_side and max(photo_size(photo)) > long_side
     unknown = None
     if is_trimap:
-        levels = read_alpha(truth)
-        unknown = ((levels > SOFT[0]) & (levels < SOFT[1])).astype(np.float32)
+        unknown = is_soft(read_alpha(truth)).astype(np.float32)
     if is_large:
         if photo_size(photo) != photo_size(truth):
             raise PhotoError(sizes_differ(photo, photo_size(photo)[::-1], truth, photo_size(truth)[::-1]))

@@ -19,9 +19,8 @@ from data.build import SYNTHETIC
 from data.dataset import PhotoValidation
 from data.synthetic.dataset import SyntheticValidation
 from evaluation.folders import Folders, match_files
-from evaluation.scales import TRUTH_FAULT, check_truth
-from evaluation.scoring import Failure, Row
-from evaluation.validation import COARSE, REFINED, MatteSource, predict_sources
+from evaluation.scoring import TRUTH_FAULTS, Failure, Row, truth_faults
+from evaluation.validation import COARSE, REFINED, MatteSource, compared, predict_sources
 from inference.loading import load, read_metadata
 from models.checkpoint import find_model
 
@@ -46,13 +45,13 @@ def load_sources(files: Sequence[Path], device: torch.device, coarse_too: bool) 
 
 
 class CheckedTruths(PhotoValidation):
-    """Pairs whose truths have a usual scale; item["truth_fault"] is a Fault where one may have another, else None."""
+    """Pairs whose truths have a usual scale; item[TRUTH_FAULTS] lists what may be wrong with one."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises UserError for a pair that does not serve."""
-        item, pair = super().__getitem__(index), self.pairs[index]
+        item = super().__getitem__(index)
         known = ~item["unknown"][0].numpy() if "unknown" in item else None  # (H, W)
-        return item | {TRUTH_FAULT: check_truth(item["alpha"][0].numpy(), pair.alpha, known)}
+        return item | {TRUTH_FAULTS: truth_faults(item["alpha"][0].numpy(), self.pairs[index].alpha, known)}
 
 
 def open_dataset(name: str, model_file: Path) -> tuple[Any, list[Failure]]:
@@ -80,10 +79,11 @@ def synthetic_set(model_file: Path) -> Any:
 
 
 def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, rows: Sequence[Row]) -> None:
-    """The photos in which the first two mattes differ most, as much as half of the photos do, and least.
+    """The photos in which two mattes differ most, as much as half of the photos do, and least.
 
-    Raises UserError if the figure cannot be written, and PhotoError if a matte does not fit in memory.
+    Raises UserError if the figure cannot be written or a matte does not fit in memory.
     """
+    pair = compared(sources)
     differences = {row["index"]: row["difference"] for row in rows}
     order = sorted(differences, key=lambda index: -differences[index])
     shown = []
@@ -92,5 +92,7 @@ def draw_comparison(path: Path, sources: Sequence[MatteSource], dataset: Any, ro
         image, truth = item["image"].permute(1, 2, 0).numpy(), item["alpha"][0].numpy()
         mattes = predict_sources(sources, item["image"])
         shown.append({"name": item["name"], "image": image, "truth": truth, "mattes": mattes})
-    plots.comparison(path, shown)
-    print(f"{path}: largest, median and smallest difference between {sources[0].label} and {sources[1].label}")
+    plots.comparison(path, shown, pair)
+    print(
+        f"{path}: largest, median and smallest difference between {pair[0]} and {pair[1]}, framed where it is largest"
+    )

@@ -18,20 +18,12 @@ DIS_NOTE = (
     "the prediction is stretched to its own minimum and maximum"
 )
 
-DIS_UNITS = {
-    "dis_max_f": "F, beta^2 0.3: curves of 256 thresholds averaged over images, then the maximum",
-    "dis_weighted_f": "weighted F, beta 1",
-    "dis_mae": "mean |p - binary g|",
-    "dis_s": "S measure, alpha 0.5",
-    "dis_e": "E measure, mean over thresholds",
-    "dis_hce": "human correction effort, in clicks, relax 5",
-}
-
+DIS = "dis_"  # how their names begin
 F_CURVE = "dis_f_curve"  # the F curve of one image: max F of a set is not the mean of each image's maximum
 
 
 def dis_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float | list[float]]:
-    """DIS figures of one matte: floats by the names of DIS_UNITS, and the F curve (256 values).
+    """DIS figures of one matte: floats by their names in metrics.METRICS, and the F curve (256 values).
 
     prediction and truth are float (H, W) in [0, 1]; they are rounded to 8 bits, which is what the definitions take.
     """
@@ -64,6 +56,7 @@ def dis_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float | l
 
 def dis_means(rows: Sequence[dict]) -> dict[str, float]:
     """Figures of a set of images, from their dis_scores: means, but max F is the maximum of the mean curve."""
-    means = {name: float(np.mean([row[name] for row in rows])) for name in DIS_UNITS}
+    names = [name for name in rows[0] if name.startswith(DIS) and name != F_CURVE]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
     means["dis_max_f"] = float(np.mean([row[F_CURVE] for row in rows], axis=0).max())
     return means

@@ -1,16 +1,29 @@
-"""Score a folder of mattes against a folder of true alphas, matched by name. Needs no torch."""
+"""Score a folder of mattes against a folder of true alphas, matched by name."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
-from common.pool import process_pool
+from common.photos import read_alpha, read_photo, to_uint8
 from common.processes import print_once, rank, world_size
+from data.alpha_faults import alpha_faults
 from data.pairs import match_images, say_left_out
-from evaluation.scoring import Failure, MetricOptions, Scores, Task, score_all, score_files
+from evaluation.scoring import (
+    MATTE_FAULTS,
+    TRUTH_FAULTS,
+    Failure,
+    Job,
+    MetricOptions,
+    Row,
+    Scores,
+    score_all,
+    score_photo,
+    thread_pool,
+    truth_faults,
+)
+from metrics import Truth
 
 
 class Folders(NamedTuple):
@@ -24,33 +37,35 @@ class Folders(NamedTuple):
 
 def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Scores:
     """Scores of all ranks together. Raises UserError if a folder cannot be listed or no names agree."""
+    for folder in filter(None, folders):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder: name the folder that holds the files.")
     matches, failures = match_files(folders)
     if not matches:
         raise UserError(
             f"{folders.predictions} and {folders.truths} share no file name: cat.png is scored against cat.png."
         )
-    tasks = [
-        Task({"matte": str(folders.predictions), "name": name, "index": index}, score_files, (*files, options))
+    label = str(folders.predictions)
+    jobs = [
+        Job(index, name, lambda files=files: score_files(label, files, options))
         for index, (name, files) in enumerate(matches)
     ][rank() :: world_size()]
-    with process_pool(workers) if workers else nullcontext() as pool:
-        scores = score_all(tasks, len(tasks), pool, 2 * workers)
+    with thread_pool(workers) as pool:
+        scores = score_all(jobs, len(jobs), pool, 2 * workers)
     return Scores(scores.rows, failures + scores.failures)
 
 
 def match_files(folders: Folders) -> tuple[list[tuple[str, Folders]], list[Failure]]:
     """(name, its files), sorted by name, and the names that lack a file or have two of a kind.
 
-    Says which files of the folders are left out, as they are no photos.
-    Raises UserError if a folder cannot be listed.
+    Says which files of the folders are left out, as they are no photos. Raises UserError if one cannot be listed.
     """
     given = {kind: folder for kind, folder in folders._asdict().items() if folder}
     for folder in given.values():
         if left_out := say_left_out(folder):
             print_once(left_out)
-    found = match_images(*given.values())
     matches, failures = [], []
-    for name, paths_by_folder in found.items():
+    for name, paths_by_folder in match_images(*given.values()).items():
         files = dict(zip(given, paths_by_folder, strict=True))
         if not any(paths for kind, paths in files.items() if kind != "photos"):
             continue
@@ -62,3 +77,18 @@ def match_files(folders: Folders) -> tuple[list[tuple[str, Folders]], list[Failu
         else:
             matches.append((name, Folders(**{kind: paths[0] for kind, paths in files.items() if paths})))
     return matches, failures
+
+
+def score_files(label: str, files: Folders, options: MetricOptions) -> list[Row]:
+    """The row of one matte. Raises UserError, in one sentence, for files that cannot be read or do not fit together,
+    and for a truth of a wrong scale."""
+    image = None if files.photos is None else to_uint8(read_photo(files.photos).image)
+    alpha = read_alpha(files.truths)
+    known = None if files.unknown is None else read_alpha(files.unknown) < 0.5
+    if known is not None and known.shape != alpha.shape:
+        sizes = f"{files.unknown} is {known.shape} and {files.truths} {alpha.shape} (height, width)"
+        raise UserError(f"{sizes}: the sizes must agree.")
+    faults = truth_faults(alpha, files.truths, known)
+    matte = read_alpha(files.predictions)
+    (row,) = score_photo({label: matte}, Truth(alpha, known), image, options)
+    return [row | {TRUTH_FAULTS: faults, MATTE_FAULTS: alpha_faults(matte, files.predictions)}]

@@ -1,6 +1,6 @@
 """Rows of figures, one per matte, into tables, CSV and JSON.
 
-A row is what scoring.score_matte returns, plus "name" (of the photo) and "matte" (which matte of it).
+A row is what scoring.score_all returns. A photo whose truth has no edge has no figures of it.
 """
 
 from __future__ import annotations
@@ -13,46 +13,46 @@ from typing import Any
 import pandas as pd
 
 from common import files
-from evaluation.dis_metrics import DIS_NOTE, DIS_UNITS, F_CURVE, dis_means
-from evaluation.scales import MATTE_FAULT, TRUTH_FAULT, scale_notes
-from metrics import COMPOSITE_COLOURS, EDGE_RULE, UNITS
+from data.alpha_faults import DOUBTFUL, judge_together
+from data.faults import Fault, by_kind
+from evaluation.dis_metrics import DIS, DIS_NOTE, F_CURVE, dis_means
+from evaluation.scoring import MATTE_FAULTS, TRUTH_FAULTS, Row
+from metrics import EDGE_RULE, METRICS, REGIONS, TITLES
 
-KINDS_FIGURES = ("image_sad", "image_mse", "image_mad", "image_grad", "edge_sad", "edge_mad")
-_HIGHER_IS_BETTER = ("dis_max_f", "dis_weighted_f", "dis_s", "dis_e")
-_ALL_UNITS = {name: unit for name, unit in UNITS.items() if name != "composite"} | DIS_UNITS
-_ALL_UNITS |= {f"composite_{colour}": f"{UNITS['composite']}, on {colour}" for colour in COMPOSITE_COLOURS}
+USELESS = ("alpha_empty", "alpha_full")  # some photos show no subject; if all of them do, something is wrong
 
 
-def by_matte(rows: Sequence[dict]) -> dict[str, list[dict]]:
+def by_matte(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each matte, in the order of their first appearance."""
-    parts: dict[str, list[dict]] = {}
+    parts: dict[str, list[Row]] = {}
     for row in rows:
         parts.setdefault(row["matte"], []).append(row)
     return parts
 
 
-def figure_names(rows: Sequence[dict]) -> list[str]:
+def metric_of(figure: str) -> str:
+    """The row of metrics.METRICS: "sad" of "image_sad", and "dis_s" of itself; "" for what is no figure."""
+    region, _, name = figure.partition("_")
+    name = name if region in REGIONS else figure
+    return name if name in METRICS else ""
+
+
+def figure_names(rows: Sequence[Row]) -> list[str]:
     """Names of the figures in these rows ("image_sad", ...): image before edge before dis."""
-    return [
-        name
-        for region in ("image_", "edge_", "dis_")
-        for name in rows[0]
-        if name.startswith(region) and name not in ("edge_share", F_CURVE)
-    ]
+    names = dict.fromkeys(name for row in rows for name in row if metric_of(name))
+    return [name for start in ("image_", "edge_", DIS) for name in names if name.startswith(start)]
 
 
-def summarize(rows: Sequence[dict]) -> pd.DataFrame:
-    """One line per figure ("image_sad", ...) of one matte: mean, median, worst.
+def summarize(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line per figure ("image_sad", ...) of one matte: mean, median, worst, over the photos that have it.
 
-    worst lists the (name, value) of up to three photos. Photos without an edge band are left out of edge figures,
-    which are NaN where there is no other photo.
+    worst lists the (name, value) of up to three photos.
     """
     figures = pd.DataFrame(rows).set_index("name").sort_index()
-    has_edge = figures["edge_share"] > 0
     summary = {}
     for name in figure_names(rows):
-        values = figures.loc[has_edge, name] if name.startswith("edge_") else figures[name]
-        worst = values.sort_values(ascending=name in _HIGHER_IS_BETTER, kind="stable")[:3]
+        values = figures[name].dropna()
+        worst = values.sort_values(ascending=METRICS[metric_of(name)].higher_is_better, kind="stable")[:3]
         summary[name] = {"mean": values.mean(), "median": values.median(), "worst": list(worst.items())}
     for name, mean in (dis_means(rows) if F_CURVE in rows[0] else {}).items():
         summary[name]["mean"] = mean
@@ -70,19 +70,17 @@ def table(summaries: Mapping[str, pd.DataFrame]) -> str:
     return shown.to_string(sparsify=False, float_format="{:.5g}".format, na_rep="-")
 
 
-def kinds_table(rows: Sequence[dict]) -> str:
+def kinds_table(rows: Sequence[Row]) -> str:
     """The means of each kind of photo, which its name begins with: dog_01 and dog_02 are of the kind dog."""
     figures = pd.DataFrame(rows)
     figures["kind"] = figures["name"].map(lambda name: re.split("[_#-]", Path(name).name)[0])
-    edges = [name for name in KINDS_FIGURES if name.startswith("edge_")]
-    figures[edges] = figures[edges].where(figures["edge_share"] > 0)  # as in summarize
     groups = figures.groupby(["matte", "kind"], sort=False)
-    shown = groups[list(KINDS_FIGURES)].mean()
+    shown = groups[[name for name in TITLES if name in figures]].mean()
     shown.insert(0, "photos", groups.size())
     return shown.to_string(sparsify=False, float_format="{:.4g}".format, na_rep="-")
 
 
-def notes(rows: Sequence[dict]) -> list[str]:
+def notes(rows: Sequence[Row]) -> list[str]:
     """What must be said with the figures: size, regions, units, kind of truths, pixels left out, doubts."""
     if not rows:
         return ["nothing could be scored"]
@@ -98,29 +96,55 @@ def notes(rows: Sequence[dict]) -> list[str]:
         )
     if bare:
         lines.append(f"{bare} photos have no edge band and are left out of the edge figures")
-    names = [figure if figure in DIS_UNITS else figure.split("_", 1)[1] for figure in figure_names(rows)]
-    lines += [f"{name}: {_ALL_UNITS[name]}" for name in dict.fromkeys(names)]
-    if "dis_mae" in names:
+    names = dict.fromkeys(map(metric_of, figure_names(rows)))
+    lines += [f"{name}: {METRICS[name].unit}" for name in names]
+    if any(name.startswith(DIS) for name in names):
         binarised = f"; so the {soft} soft truths were, for these figures alone" if soft else ""
         unknown = "; an unknown pixel counts as right there" if masked.any() else ""
         lines.append(DIS_NOTE + binarised + unknown)
-    return lines + scale_notes(rows, by_matte(rows))
+    return lines + [f"WARNING: {doubt}" for doubt in doubts(rows)]
 
 
-def write_csv(path: Path, rows: Sequence[dict]) -> None:
+def doubts(rows: Sequence[Row]) -> list[str]:
+    """What may be wrong with the truths, a sentence for each kind, and with the scale of each method's mattes."""
+    truths = {row["name"]: row.get(TRUTH_FAULTS, []) for row in rows}
+    faults = judge_together([fault for found in truths.values() for fault in found], len(truths))
+    sentences = []
+    for kind, group in by_kind(_as_one_kind(faults)):
+        if kind not in USELESS or len(group) == len(truths):
+            what = "may have a wrong scale" if kind in DOUBTFUL else "do not serve as truths"
+            what = {"alpha_scale": "have a wrong scale", "alpha_noisy": "are noisy"}.get(kind, what)
+            sentences.append(f"{len(group)} of {len(truths)} truths {what}. The first: {group[0].sentence}")
+    for label, part in by_matte(rows).items():
+        found = [
+            [fault for fault in row.get(MATTE_FAULTS, []) if fault.kind in (*DOUBTFUL, USELESS[0])] for row in part
+        ]
+        doubtful = [fault for some in found for fault in some if fault.kind in DOUBTFUL]
+        if doubtful and all(found):
+            sentences.append(f"all mattes of {label} may have a wrong scale. The first: {doubtful[0].sentence}")
+    return sentences
+
+
+def _as_one_kind(faults: Sequence[Fault]) -> list[Fault]:
+    """All doubts about a scale as one kind, so that they are counted together."""
+    doubtful = [fault.kind for fault in faults if fault.kind in DOUBTFUL]
+    return [fault._replace(kind=doubtful[0]) if fault.kind in DOUBTFUL else fault for fault in faults]
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """One line per matte. Raises UserError if it cannot be written."""
     with files.atomic_write(path) as temporary:
-        figures = pd.DataFrame(rows).drop(columns=[F_CURVE, TRUTH_FAULT, MATTE_FAULT], errors="ignore")
+        figures = pd.DataFrame(rows).drop(columns=[F_CURVE, TRUTH_FAULTS, MATTE_FAULTS, "photo"], errors="ignore")
         figures.to_csv(temporary, index=False, errors="backslashreplace")  # names from old zips may be no text
 
 
-def write_json(path: Path, rows: Sequence[dict], failures: Iterable[tuple[str, str]]) -> None:
+def write_json(path: Path, rows: Sequence[Row], failures: Iterable[tuple[str, str]]) -> None:
     """Summaries by matte, with units, edge rule and failures. Raises UserError if it cannot be written."""
     photos = {row["name"]: row for row in rows}.values()
     report: dict[str, Any] = {
         "notes": notes(rows),
         "edge_rule": EDGE_RULE,
-        "units": _ALL_UNITS,
+        "units": {name: metric.unit for name, metric in METRICS.items()},
         "photos": len(photos),
         "soft_truths": sum(row["soft_share"] > 0 for row in photos),
         "unknown_pixels": sum(row["unknown_pixels"] for row in photos),
@@ -131,9 +155,8 @@ def write_json(path: Path, rows: Sequence[dict], failures: Iterable[tuple[str, s
 
 
 def _as_json(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """A summary by figure, without the figures that no photo has."""
-    figures = summary.dropna(subset="mean").to_dict("index")
+    """A summary by figure."""
     return {
         str(name): figure | {"worst": [{"name": photo, "value": value} for photo, value in figure["worst"]]}
-        for name, figure in figures.items()
+        for name, figure in summary.to_dict("index").items()
     }

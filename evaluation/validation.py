@@ -1,7 +1,7 @@
 """Score models on data sets, with the photos shared over the ranks of a torchrun launch.
 
-    scores = validate(model, dataset)       # {"coarse_image_sad": 9.1, ..., "refined_edge_grad": 4.2}
-    final_figures(scores)["image_mad"]      # of the model's matte: the refined one where it has a refiner
+    result = validate_sets(model, {"cats": dataset})       # result.figures["refined_edge_grad"], result.photos
+    final_figures(result.figures)["image_mad"]             # of the model's matte: the refined one if it has a refiner
 
 Every rank scores its share and gets all rows in the order of the photos, so the totals of any number of
 ranks are those of one process.
@@ -9,9 +9,10 @@ ranks are those of one process.
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,20 +21,28 @@ import torch
 import matting
 from common.devices import is_out_of_memory
 from common.errors import UserError
-from common.photos import PhotoError
-from common.pool import bounded_map, process_pool
+from common.pool import bounded_map
 from common.processes import rank, world_size
-from evaluation.scales import TRUTH_FAULT
-from evaluation.scoring import MetricOptions, Scores, Task, fail, report_failures, score_all, score_matte
+from evaluation.scoring import (
+    TRUTH_FAULTS,
+    Job,
+    MetricOptions,
+    Row,
+    Scores,
+    report_failures,
+    score_all,
+    score_photo,
+    thread_pool,
+)
 from evaluation.tables import by_matte, summarize
 from matting import MattingModel
-from metrics import UNITS
+from metrics import TITLES, Truth
 from models import MattingNetwork
 
-READ_AHEAD = 2  # photos, while the network predicts
 QUICK = MetricOptions(full=False)
 COARSE, REFINED = "coarse", "refined"  # matting.Mattes has coarse_alpha and refined_alpha
-FIGURES = [f"{region}_{metric}" for region in ("image", "edge") for metric in UNITS]
+_BANDS: dict[str, bytes] = {}  # edge bands of truths, packed: to find one takes longer than to score a matte
+_MOST_BANDS = 5000  # of some 10 kB each
 
 
 class MatteSource(NamedTuple):
@@ -44,6 +53,42 @@ class MatteSource(NamedTuple):
     which: str  # COARSE or REFINED
 
 
+class Validation(NamedTuple):
+    """Mean figures, and of which photos. Two of them can be compared if they are of the same photos.
+
+    figures: "coarse_image_sad" ... "refined_edge_grad"; without those of the edge where no photo has one.
+    photos: how many were scored; failed: how many could not be; fingerprint: of the contents of those that were.
+    """
+
+    figures: dict[str, float]
+    photos: int
+    failed: int
+    fingerprint: str
+
+
+def validate_sets(model: MattingNetwork, datasets: Mapping[str, Any], **options: Any) -> Validation:
+    """The means over the data sets, whatever their sizes; of several sets also each one's, after its name: "cats_...".
+
+    options: of validate. Raises UserError if nothing of a set could be scored.
+    """
+    results = {name: validate(model, dataset, **options) for name, dataset in datasets.items()}
+    first, *others = results.values()
+    if not others:
+        return first
+    every = [result.figures for result in results.values()]
+    names = dict.fromkeys(name for figures in every for name in figures)
+    figures = {name: float(np.mean([one[name] for one in every if name in one])) for name in names}
+    for name, result in results.items():
+        figures |= {f"{name}_{figure}": value for figure, value in result.figures.items()}
+    prints = "".join(sorted(result.fingerprint for result in results.values()))
+    return Validation(
+        figures,
+        sum(result.photos for result in results.values()),
+        sum(result.failed for result in results.values()),
+        hashlib.sha256(prints.encode()).hexdigest()[:16],
+    )
+
+
 def validate(
     model: MattingNetwork,
     dataset: Any,
@@ -51,14 +96,13 @@ def validate(
     workers: int = 0,
     options: MetricOptions = QUICK,
     precision: torch.dtype | None = None,
-) -> dict[str, float]:
-    """Mean figures of a model's mattes: "coarse_image_sad" ... "coarse_edge_grad"; with a refiner "refined_..." too.
+) -> Validation:
+    """Mean figures of a model's coarse mattes and, with a refiner, refined mattes.
 
     dataset[i] is a dict of image uint8 (3, H, W), alpha float32 (1, H, W), name, and, where part of the truth is not
-    known, unknown bool (1, H, W). workers: threads that score while the network predicts, and others read the next
-    photos; 0 takes turns. precision: as for matting.predict_mattes. Under torchrun every rank calls this and gets the
-    same means. Photos that cannot be scored are named on stderr and left out; those without an edge band are left out
-    of the edge figures, which are 0 if there is no other. Raises UserError if nothing could be scored.
+    known, unknown bool (1, H, W). workers: threads that read and score photos while the network predicts; 0 takes
+    turns. precision: as for matting.predict_mattes. Under torchrun every rank calls this and gets the same. Photos that
+    cannot be scored are named on stderr and left out. Raises UserError if nothing could be scored.
     """
     sources = [MatteSource(COARSE, model, COARSE)]
     if model.refiner is not None:
@@ -67,29 +111,36 @@ def validate(
     model.eval()
     torch.backends.cudnn.benchmark = False  # photos have many sizes, and each new one would be searched for
     try:
-        scores = score_dataset(sources, dataset, options, workers, precision=precision, threads=True)
+        scores = score_dataset(sources, dataset, options, workers, precision=precision)
     finally:
         model.train(was_training)
         torch.backends.cudnn.benchmark = was_benchmark
     report_failures(scores.failures)
     if not scores.rows:
         raise UserError("no validation photo could be scored: look at the set with python -m data.check.")
-    return {
+    figures = {
         f"{label}_{figure}": mean
         for label, rows in by_matte(scores.rows).items()
-        for figure, mean in summarize(rows)["mean"].fillna(0.0).items()
+        for figure, mean in summarize(rows)["mean"].items()
     }
+    return Validation(figures, len(scores.rows) // len(sources), len(scores.failures), fingerprint(scores.rows))
 
 
-def final_figures(scores: Mapping[str, float]) -> dict[str, float]:
+def fingerprint(rows: Sequence[Row]) -> str:
+    """Of the photos and truths that were scored, wherever they lie and whatever they are called."""
+    photos = {row["index"]: row["photo"] for row in rows}.values()
+    return hashlib.sha256("".join(sorted(photos)).encode()).hexdigest()[:16]
+
+
+def final_figures(figures: Mapping[str, float]) -> dict[str, float]:
     """The figures of the matte that the model ships, "image_sad" ...: of the refined matte if there is one, else of the
     coarse one.
 
-    scores: of validate, or means over several sets. Figures of one set, which its name precedes, are ignored: a set
-    may be called refined.
+    figures: of a Validation. Those of one of several sets, which its name precedes, are ignored: a set may be called
+    refined.
     """
     refined, coarse = (
-        {figure: scores[f"{matte}_{figure}"] for figure in FIGURES if f"{matte}_{figure}" in scores}
+        {name: figures[f"{matte}_{name}"] for name in TITLES if f"{matte}_{name}" in figures}
         for matte in (REFINED, COARSE)
     )
     return refined or coarse
@@ -102,21 +153,16 @@ def score_dataset(
     workers: int,
     *,
     precision: torch.dtype | None = None,
-    threads: bool = False,
 ) -> Scores:
     """Predict each photo of this rank's share once per model, score every matte, gather from all ranks.
 
-    With two mattes or more, a row's "difference" is the mean |difference| of the photo's first two. workers: processes,
-    or threads.
+    Where a model is compared with another, a row's "difference" is the mean |difference| of the first mattes that two
+    models ship, else of the model's two mattes. workers: threads.
     """
     shard = range(rank(), len(dataset), world_size())
-    make_pool = ThreadPoolExecutor if threads else process_pool  # NumPy and OpenCV release the interpreter lock
-    with (
-        make_pool(workers) if workers else nullcontext() as pool,
-        ThreadPoolExecutor(READ_AHEAD) if workers else nullcontext() as readers,
-    ):
-        tasks = _predicted(sources, dataset, shard, options, precision, readers)
-        return score_all(tasks, len(shard) * len(sources), pool, 2 * workers)
+    with thread_pool(workers) as pool:
+        jobs = _predicted(sources, dataset, shard, options, precision, pool, workers)
+        return score_all(jobs, len(shard), pool, workers)
 
 
 def _predicted(
@@ -125,29 +171,53 @@ def _predicted(
     shard: Iterable[int],
     options: MetricOptions,
     precision: torch.dtype | None,
-    readers: Executor | None,
-) -> Iterator[Task]:
-    """Tasks for score_all; that of a photo that cannot be read, or is too large to predict, fails."""
-    for index, item in bounded_map(readers, dataset.__getitem__, shard, READ_AHEAD):
+    pool: Executor | None,
+    ahead: int,
+) -> Iterator[Job]:
+    """Jobs for score_all; that of a photo that cannot be read, or is too large to predict, fails."""
+    for index, item in bounded_map(pool, dataset.__getitem__, shard, ahead):
+        name = _name(dataset, index) if isinstance(item, Exception) else item["name"]
+        if not isinstance(item, Exception):
+            try:
+                mattes = predict_sources(sources, item["image"], precision)
+            except UserError as error:  # it does not fit in memory
+                item = error
         if isinstance(item, (ValueError, OSError)):
-            yield Task({"name": _name(dataset, index), "index": index}, fail, (item,))
-            continue
-        if isinstance(item, Exception):
+            yield Job(index, name, lambda error=item: _fail(error))
+        elif isinstance(item, Exception):
             raise item
-        try:
-            mattes = predict_sources(sources, item["image"], precision)
-        except PhotoError as error:
-            yield Task({"name": item["name"], "index": index}, fail, (error,))
-            continue
-        truth = item["alpha"][0].numpy()  # (H, W)
-        known = ~item["unknown"][0].numpy() if "unknown" in item else None  # (H, W)
-        image = item["image"].permute(1, 2, 0).numpy() if options.composite else None  # (H, W, 3)
-        row = {"name": item["name"], "index": index, TRUTH_FAULT: item.get(TRUTH_FAULT)}
-        if len(sources) > 1:
-            first, second = list(mattes.values())[:2]
-            row["difference"] = float(np.abs(first - second).mean(dtype=np.float64))
-        for label, matte in mattes.items():
-            yield Task({"matte": label, **row}, score_matte, (matte, truth, known, image, options))
+        else:
+            yield Job(index, name, lambda item=item, mattes=mattes: _score_item(item, mattes, sources, options))
+
+
+def _score_item(
+    item: Mapping[str, Any], mattes: dict[str, np.ndarray], sources: Sequence[MatteSource], options: MetricOptions
+) -> list[Row]:
+    known = ~item["unknown"][0].numpy() if "unknown" in item else None  # (H, W)
+    image = item["image"].permute(1, 2, 0).numpy()  # (H, W, 3)
+    truth = with_edge(Truth(item["alpha"][0].numpy(), known))
+    row = {TRUTH_FAULTS: item.get(TRUTH_FAULTS, [])}
+    if len(sources) > 1:
+        first, second = (mattes[label] for label in compared(sources))
+        row["difference"] = float(np.abs(first - second).mean(dtype=np.float64))
+    return [figures | row for figures in score_photo(mattes, truth, image, options)]
+
+
+def compared(sources: Sequence[MatteSource]) -> tuple[str, str]:
+    """The labels of the two mattes whose difference counts: those that the first two models ship, or a model's two."""
+    shipped = {id(source.model): source.label for source in sources}  # a model's refined matte comes last
+    labels = list(shipped.values()) if len(shipped) > 1 else [source.label for source in sources]
+    return labels[0], labels[1]
+
+
+def with_edge(truth: Truth) -> Truth:
+    """The truth, with its edge band from an earlier validation if there was one."""
+    if packed := _BANDS.get(truth.digest):
+        bits = np.frombuffer(zlib.decompress(packed), np.uint8)
+        truth.edge = np.unpackbits(bits, count=truth.alpha.size).view(bool).reshape(truth.alpha.shape)
+    elif len(_BANDS) < _MOST_BANDS:
+        _BANDS[truth.digest] = zlib.compress(np.packbits(truth.edge), 1)
+    return truth
 
 
 def predict_sources(
@@ -155,7 +225,7 @@ def predict_sources(
 ) -> dict[str, np.ndarray]:
     """Label -> matte float32 (H, W) of a photo uint8 (3, H, W); each model runs once, through predict_mattes.
 
-    Raises PhotoError if the photo does not fit in memory: the others may.
+    Raises UserError if the photo does not fit in memory: the others may.
     """
     models = {id(source.model): source.model for source in sources}
     try:
@@ -164,7 +234,7 @@ def predict_sources(
         if not is_out_of_memory(error):
             raise
         height, width = image.shape[-2:]
-        raise PhotoError(
+        raise UserError(
             f"The photo has {width} x {height} pixels, which do not fit in memory: scale it down, or "
             "choose another --device."
         ) from error
@@ -175,3 +245,7 @@ def predict_sources(
 def _name(dataset: Any, index: int) -> str:
     """The name of a photo that cannot be read: its file's where the data set knows it."""
     return dataset.pairs[index].name if hasattr(dataset, "pairs") else f"photo {index}"
+
+
+def _fail(error: Exception) -> list[Row]:
+    raise error

@@ -59,7 +59,7 @@ def measure(checkpoint: Path, photos: Path | None, ratios: Sequence[int], sample
         if photos:
             sets[photos.parent.name or photos.name] = ScaledPhotos(PhotoValidation(photos), side)
         for name, dataset in sets.items():
-            scores = validate(model, dataset)
+            scores = validate(model, dataset).figures
             for matte in (COARSE, REFINED):
                 if f"{matte}_image_sad" in scores:
                     figures = {title: scores[f"{matte}_{figure}"] for title, figure in FIGURES.items()}

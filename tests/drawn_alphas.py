@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
 import metrics
 
-SCORES = {name: getattr(metrics, name) for name in ("sad", "mse", "mad", "grad", "conn", "grad_aim")}
+
+def scored_by(name: str) -> Callable[..., float]:
+    """The metric as a function of a prediction, a true alpha and a region."""
+    return lambda prediction, alpha, region=None: metrics.score(name, prediction, metrics.Truth(alpha), region)
+
+
+SCORES = {name: scored_by(name) for name, metric in metrics.METRICS.items() if metric.error_map}
 
 
 def drawn_alpha(height: int, width: int, seed: int) -> np.ndarray:

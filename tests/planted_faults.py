@@ -96,8 +96,18 @@ def plant_alpha_scale(root: Path, number: int) -> Path:
     return alpha(root, number)
 
 
-def plant_alpha_faint(root: Path, number: int) -> Path:
+def plant_alpha_perhaps_scale(root: Path, number: int) -> Path:
     write_alpha(alpha(root, number), truth(root, number) * np.float32(100 / 255))  # percent
+    return alpha(root, number)
+
+
+def plant_alpha_faint(root: Path, number: int) -> Path:
+    write_alpha(alpha(root, number), truth(root, number) * np.float32(0.6))  # smoke
+    return alpha(root, number)
+
+
+def plant_alpha_noisy(root: Path, number: int) -> Path:
+    write_alpha(alpha(root, number), np.clip(truth(root, number), 1 / 255, 254 / 255))  # as video leaves it
     return alpha(root, number)
 
 
@@ -197,7 +207,9 @@ PLANTED = {
     "alpha_full": (plant_alpha_full, "alpha_full"),
     "alpha_inverted": (plant_alpha_inverted, "alpha_inverted"),
     "alpha_scale": (plant_alpha_scale, "alpha_scale"),
+    "alpha_perhaps_scale": (plant_alpha_perhaps_scale, "alpha_perhaps_scale"),
     "alpha_faint": (plant_alpha_faint, "alpha_faint"),
+    "alpha_noisy": (plant_alpha_noisy, "alpha_noisy"),
     "alpha_levels": (plant_alpha_levels, "alpha_levels"),
     "alpha_perhaps_inverted": (plant_alpha_perhaps_inverted, "alpha_perhaps_inverted"),
     "turned_alone": (plant_turned_alone, "turned_alone"),

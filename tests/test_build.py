@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import train
 from common.errors import UserError
 from common.photos import write_image
 from data.augmentation import Augmentation
-from data.build import Source, build_training_set, build_validation_sets, fingerprint, parse_source
+from data.build import Source, build_training_set, build_validation_sets, parse_source
 from data.synthetic.folder import write_folder
 from tests.tiny import FLAGS, use_tiny_networks
 from training.checkpoint import load_training_state
@@ -120,52 +119,6 @@ def test_sets_that_cannot_be_used_are_named(sets: Path) -> None:
             build("synthetic", "nowhere")
 
 
-def add(root: Path) -> None:
-    for side in ("im", "gt"):
-        shutil.copy(root / "a" / "val" / side / "val_000000.png", root / "a" / "val" / side / "more.png")
-
-
-def remove(root: Path) -> None:
-    (root / "a" / "val" / "im" / "val_000001.png").unlink()
-
-
-def change(root: Path) -> None:
-    write_image(root / "a" / "val" / "gt" / "val_000001.png", np.zeros((48, 48), np.uint8))
-
-
-def mark_unknown(root: Path) -> None:
-    (root / "a" / "val" / "unknown").mkdir()
-    write_image(root / "a" / "val" / "unknown" / "val_000001.png", np.zeros((48, 48), np.uint8))
-
-
-def rename(root: Path) -> None:
-    for side in ("im", "gt"):
-        (root / "a" / "val" / side / "val_000001.png").rename(root / "a" / "val" / side / "z.png")
-
-
-@pytest.mark.parametrize("edit", [add, remove, change, mark_unknown, rename])
-def test_the_fingerprint_follows_the_photos(sets: Path, edit) -> None:
-    before = fingerprint(validation(sets / "a"))
-    edit(sets)
-    assert fingerprint(validation(sets / "a")) != before
-
-
-def test_the_fingerprint_of_the_same_set_stays(sets: Path, tmp_path: Path) -> None:
-    """Also where it was copied or touched, or where another set trains."""
-    before = fingerprint(validation(sets / "a"))
-    shutil.move(sets / "a", tmp_path / "a")
-    os.utime(tmp_path / "a" / "val" / "im" / "val_000000.png", (0, 0))
-    (tmp_path / "a" / "train" / "im" / "train_000000.png").unlink()
-    assert fingerprint(validation(tmp_path / "a", f"{sets}/b*3", image_size=64, seed=9)) == before
-    assert fingerprint(validation(tmp_path / "a", "synthetic")) != before
-
-
-@pytest.mark.parametrize("change", [{"samples": 3}, {"image_size": 40}, {"seed": 1}])
-def test_the_fingerprint_follows_what_is_drawn(change: dict) -> None:
-    assert fingerprint(validation("synthetic")) == fingerprint(validation("synthetic"))
-    assert fingerprint(validation("synthetic", **change)) != fingerprint(validation("synthetic"))
-
-
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     use_tiny_networks(monkeypatch)
@@ -208,15 +161,44 @@ def test_the_record_starts_anew_on_another_validation_set(
     weights = (run / "best.safetensors").read_bytes()
 
     fit(tmp_path / "runs", "--resume", "--epochs", "2")
-    assert "has changed" not in capsys.readouterr().out
+    assert "have changed" not in capsys.readouterr().out
     assert (run / "best.safetensors").read_bytes() == weights
 
-    add(sets)
-    fit(tmp_path / "runs", "--resume", "--epochs", "3")
-    assert capsys.readouterr().out.count("The validation set has changed: the record starts anew") == 1
-    assert (run / "best.safetensors").read_bytes() != weights
+    (sets / "a").rename(sets / "moved")
+    fit(tmp_path / "runs", "--resume", "--epochs", "3", "--dataset", f"{sets}/moved")
+    assert "have changed" not in capsys.readouterr().out
+    assert (run / "best.safetensors").read_bytes() == weights
+
+    for side in ("im", "gt"):
+        shutil.copy(sets / "moved" / "val" / side / "val_000000.png", sets / "moved" / "val" / side / "more.png")
     fit(tmp_path / "runs", "--resume", "--epochs", "4")
-    assert "has changed" not in capsys.readouterr().out
+    assert capsys.readouterr().out.count("The validation photos have changed: the record starts anew") == 1
+    assert (run / "best.safetensors").read_bytes() != weights
+    fit(tmp_path / "runs", "--resume", "--epochs", "5")
+    assert "have changed" not in capsys.readouterr().out
+    assert [row["val_photos"] for row in rows(run)] == ["3", "3", "3", "4", "4"]
+
+
+def test_a_validation_without_all_of_its_photos_cannot_be_the_best(
+    sets: Path, tmp_path: Path, tiny: None, capsys: pytest.CaptureFixture
+) -> None:
+    """Its weights are kept only where there are no others; the header of the photo is whole."""
+    photo = sets / "a" / "val" / "im" / "val_000001.png"
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[:-1000])
+    run = fit(tmp_path / "runs", "--dataset", f"{sets}/a", "--epochs", "1")
+    output = capsys.readouterr()
+    assert "1 of 3 validation photos could not be scored: this epoch cannot be the best" in output.out
+    assert "failed: val_000001" in output.err and (run / "best.safetensors").exists()
+    assert load_training_state(run)["progress"]["best_score"] == np.inf
+    photo.write_bytes(whole)
+    fit(tmp_path / "runs", "--resume", "--epochs", "2")
+    state, weights = load_training_state(run), (run / "best.safetensors").read_bytes()
+    assert state["progress"]["best_epoch"] == 2 and "have changed" not in capsys.readouterr().out
+    photo.write_bytes(whole[:-1000])
+    fit(tmp_path / "runs", "--resume", "--epochs", "3", "--learning-rate", "0.01")
+    assert (run / "best.safetensors").read_bytes() == weights
+    assert [row["val_photos"] for row in rows(run)] == ["2", "3", "2"]
 
 
 def test_truths_of_a_wrong_scale_do_not_train(
@@ -228,6 +210,7 @@ def test_truths_of_a_wrong_scale_do_not_train(
     assert train.main(flags) == 2
     assert "train_000000.png reaches only 1 of 255" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+    assert train.main([*flags, "--no-check-data", "--epochs", "1"]) == 0
 
 
 def test_unknown_pixels_do_not_train(sets: Path, tmp_path: Path, tiny: None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,10 @@ from PIL import Image
 
 from common.photos import write_alpha
 from data.alpha_faults import alpha_faults
-from data.check import as_json, check_dataset, main, quick_check
-from data.kinds import SEVERITY
+from data.check import as_json, check_dataset, main
+from data.faults import SEVERITY
 from data.pairs import read_pair
+from data.quick_check import quick_check
 from data.synthetic.folder import write_folder
 from tests.planted_faults import (
     PLANTED,
@@ -23,8 +25,8 @@ from tests.planted_faults import (
     photo,
     plant_alpha_binary,
     plant_alpha_empty,
-    plant_alpha_faint,
     plant_alpha_levels,
+    plant_alpha_perhaps_scale,
     plant_alpha_scale,
     plant_files_left_out,
     plant_leak_exact,
@@ -89,7 +91,7 @@ def test_finds_several_faults_at_once(dataset: Path, tmp_path: Path) -> None:
 
 def test_clean_set_has_no_fault(clean_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     report = check_dataset(clean_set)
-    assert report.faults == [] and quick_check(clean_set) == []
+    assert report.faults == [] and quick_check(clean_set).errors == []
     assert as_json(report)["splits"]["train"]["pairs"] == 6
     sheet = tmp_path / "sheet.png"
     assert main([str(clean_set), "--contact-sheet", str(sheet)]) == 0
@@ -115,7 +117,7 @@ def test_quick_check_reads_headers_only(dataset: Path) -> None:
     photo(dataset, 4).unlink()
     alpha(dataset, 1, "val").unlink()
     plant_photo_truncated(dataset, 0)  # only decoding would tell
-    sentences = quick_check(dataset)
+    sentences = quick_check(dataset).errors
     assert len(sentences) == 3
     for sentence, name in zip(sentences, ("val_000001", "train_000004", "train_000002"), strict=True):
         assert name in sentence
@@ -125,14 +127,14 @@ def test_what_a_folder_leaves_out_is_counted_and_does_not_stop_a_training(datase
     plant_files_left_out(dataset, 0)
     (fault,) = check_dataset(dataset).faults
     assert fault.sentence.startswith(f"{dataset / 'train' / 'im'}: 3 files left out: 2 .jxl, 1 .txt;")
-    assert quick_check(dataset) == []
+    assert quick_check(dataset).errors == []
 
 
 def test_the_command_in_a_sentence_can_be_copied(dataset: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(dataset, tmp_path / "my photos"))
     for number in range(3):
         plant_photo_without_alpha(root, number)
-    (sentence,) = quick_check(root)
+    (sentence,) = quick_check(root).errors
     assert sentence.endswith(f" 2 more of this kind (photo_without_alpha): python -m data.check '{root}'")
 
 
@@ -145,10 +147,10 @@ def test_a_mask_whose_pixels_are_damaged_is_named(dataset: Path) -> None:
 
 def test_an_empty_truth_does_not_hide_the_scale_of_the_others(dataset: Path) -> None:
     for number in range(6):
-        plant_alpha_faint(dataset, number)
+        plant_alpha_perhaps_scale(dataset, number)
     plant_alpha_empty(dataset, 3)
     assert [fault.kind for fault in check_dataset(dataset).errors].count("alpha_scale") == 5
-    assert "percent" in quick_check(dataset)[0]
+    assert "percent" in quick_check(dataset).errors[0]
 
 
 def test_missing_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -159,8 +161,8 @@ def test_missing_folders(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "gt").mkdir()
     assert main([str(tmp_path)]) == 2
     assert "holds no photos" in capsys.readouterr().err
-    assert "nowhere" in quick_check(tmp_path / "nowhere")[0]
-    assert quick_check(tmp_path)[0].startswith(f"{tmp_path} holds no photos: ")
+    assert "nowhere" in quick_check(tmp_path / "nowhere").errors[0]
+    assert quick_check(tmp_path).errors[0].startswith(f"{tmp_path} holds no photos: ")
 
 
 SCALES = {
@@ -173,7 +175,6 @@ SCALES = {
     "8 in 16": (lambda a: np.uint16(a * 255), "8 bit values in a 16", "257"),
     "12 in 16": (lambda a: np.uint16(a * 4095), "12 bit values in a 16", "16.004"),
     "14 in 16": (lambda a: np.uint16(a * 16383), "14 bit values in a 16", "4.0002"),
-    "half": (lambda a: np.uint8(a * 200), "if its subject is opaque", "255"),
     "trimap": (
         lambda a: np.where(a == 0, 0, np.where(a == 1, 255, 128)).astype(np.uint8),
         "0, 128 and 255",
@@ -191,16 +192,67 @@ def test_a_set_whose_truths_never_reach_1_does_not_train(dataset: Path, name: st
             cv2.imwrite(str(alpha(dataset, number, split)), change(portrait()))
     report = check_dataset(dataset)
     assert [fault.kind for fault in report.errors] == ["alpha_scale"] * 12 and not report.warnings
-    for sentence in (report.errors[0].sentence, *quick_check(dataset)):
+    for sentence in (report.errors[0].sentence, *quick_check(dataset).errors):
         assert scale in sentence and factor in sentence and "train_000000.png" in sentence
 
 
+def rewrite(dataset: Path, change: Callable[[np.ndarray], np.ndarray], split: str) -> None:
+    for path in (dataset / split / "gt").iterdir():
+        cv2.imwrite(str(path), np.uint8(np.rint(change(np.float32(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) / 255))))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: 0 * a, "is 0 everywhere"),
+        (lambda a: 0 * a + 2, "is nearly 0 everywhere"),
+        (lambda a: 0 * a + 254, "is nearly 1 everywhere"),
+        (lambda a: 255 - 255 * a, "inverted"),
+    ],
+    ids=["empty", "nearly empty", "nearly full", "inverted"],
+)
+def test_a_training_does_not_start_on_truths_of_which_none_is_of_use(dataset: Path, change, words, split: str) -> None:
+    rewrite(dataset, change, split)
+    (sentence,) = quick_check(dataset).errors
+    assert words in sentence and str(dataset / split / "gt") in sentence and "--no-check-data" in sentence
+    assert check_dataset(dataset).errors
+
+
+def test_a_training_starts_where_some_truths_are_of_no_use_and_says_so(dataset: Path) -> None:
+    plant_alpha_empty(dataset, 2)
+    errors, warnings, _ = quick_check(dataset)
+    assert not errors and len(warnings) == 1 and "is 0 everywhere" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"), [(lambda a: 200 * a, "alpha_faint"), (lambda a: 1 + 253 * a, "alpha_noisy")]
+)
+def test_smoke_and_nearly_sure_truths_are_trained_on_with_a_warning(dataset: Path, change, kind: str) -> None:
+    """Of no usual scale, so the subjects may be faint; and 1 and 254 for 0 and 255, as a film leaves them."""
+    rewrite(dataset, change, "train")
+    report = check_dataset(dataset)
+    assert {fault.kind for fault in report.faults} == {kind} and not report.errors
+    errors, warnings, _ = quick_check(dataset)
+    assert not errors and len(warnings) == 1 and str(alpha(dataset, 0)) in warnings[0]
+
+
+def test_a_large_set_is_sampled_and_that_is_said(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.quick_check.SAMPLED_HEADERS", 4)
+    monkeypatch.setattr("data.quick_check.SAMPLED_TRUTHS", 4)
+    plant_sizes_differ(dataset, 2)
+    plant_photo_without_alpha(dataset, 3)  # names are cheap: all are looked at
+    errors, _, scope = quick_check(dataset)
+    assert len(errors) == 1 and "train_000003" in errors[0]
+    assert "names of 11 pairs, the sizes of 4 and 4 alphas" in scope and f"python -m data.check {dataset}" in scope
+
+
 def test_one_faint_truth_among_others_may_be_a_glass(dataset: Path) -> None:
-    plant_alpha_faint(dataset, 2)
+    plant_alpha_perhaps_scale(dataset, 2)
     plant_alpha_levels(dataset, 3)
-    assert quick_check(dataset) == []
+    assert quick_check(dataset).errors == []
     plant_alpha_scale(dataset, 4)  # two levels: certainly no glass
-    assert ["train_000004.png" in sentence for sentence in quick_check(dataset)] == [True]
+    assert ["train_000004.png" in sentence for sentence in quick_check(dataset).errors] == [True]
 
 
 def test_a_mask_keeps_its_grey_where_its_alpha_channel_says_nothing(dataset: Path) -> None:
@@ -209,7 +261,7 @@ def test_a_mask_keeps_its_grey_where_its_alpha_channel_says_nothing(dataset: Pat
         channel = np.full_like(grey, 255)
         channel[0, :5] = 254
         Image.fromarray(np.dstack([grey, grey, grey, channel])).save(alpha(dataset, number))
-    assert check_dataset(dataset).faults == [] and quick_check(dataset) == []
+    assert check_dataset(dataset).faults == [] and quick_check(dataset).errors == []
 
 
 def test_unknown_pixels_are_not_judged_but_counted(dataset: Path, capsys: pytest.CaptureFixture) -> None:
@@ -217,7 +269,7 @@ def test_unknown_pixels_are_not_judged_but_counted(dataset: Path, capsys: pytest
     for number in range(6):
         levels = cv2.imread(str(plant_alpha_levels(dataset, number)), cv2.IMREAD_GRAYSCALE)
         write_unknown(dataset, number, levels == 128)
-    assert quick_check(dataset) == []
+    assert quick_check(dataset).errors == []
     report = check_dataset(dataset)
     assert {fault.kind for fault in report.faults} == {"alpha_binary"}
     shares = [entry.unknown_share for entry in report.inspections if entry.split == "train"]
@@ -257,11 +309,11 @@ def test_what_lies_beside_train_and_val_does_not_stop_a_training(dataset: Path) 
     shutil.copy(photo(dataset, 0), dataset / "test" / "im" / "a.png")
     for junk in ("train/im/._x.jpg", "val/gt/Thumbs.db", "train/gt/.DS_Store", "train/im/@eaDir/a.png/SYNO.jpg"):
         (dataset / junk).write_bytes(b"junk")
-    assert quick_check(dataset) == []
+    assert quick_check(dataset).errors == []
     report = check_dataset(dataset)
     assert [(fault.kind, Path(fault.path)) for fault in report.faults] == [
         ("split_incomplete", dataset / "test" / "gt")
     ]
     assert main([str(dataset)]) == 0
     shutil.rmtree(dataset / "val" / "gt")
-    assert len(quick_check(dataset)) == 1 and main([str(dataset)]) == 1
+    assert len(quick_check(dataset).errors) == 1 and main([str(dataset)]) == 1

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from common.photos import read_photo, write_image
-from data.check import quick_check
 from data.pairs import find_pairs
+from data.quick_check import quick_check
 from experiments.composites import compose, main, placed_cutout, share
 
 SIZE = 48
@@ -72,7 +72,7 @@ def test_the_folder_is_a_set_that_the_doctor_passes(sources: tuple[Path, Path], 
         "3",
     ]
     assert main(flags) == 0
-    assert not quick_check(tmp_path)
+    assert not quick_check(tmp_path).errors
     assert (len(find_pairs(tmp_path / "train")), len(find_pairs(tmp_path / "val"))) == (6, 3)
     assert read_photo(tmp_path / "val" / "im" / "00000.png").image.shape == (SIZE, SIZE, 3)
 

@@ -22,7 +22,8 @@ from PIL import Image
 import predict
 from common.errors import UserError
 from common.files import write_json
-from data.check import check_dataset, quick_check
+from data.check import check_dataset
+from data.quick_check import quick_check
 from inference import loading
 from models import build, checkpoint
 from tests.tiny import TinyEncoder
@@ -155,7 +156,7 @@ def test_50_pairs_through_data_check(tmp_path):
     named = {Path(fault.path).stem for fault in report.errors}
     fine = [entry for entry in report.inspections if entry.pair.image.stem not in named]
     assert len(fine) > 5 and all(entry.size for entry in fine)
-    assert all(sentence and "\n" not in sentence for sentence in quick_check(tmp_path))
+    assert all(sentence and "\n" not in sentence for sentence in quick_check(tmp_path).errors)
 
 
 def mutated_options(chance: random.Random) -> dict:

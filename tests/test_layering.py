@@ -15,7 +15,7 @@ PARTS = {"models", "data", "losses", "metrics"}
 USES = {
     "common": set(),
     "losses": {"common", "models"},
-    "metrics": set(),
+    "metrics": {"common"},
     "config": {"common"},
     "models": {"common"},
     "data": {"common", "metrics"},

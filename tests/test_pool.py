@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from common.pool import bounded_map, process_pool
+from common.pool import bounded_map
 
 
 def pool(threads: int) -> Executor | nullcontext[None]:
@@ -66,9 +66,3 @@ def test_a_caller_that_stops_leaves_no_item_running_and_none_begun():
             if item == 1:
                 raise KeyboardInterrupt
     assert begun == finished and len(begun) < 10
-
-
-def test_processes_do_the_same_and_may_fail():
-    with process_pool(1) as executor:
-        results = dict(bounded_map(executor, int, ["1", "x", "3"], ahead=2))
-    assert isinstance(results.pop("x"), ValueError) and results == {"1": 1, "3": 3}

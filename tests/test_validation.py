@@ -19,9 +19,9 @@ import matting
 from common.photos import write_alpha
 from data.dataset import PhotoValidation
 from evaluation import validation
-from evaluation.scoring import score_matte
-from evaluation.validation import COARSE, REFINED, MatteSource, final_figures, score_dataset, validate
-from metrics import matting_metrics
+from evaluation.scoring import score_photo
+from evaluation.validation import COARSE, REFINED, MatteSource, final_figures, score_dataset, validate, validate_sets
+from metrics import IN_TRAINING, TITLES, Truth, matting_metrics
 from tests.test_scoring import disc
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,15 +63,16 @@ def model(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
 
 
 def test_means_are_those_of_the_mattes(model):
-    means = validate(model, Discs())
+    means = validate(model, Discs()).figures
     alphas = [Discs()[index]["alpha"][0].numpy() for index in range(7)]
-    expected = [matting_metrics(np.floor(alpha * 255).astype(np.float32) / 255 / 2, alpha, with_conn=False)
-                for alpha in alphas]  # fmt: skip
+    expected = [
+        matting_metrics(np.floor(alpha * 255).astype(np.float32) / 255 / 2, Truth(alpha), IN_TRAINING)
+        for alpha in alphas
+    ]
     assert means["coarse_image_sad"] == pytest.approx(np.mean([e["image_sad"] for e in expected]), rel=1e-6)
     assert means["coarse_edge_mse"] == pytest.approx(np.mean([e["edge_mse"] for e in expected[:6]]), rel=1e-6)
     assert means["refined_image_sad"] < 0.1 * means["coarse_image_sad"]
-    regions = [f"{matte}_{region}" for matte in ("coarse", "refined") for region in ("image", "edge")]
-    assert means.keys() == {f"{region}_{metric}" for region in regions for metric in ("sad", "mse", "mad", "grad")}
+    assert means.keys() == {f"{matte}_{figure}" for matte in ("coarse", "refined") for figure in TITLES}
 
 
 @pytest.mark.parametrize("refined_alpha", [None, "coarse"], ids=["None", "the coarse matte again"])
@@ -81,13 +82,13 @@ def test_without_a_refiner_there_are_coarse_figures_alone(monkeypatch, refined_a
         return SimpleNamespace(coarse_alpha=coarse, refined_alpha=refined_alpha and coarse)
 
     monkeypatch.setattr(matting, "predict_mattes", coarse_only)
-    means = validate(stub_model(None), Discs())
-    assert means.keys() == {f"coarse_{r}_{m}" for r in ("image", "edge") for m in ("sad", "mse", "mad", "grad")}
+    means = validate(stub_model(None), Discs()).figures
+    assert means.keys() == {f"coarse_{figure}" for figure in TITLES}
     assert final_figures(means)["image_mad"] == means["coarse_image_mad"]
 
 
 def test_the_final_figures_are_those_of_the_refined_matte(model):
-    means = validate(model, Discs())
+    means = validate(model, Discs()).figures
     final = final_figures(means)
     assert final["image_mad"] == means["refined_image_mad"] != means["coarse_image_mad"]
     assert len(final) == 8
@@ -152,9 +153,55 @@ def test_the_mode_of_the_model_is_put_back(model):
 
 
 def test_a_photo_that_cannot_be_read_is_named_and_left_out(model, capsys):
-    broken = validate(model, Discs(broken=2))
+    broken, whole = validate(model, Discs(broken=2)), validate(model, Discs())
     assert "disc2.png is cut short" in capsys.readouterr().err
-    assert broken != validate(model, Discs())
+    assert (broken.photos, broken.failed, whole.photos, whole.failed) == (6, 1, 7, 0)
+    assert broken.fingerprint != whole.fingerprint
+
+
+class Folder(Discs):
+    """The same discs, in another order, under other names."""
+
+    def __getitem__(self, index: int) -> dict:
+        return super().__getitem__((index + 2) % 7) | {"name": f"moved{index}"}
+
+
+class OneChanged(Discs):
+    """One truth, or one photo, is another."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def __getitem__(self, index: int) -> dict:
+        item = super().__getitem__(index)
+        return item | (
+            {self.what: item[self.what] // 2 if self.what == "image" else item[self.what] / 2} if index == 3 else {}
+        )
+
+
+def test_the_fingerprint_is_of_the_contents_alone(model):
+    own = validate(model, Discs()).fingerprint
+    assert validate(model, Folder()).fingerprint == own == validate(model, Discs(), workers=2).fingerprint
+    others = [validate(model, dataset).fingerprint for dataset in (OneChanged("alpha"), OneChanged("image"))]
+    others.append(validate(model, torch.utils.data.Subset(Discs(), range(6))).fingerprint)
+    assert len({own, *others}) == 4
+
+
+def test_means_over_sets_count_each_set_once_and_no_figure_that_it_has_not(model):
+    """The last disc is empty: its set has no edge, and a missing figure is no perfect one."""
+    sets = {"discs": torch.utils.data.Subset(Discs(), range(6)), "bare": torch.utils.data.Subset(Discs(), [6])}
+    result = validate_sets(model, sets)
+    one, other = (validate(model, dataset) for dataset in sets.values())
+    assert (
+        result.figures["coarse_image_mad"] == (one.figures["coarse_image_mad"] + other.figures["coarse_image_mad"]) / 2
+    )
+    assert result.figures["refined_edge_sad"] == one.figures["refined_edge_sad"] > 0
+    assert "bare_refined_edge_sad" not in result.figures and result.figures["bare_refined_image_mad"] == 0
+    assert (result.photos, result.failed) == (7, 0)
+    renamed = validate_sets(model, {"a": sets["bare"], "b": sets["discs"]})
+    assert renamed.fingerprint == result.fingerprint not in (one.fingerprint, other.fingerprint)
+    assert validate_sets(model, {"discs": sets["discs"]}) == one
 
 
 @pytest.mark.parametrize("words", [
@@ -197,11 +244,6 @@ def test_a_file_that_cannot_be_read_is_called_by_its_name(model, tmp_path):
     assert [failure.name for failure in scores.failures] == ["deep/dog"] and len(scores.rows) == 1
 
 
-def test_edge_figures_exist_where_no_photo_has_an_edge(model):
-    means = validate(model, torch.utils.data.Subset(Discs(), [6]))
-    assert means["refined_edge_sad"] == 0 == means["coarse_edge_grad"]
-
-
 def test_nothing_to_score_is_an_error(model):
     with pytest.raises(ValueError, match="data.check"):
         validate(model, torch.utils.data.Subset(Discs(broken=0), [0]))
@@ -210,11 +252,11 @@ def test_nothing_to_score_is_an_error(model):
 def test_threads_beside_the_network_change_no_figure(model, monkeypatch):
     scorers = set()
 
-    def score_and_tell(*arguments) -> dict:
+    def score_and_tell(*arguments) -> list:
         scorers.add(threading.current_thread())
-        return score_matte(*arguments)
+        return score_photo(*arguments)
 
-    monkeypatch.setattr(validation, "score_matte", score_and_tell)
+    monkeypatch.setattr(validation, "score_photo", score_and_tell)
     assert validate(model, Discs(broken=2), workers=3) == validate(model, Discs(broken=2))
     assert len(scorers - {threading.main_thread()}) in (1, 2, 3) and threading.main_thread() in scorers
 
@@ -228,7 +270,9 @@ def test_each_model_runs_once_a_photo(model, monkeypatch):
     scores = score_dataset(columns, Discs(), validation.QUICK, 0)
     assert len(calls) == 14 and len(scores.rows) == 21
     assert [row["matte"] for row in scores.rows[:3]] == ["a", "b", "c"]
-    assert scores.rows[0]["difference"] == pytest.approx(float(Discs()[0]["alpha"].mean()) / 2, rel=0.02)
+    assert scores.rows[0]["difference"] == 0  # of the two that are shipped, b and c, which are equal here
+    rows = score_dataset(columns[:2], Discs(), validation.QUICK, 0).rows
+    assert rows[0]["difference"] == pytest.approx(float(Discs()[0]["alpha"].mean()) / 2, rel=0.02)
 
 
 RANK_SCRIPT = """
@@ -240,7 +284,7 @@ from evaluation.validation import validate
 
 matting.predict_mattes = stub_mattes
 distributed.setup()
-means = validate(stub_model(torch.nn.Identity()), Discs(broken=3))
+means = validate(stub_model(torch.nn.Identity()), Discs(broken=3)).figures
 with open(f"{sys.argv[1]}/{distributed.rank()}.json", "w") as file:
     json.dump(means, file)
 distributed.shutdown()
@@ -256,6 +300,6 @@ def test_two_ranks_give_the_totals_of_one_process_to_the_last_bit(model, tmp_pat
     done = subprocess.run([*command, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("disc3.png is cut short") == 1
-    alone = validate(model, Discs(broken=3))
+    alone = validate(model, Discs(broken=3)).figures
     for rank in range(2):
         assert json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) == alone

@@ -19,7 +19,7 @@ class Progress:
     """What a run has done, in plain Python values, saved as they are.
 
     train.py writes it at each step and epoch, training.checkpoint.restore when a run resumes, and
-    training.setup.check_record when the validation set has changed.
+    its is_record when the validation photos have changed.
     """
 
     epoch: int = 0  # epochs finished
@@ -30,7 +30,7 @@ class Progress:
     total_seconds: float = 0.0
     best_score: float = math.inf
     best_epoch: int = 0
-    validation_fingerprint: str = ""  # of the set that the best score was measured on
+    validated_photos: str = ""  # fingerprint of those that the best score was measured on
     rows: list[dict[str, Any]] = field(default_factory=list)  # of training_log.csv
 
 

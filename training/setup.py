@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,9 @@ from common.errors import UserError
 from common.processes import is_main, own_cores, print_once, rank, world_size
 from config import Config
 from data.augmentation import Augmentation
-from data.build import SYNTHETIC, build_training_set, build_validation_sets, fingerprint, parse_source
-from data.check import quick_check
+from data.build import SYNTHETIC, build_training_set, build_validation_sets, parse_source
 from data.loader import build_training_loader
+from data.quick_check import quick_check
 from models import Guide, MattingNetwork, TeacherAutoencoder, build_model, build_teacher
 from models.checkpoint import MODEL_FILE, find_model, load_weights, read_metadata
 from training.checkpoint import check_types, has_state, load_training_state, restore
@@ -75,7 +74,6 @@ def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
         restore(run, state, resumed)
     if device.type in TRIED_ON:
         check_memory(run, losses)
-    check_record(run)
     run.folder = open_folder(config, resumed)
     announce(run)
     return run
@@ -133,10 +131,13 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
 def check_dataset(config: Config) -> None:
     """The cheap part of data.check, before a day is spent on a broken set. Raises UserError."""
     folders = [path for path, _ in map(parse_source, config.dataset) if path != SYNTHETIC and Path(path).is_dir()]
-    found = [sentence for folder in folders for sentence in quick_check(folder)] if is_main() else []
-    sentences = distributed.broadcast_object(found)
-    if sentences:
-        raise UserError("\n".join(sentences))
+    found = [quick_check(folder) for folder in folders] if is_main() and config.check_data else []
+    for findings in found:
+        for sentence in filter(None, [findings.scope, *(f"WARNING: {warning}" for warning in findings.warnings)]):
+            print_once(sentence)
+    errors = distributed.broadcast_object([error for findings in found for error in findings.errors])
+    if errors:
+        raise UserError("\n".join(errors))
 
 
 def build_networks(
@@ -193,15 +194,6 @@ def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dic
         raise UserError(
             f"{checkpoint} does not fit this network ({str(error).splitlines()[0]}): use the file as train.py wrote it."
         ) from error
-
-
-def check_record(run: Run) -> None:
-    """The best score so far counts only on the validation set that it was measured on."""
-    now = fingerprint(run.validation)
-    if math.isfinite(run.progress.best_score) and run.progress.validation_fingerprint != now:
-        print_once("The validation set has changed: the record starts anew, and with it best.safetensors.")
-        run.progress.best_score, run.progress.best_epoch = math.inf, 0
-    run.progress.validation_fingerprint = now
 
 
 def open_folder(config: Config, resumed: Path | None) -> Path:
