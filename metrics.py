@@ -150,7 +150,7 @@ class Metric(NamedTuple):
 
     total: the map's sum is divided by it; 0 for the mean. error_map None: composite_error or dis_metrics computes it.
     in_training: measured at each validation, so it has columns in the log, the card and the tables of the experiments;
-    digits: of the line that train.py prints for an epoch, None to leave it out; in_curves: a panel of curves.png.
+    drawn: the regions of which train.py prints it after an epoch, and draws a curve.
     """
 
     title: str
@@ -160,22 +160,20 @@ class Metric(NamedTuple):
     regions: tuple[str, ...] = REGIONS
     higher_is_better: bool = False
     in_training: bool = False
-    digits: int | None = None
-    in_curves: bool = False
+    drawn: tuple[str, ...] = ()
 
 
 METRICS = {
-    "sad": Metric("SAD", "sum |p - g| / 1000", absolute_error, 1000, in_training=True, digits=3, in_curves=True),
-    "mse": Metric("MSE", "mean (p - g)^2, not times 1000", squared_error, in_training=True, digits=5),
-    "mad": Metric("MAD", "mean |p - g|", absolute_error, in_training=True, digits=4, in_curves=True),
+    "sad": Metric("SAD", "sum |p - g| / 1000", absolute_error, 1000, in_training=True),
+    "mad": Metric("MAD", "mean |p - g|", absolute_error, in_training=True, drawn=REGIONS),
+    "mse": Metric("MSE", "mean (p - g)^2, not times 1000", squared_error, in_training=True),
     "grad": Metric(
         "Grad",
         "sum (|grad p| - |grad g|)^2 / 1000, alphamatting kernels (sigma 1.4, L2 norm 1), no stretch",
         gradient_error,
         1000,
         in_training=True,
-        digits=3,
-        in_curves=True,
+        drawn=("edge",),
     ),  # fmt: skip
     "conn": Metric(
         "Conn",
@@ -209,12 +207,13 @@ METRICS = {
     "dis_hce": Metric("HCE", "human correction effort, in clicks, relax 5"),
 }
 IN_TRAINING = [name for name, metric in METRICS.items() if metric.in_training]
-# The columns of a validation by figure ("image_sad") and title ("SAD", "edge SAD").
+# The figures of a validation, "image_sad" ..., with their titles: "SAD", "edge SAD".
 TITLES = {
     f"{region}_{name}": f"{'' if region == 'image' else 'edge '}{METRICS[name].title}"
     for region in REGIONS
     for name in IN_TRAINING
 }
+DRAWN = {f"{region}_{name}": TITLES[f"{region}_{name}"] for name in IN_TRAINING for region in METRICS[name].drawn}
 
 
 def score(metric: str, prediction: np.ndarray, truth: Truth, region: np.ndarray | None = None) -> float:

@@ -13,7 +13,6 @@ import cv2
 import imagehash
 import numpy as np
 from PIL import Image
-from scipy.spatial import KDTree
 
 from data.faults import Fault
 from data.pairs import Pair
@@ -21,7 +20,6 @@ from data.pairs import Pair
 HASH_SIDE, THUMBNAIL_SIDE = 16, 16
 HASH_DISTANCE = 20  # of 256 bits; the hashes of different photos differ in about 128
 THUMBNAIL_DISTANCE = 6.0  # mean difference in grey levels; the hash of a flat picture is noise
-BATCH = 1000  # photos whose neighbours are looked up at once
 
 
 class Look(NamedTuple):
@@ -75,24 +73,29 @@ def find_copies(inspections: Sequence[Inspection]) -> list[Fault]:
 def _first_similar(looks: Sequence[Look], numbers: Sequence[int]) -> dict[int, int]:
     """For each of these looks that is close to an earlier one: the earliest.
 
-    A tree finds those whose mean colours in sixteenths of the picture are close. All close thumbnails are among them,
-    as means differ by no more than their pixels. So the work grows with the number of photos, not with its square.
+    Only earlier photos that share a band of the hash and nearly the shade are compared. All close ones do: the bits
+    that may differ cannot be in every band, and the means of close thumbnails are close. So the work grows with the
+    number of photos, not with its square.
     """
-    side = THUMBNAIL_SIDE // 4
-    thumbnails = np.stack([looks[number].thumbnail for number in numbers])  # (n, 16, 16, 3)
-    colours = thumbnails.reshape(-1, 4, side, 4, side, 3).mean(axis=(2, 4)).reshape(len(numbers), -1)  # (n, 48)
     hashes = np.stack([looks[number].hash for number in numbers])
-    tree, radius = KDTree(colours), THUMBNAIL_DISTANCE * colours.shape[1]
+    bits = np.unpackbits(hashes.view(np.uint8), axis=1)  # (n, 256)
+    bands = [part @ (1 << np.arange(part.shape[1])) for part in np.array_split(bits, HASH_DISTANCE + 1, axis=1)]
+    shades = [int(looks[number].thumbnail.mean() // THUMBNAIL_DISTANCE) for number in numbers]
+    tables: list[dict[tuple[int, int], list[int]]] = [{} for _ in bands]
     similar = {}
-    for start in range(0, len(numbers), BATCH):
-        found = tree.query_ball_point(colours[start : start + BATCH], radius, p=1, return_sorted=True)
-        for place, around in enumerate(found, start):
-            earlier = np.asarray(around)[: np.searchsorted(around, place)]
-            distance = np.bitwise_count(hashes[earlier] ^ hashes[place]).sum(axis=1)
-            for near in earlier[distance <= HASH_DISTANCE]:
-                if np.abs(thumbnails[near] - thumbnails[place]).mean() <= THUMBNAIL_DISTANCE:
-                    similar[numbers[place]] = numbers[near]
-                    break
+    for place, (shade, *values) in enumerate(zip(shades, *(band.tolist() for band in bands), strict=True)):
+        earlier: set[int] = set()
+        for table, value in zip(tables, values, strict=True):
+            for near in (shade - 1, shade, shade + 1):
+                earlier.update(table.get((value, near), ()))
+            table.setdefault((value, shade), []).append(place)
+        candidates = np.array(sorted(earlier), np.int64)
+        distance = np.bitwise_count(hashes[candidates] ^ hashes[place]).sum(axis=1)
+        own = looks[numbers[place]].thumbnail
+        for near in candidates[distance <= HASH_DISTANCE]:
+            if np.abs(looks[numbers[near]].thumbnail - own).mean() <= THUMBNAIL_DISTANCE:
+                similar[numbers[place]] = numbers[near]
+                break
     return similar
 
 

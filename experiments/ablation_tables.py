@@ -13,10 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from common.files import atomic_write
+from metrics import TITLES
 
-IMAGE = {"SAD": "image_sad", "MAD": "image_mad", "MSE": "image_mse", "Grad": "image_grad"}
-EDGE = {"edge SAD": "edge_sad", "edge MAD": "edge_mad", "edge MSE": "edge_mse", "edge Grad": "edge_grad"}
-COLUMNS = IMAGE | EDGE  # heading: column
+COLUMNS = {title: figure for figure, title in TITLES.items()}  # heading: column
 
 
 def spread(values: pd.Series, digits: str = ".4g") -> str:
@@ -143,7 +142,7 @@ def overfit_table(rows: pd.DataFrame) -> str:
     """The best epoch, and what a run that overfits loses again after it."""
     table = []
     for name in ("SAD", "MSE"):
-        key = IMAGE[name]
+        key = COLUMNS[name]
         curves = rows.groupby(["variant", "seed"], sort=False)[f"val_refined_{key}"]
         best = curves.min().to_frame(f"best {name}")
         rise = (100 * (curves.last() / curves.min() - 1)).to_frame(f"{name}, end above best")
@@ -186,9 +185,6 @@ def first_reach(curve: pd.Series, goal: float) -> float:
 
 def photos_table(scores: pd.DataFrame) -> str:
     """The scores of each run's model on each photo, as evaluate.py writes them with --csv."""
-    scores = scores.copy()
-    for key in EDGE.values():  # a photo without an edge has no figures there, as in evaluate.py
-        scores[key] = scores[key].where(scores["edge_share"] > 0)
     means = scores.groupby(["variant", "seed"], sort=False)[list(COLUMNS.values())].mean()
     table = over_seeds(means.set_axis(list(COLUMNS), axis=1))
     table.insert(0, "seeds", means.groupby("variant", sort=False).size())

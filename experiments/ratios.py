@@ -24,9 +24,10 @@ from common.resize import resize_alpha, resize_to_working_size, working_size
 from data.dataset import PhotoValidation
 from data.synthetic.dataset import SyntheticValidation
 from evaluation.validation import COARSE, REFINED, validate
+from metrics import TITLES
 from models.checkpoint import find_model, load_model
 
-FIGURES = {"SAD": "image_sad", "edge SAD": "edge_sad", "edge MSE": "edge_mse", "Grad": "image_grad"}
+FIGURES = ("image_sad", "edge_sad", "edge_mse", "image_grad")
 
 
 class ScaledPhotos(Dataset):
@@ -62,7 +63,7 @@ def measure(checkpoint: Path, photos: Path | None, ratios: Sequence[int], sample
             scores = validate(model, dataset).figures
             for matte in (COARSE, REFINED):
                 if f"{matte}_image_sad" in scores:
-                    figures = {title: scores[f"{matte}_{figure}"] for title, figure in FIGURES.items()}
+                    figures = {TITLES[name]: scores.get(f"{matte}_{name}") for name in FIGURES}
                     rows.append({"run": checkpoint.parent.name, "ratio": ratio, "set": name, "matte": matte, **figures})
     return rows
 

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCardData
 from config import Config
 from data.build import SYNTHETIC, parse_source
 from evaluation.validation import COARSE, REFINED, final_figures
-from metrics import EDGE_RULE, UNITS
+from metrics import EDGE_RULE, IN_TRAINING, METRICS, TITLES
 from models.checkpoint import MODEL_FILE, read_metadata
 from training.flags import config_from_dict
 from training.run_folder import LOG_FILE
@@ -26,11 +26,6 @@ from training.run_folder import LOG_FILE
 PREVIEW_FILE = "preview.png"
 NO_LICENCE = "other"  # as the Hub calls one that it does not know
 TAGS = ["image-matting", "background-removal", "tsr-matte"]
-COLUMNS = {
-    f"{region}_{metric}": f"{region} {name}"
-    for region in ("image", "edge")
-    for metric, name in {"sad": "SAD", "mad": "MAD", "mse": "MSE", "grad": "Grad"}.items()
-}
 ALWAYS_NAMED = ("model_idx", "dataset")  # a clone's config.py may have other defaults for these
 OF_THE_MACHINE = ("device", "output", "num_workers", "tensorboard")  # fields of Config that change no weight
 
@@ -132,18 +127,19 @@ def _scores(config: Config, scores: Mapping[str, float], checkpoint: str) -> str
     for name, prefix in ([("mean", "")] if len(sets) > 1 else []) + [(n, p) for n, (p, _) in sets.items()]:
         own = {key.removeprefix(prefix): value for key, value in scores.items() if key.startswith(prefix)}
         rows[name] = final_figures(own)
-    shown = [name for name in COLUMNS if name in figures]
-    header = " | ".join(COLUMNS[name] for name in shown)
-    lines = [f"| {name} | {' | '.join(f'{row[figure]:.4g}' for figure in shown)} |" for name, row in rows.items()]
+    shown = [name for name in TITLES if name in figures]
+    header = " | ".join(TITLES[name] for name in shown)
+    cells = {name: [f"{row[figure]:.4g}" if figure in row else "-" for figure in shown] for name, row in rows.items()}
+    lines = [f"| {name} | {' | '.join(values)} |" for name, values in cells.items()]
     commands = [
         f"python evaluate.py --dataset {shlex.quote(path)} --checkpoint {shlex.quote(checkpoint)}"
         for _, path in sets.values()
     ]
-    units = "; ".join(f"{name}: {UNITS[name.lower()]}" for name in ("SAD", "MAD", "MSE", "Grad"))
+    units = "; ".join(f"{METRICS[name].title}: {METRICS[name].unit}" for name in IN_TRAINING)
     return (
         "## Scores\n\nOn the validation photos, means over photos. The best epoch was chosen on them, which flatters "
         f"it a little.\n\n| set | {header} |\n|---{'|---' * len(shown)}|\n" + "\n".join(lines) + "\n\n"
-        f"{_shell(*commands)}\n\nimage: all pixels. {EDGE_RULE}. {units}."
+        f"{_shell(*commands)}\n\nOver all pixels, and over the {EDGE_RULE}. {units}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ from PIL import Image
 from common.photos import write_alpha
 from data.alpha_faults import alpha_faults
 from data.check import as_json, check_dataset, main
+from data.copies import HASH_DISTANCE, THUMBNAIL_DISTANCE, Inspection, Look, find_copies
 from data.faults import SEVERITY
-from data.pairs import read_pair
+from data.pairs import Pair, read_pair
 from data.quick_check import quick_check
 from data.synthetic.folder import write_folder
 from tests.planted_faults import (
@@ -317,3 +319,29 @@ def test_what_lies_beside_train_and_val_does_not_stop_a_training(dataset: Path) 
     assert main([str(dataset)]) == 0
     shutil.rmtree(dataset / "val" / "gt")
     assert len(quick_check(dataset).errors) == 1 and main([str(dataset)]) == 1
+
+
+def test_copies_are_those_of_a_comparison_of_all_with_all() -> None:
+    """Looks drawn near one another, as many within both distances as outside one of them."""
+    rng = np.random.default_rng(0)
+    bits = np.repeat(rng.integers(0, 2, (40, 256), np.uint8), 5, axis=0)
+    colours = np.repeat(rng.integers(0, 256, (40, 1, 1, 3)), 5, axis=0) + np.zeros((1, 16, 16, 1), np.int64)
+    for number in range(200):
+        flipped = rng.permutation(256)[: rng.integers(5, 20)]
+        bits[number, flipped] ^= 1
+        colours[number] += rng.integers(-9, 10)
+    hashes, thumbnails = np.packbits(bits, axis=1).view(np.uint64), colours.astype(np.int16)
+    expected = []
+    for one in range(200):
+        close = (np.bitwise_count(hashes[:one] ^ hashes[one]).sum(axis=1) <= HASH_DISTANCE) & (
+            np.abs(thumbnails[:one] - thumbnails[one]).mean(axis=(1, 2, 3)) <= THUMBNAIL_DISTANCE
+        )
+        expected += [(one, int(np.argmax(close)))] if close.any() else []
+    entries = [
+        Inspection(
+            Pair(str(n), Path(f"{n}.jpg"), Path()), "train", look=Look(str(n).encode(), hashes[n], thumbnails[n])
+        )
+        for n in range(200)
+    ]
+    found = [re.findall(r"(\d+)\.jpg", fault.sentence) for fault in find_copies(entries)]
+    assert [(int(one), int(other)) for one, other in found] == expected and 30 < len(expected) < 150

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import pytest
 from torch.distributed.run import get_args_parser
 
-from data.kinds import SEVERITY
+from data.faults import SEVERITY
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(

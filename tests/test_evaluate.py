@@ -230,12 +230,6 @@ def test_flags_that_do_not_fit_together(arguments):
     assert stop.value.code == 2
 
 
-def test_scoring_folders_imports_no_torch():
-    code = "import sys, evaluate; evaluate.main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, "--predictions", "x", "--ground-truth", "y"], cwd=ROOT)
-    assert done.returncode == 0
-
-
 def test_torchrun_writes_the_same_json_as_one_process(folders, tmp_path):
     """Three processes for five photos, one of them unreadable."""
     predictions, truths = folders
@@ -379,13 +373,13 @@ def test_the_figure_shows_largest_median_and_smallest_difference(monkeypatch, tm
 
     from common import plots
     from evaluation import checkpoints
-    from evaluation.validation import COARSE, MatteSource
+    from evaluation.validation import COARSE, REFINED, MatteSource
 
     drawn = []
-    monkeypatch.setattr(plots, "comparison", lambda path, rows: drawn.extend(row["name"] for row in rows))
+    monkeypatch.setattr(plots, "comparison", lambda path, rows, pair: drawn.extend(row["name"] for row in rows))
     monkeypatch.setattr(checkpoints, "predict_sources", lambda sources, image: {})
     dataset = [{"name": f"p{i}", "image": torch.zeros(3, 4, 4), "alpha": torch.zeros(1, 4, 4)} for i in range(5)]
     rows = [{"index": i, "difference": d} for i, d in enumerate([0.2, 0.5, 0.1, 0.9, 0.3])]
-    source = MatteSource("x", None, COARSE)
-    checkpoints.draw_comparison(tmp_path / "c.png", [source, source], dataset, rows)
+    sources = [MatteSource("A", None, COARSE), MatteSource("B", None, REFINED)]
+    checkpoints.draw_comparison(tmp_path / "c.png", sources, dataset, rows)
     assert drawn == ["p3", "p4", "p2"]
