@@ -104,7 +104,8 @@ class DilatedInception(nn.Module):
     def forward(self, x: Tensor, borders: Borders = WHOLE_PHOTO) -> Tensor:
         reach = max(DILATIONS)
         views = [crop(x, reach - dilation, borders) for dilation in DILATIONS]
-        seen = [convolve(branch, view, borders) for branch, view in zip(self.branches, views, strict=True)]
+        pairs = zip(self.branches, views, strict=True)
+        seen = [convolve(branch, view, borders) for branch, view in pairs]  # type: ignore[arg-type]  # all Conv2d
         mixed = self.mix(torch.cat(seen, dim=1).relu_())
         return torch.relu_(crop(x, reach, borders) + mixed)
 
