@@ -143,7 +143,8 @@ def settings_of(options: argparse.Namespace) -> Row:
     if background and os.path.isfile(background):
         background = f"{background} {digest(background)}"
     checkpoint = f"{options.checkpoint.parent.name}/{options.checkpoint.name} {digest(options.checkpoint)}"
-    return {"kind": options.kind, "bits": options.bits, "background": background, "checkpoint": checkpoint}
+    look = {"kind": options.kind, "bits": options.bits, "background": background}
+    return look | {"checkpoint": checkpoint, "detail": options.detail}
 
 
 def matte_all(

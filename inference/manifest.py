@@ -28,7 +28,7 @@ def new_row(source: Path, output: Path, settings: Row) -> Row:
 
 
 class Manifest:
-    """The outputs of earlier runs, and the settings of this one: kind, bits, background, checkpoint."""
+    """The outputs of earlier runs, and the settings of this one: kind, bits, background, checkpoint, detail."""
 
     def __init__(self, folder: Path, settings: Row) -> None:
         """Raises UserError if the manifest.json in the folder is not as predict.py writes it."""
