@@ -8,8 +8,9 @@
     python benchmark.py --memory --sizes 1024               the peak memory of a training step on a GPU, estimated
     python benchmark.py --loader [ROOT]                     the loader next to a plain loop and to decoding alone
 
-Times are means of several runs after a warm-up. Peak memory is the process's on a CPU, above what is held before, and
-the allocator's on a GPU; --memory needs no GPU, and says how much its estimate leaves out. Without --checkpoint the
+Times are means of several runs after a warm-up, with --photos of one. Prediction on a CPU is measured in processor
+seconds, all threads together. Peak memory is the process's on a CPU, above what is held before, and the allocator's
+on a GPU; --memory needs no GPU, and says how much its estimate leaves out. Without --checkpoint the
 encoder's weights are random, which does not change its speed; the refiner is the starter model's, and the coarse matte
 is given, since what is uncertain decides what the refiner costs. What runs out of memory costs its row, not the table.
 

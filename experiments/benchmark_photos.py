@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -24,7 +23,7 @@ from common.errors import UserError
 from common.photos import list_images, read_photo, to_uint8, write_alpha
 from common.resize import resize_to_working_size
 from config import Config
-from experiments.measuring import matrix_peak, peak_memory
+from experiments.measuring import clock_of, matrix_peak, peak_memory
 from inference.pseudo_labels import open_network, subject_map
 from matting import as_pixels, refine_uncertain
 from models import MattingNetwork, Refiner
@@ -42,7 +41,7 @@ class Work(Counter):
 
     @contextlib.contextmanager
     def timed(self, part: str, device: torch.device) -> Iterator[None]:
-        clock = time.process_time if device.type == "cpu" else time.perf_counter
+        clock = clock_of(device)
         start = clock()
         yield
         synchronize(device)
@@ -95,8 +94,7 @@ def photo_cases(
     if not files:
         raise UserError(f"{flags.photos} holds no photo: name another folder with --photos.")
     other = open_network(flags.beside) if flags.beside else None
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    peak = matrix_peak(device, precision, clock)
+    peak = matrix_peak(device, precision, clock_of(device))
     print(f"working size {model.image_size}; matrix peak {peak / 1e9:.0f} GFLOP/s; shares are of the octave's pixels")
     octaves: dict[int, Work] = {}
     measure = partial(measure_photo, model, precision=precision, peak=peak, other=other)

@@ -17,13 +17,13 @@ from common.errors import UserError
 from common.resize import resize_alpha, resize_to_working_size
 from config import Config, Variant
 from data.synthetic.dataset import render_sample
-from experiments.measuring import matrix_peak, measure
+from experiments.measuring import clock_of, matrix_peak, measure
 from matting import predict_mattes, refine_uncertain
 from models import MattingNetwork, Refiner, build_model
 from models.checkpoint import MODEL_FILE, STARTER, find_model, load_model
 from models.octaves import climb
 
-WHOLE_LIMIT = 4096  # pixels; the refiner on a larger whole photo needs tens of gigabytes
+WHOLE_LIMIT = 2048  # pixels; the refiner on a whole photo of twice that needs 7 GB
 EDGE_BAND = 8  # pixels of the working size over which a coarse matte is unsure at each side of an edge
 
 
@@ -91,7 +91,7 @@ def measure_case(model: MattingNetwork, size: int, photo: str, repeats: int, pre
         }
         if size > WHOLE_LIMIT:
             del calls["refiner whole"]
-        parts = {name: measure(call, device, repeats) for name, call in calls.items()}
+        parts = {name: measure(call, device, repeats, clock_of(device)) for name, call in calls.items()}
     row: dict[str, Any] = {"tiles": shares[-1]}
     for name, part in parts.items():
         row |= {f"{name} s": part.seconds, f"{name} MB": part.megabytes}

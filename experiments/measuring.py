@@ -26,6 +26,11 @@ class Measured(NamedTuple):
 Clock = Callable[[], float]
 
 
+def clock_of(device: torch.device) -> Clock:
+    """On a CPU the processor's seconds, all threads together: what else the machine does, does not count."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
+
+
 def measure(
     call: Callable[[], object], device: torch.device, repeats: int, clock: Clock = time.perf_counter
 ) -> Measured:
