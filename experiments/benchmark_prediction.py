@@ -56,7 +56,7 @@ def model_cases(
     print(
         f"{name}: working size {model.image_size}; student {millions(model.student):.1f} M, decoder "
         f"{millions(model.decoder):.2f} M, refiner {millions(model.refiner):.3f} M parameters; "
-        f"matrix peak {matrix_peak(model.device, precision) / 1e12:.2f} TFLOP/s"
+        f"matrix peak {matrix_peak(model.device, precision, clock_of(model.device)) / 1e12:.2f} TFLOP/s"
     )
     for size in flags.sizes:
         for photo in flags.drawn:
