@@ -64,7 +64,7 @@ from matting import predict_alpha
 from models.checkpoint import find_model
 
 RUNS = Config.output  # folder of the run folders
-VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "png": video.FRAMES_SUFFIX}
+VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "mov": ".mov", "webm": ".webm", "png": video.FRAMES_SUFFIX}
 HOLDS = {"png": KINDS, "webp": KINDS[1:], "jpg": KINDS[2:]}  # format of a photo's output: what it can hold
 USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite": "mp4"}
 NAMED = 5  # files at most of which a closing line gives the names
@@ -93,8 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             background = read_background(options.background) if options.background else None
             style = Style(options.kind, options.bits, background)
             plan = make_plan(options, stack)
-            if any(job.is_video for job in plan.jobs):
-                print_once("videos: sound is not carried over")
             start = time.perf_counter()
             rows = matte_all(plan, predictor, style, options, interrupt)
             return report(plan, rows, time.perf_counter() - start, options, interrupt)
@@ -276,11 +274,11 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     look("--background", metavar="B", help=grounds)
     formats = "file format of a cutout, foreground or composite (default: that of --output, else png)"
     look("--format", choices=tuple(HOLDS), help=formats)
-    bits = "bits per channel of a PNG (default: 8); a video file always has 8"
+    bits = "bits per channel of a PNG or a .mkv (default: 8)"
     look("--bits", type=int, choices=(8, 16), default=8, help=bits)
     videos = (
-        "what a video becomes: .mkv (FFV1: lossless, large), .mp4 (mp4v: plays everywhere, lossy) or a folder of PNG "
-        "(default: mkv for alpha, png for cutout, else mp4)"
+        "what a video becomes: .mkv (FFV1, lossless), .mp4 (H.264, plays everywhere, not transparent), .mov (ProRes "
+        "4444, for editors), .webm (VP9) or a folder of PNG (default: mkv for alpha, png for cutout, else mp4)"
     )
     look("--video", choices=VIDEO_SUFFIXES, help=videos)
     machine = parser.add_argument_group("machine").add_argument
@@ -310,10 +308,10 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     options.format = options.format or "png"
     if options.kind not in HOLDS[options.format] or (options.bits == 16 and options.format != "png"):
         parser.error(f"--format {options.format} holds no {options.kind} of {options.bits} bits: use png")
-    if options.video in ("mkv", "mp4") and options.bits > video.BITS:
-        parser.error(f"--bits {options.bits}: a {options.video} video holds {video.BITS} bits: use --video png")
-    if options.video in ("mkv", "mp4") and options.kind == "cutout":
-        parser.error(f"--video {options.video} holds no transparency: use --video png")
+    if options.bits > 8 and options.video in ("mp4", "webm"):
+        parser.error(f"--bits {options.bits}: a .{options.video} holds 8 bits: use --video mkv or png")
+    if options.video == "mp4" and options.kind == "cutout":
+        parser.error("--video mp4 holds no transparency: use --video mkv, mov, webm or png")
     options.video = options.video or USUAL_VIDEO[options.kind]
     return options
 

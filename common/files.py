@@ -57,18 +57,21 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a hidden temporary folder beside `path`; at the end it is renamed to `path`, which must not exist.
+def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
+    """Yield a hidden temporary folder beside `path`; at the end it is renamed to `path`.
 
-    Any exception, Ctrl-C included, removes it. An OSError in the block becomes a UserError.
+    path must not exist, or with `replace` may be a folder, which the new one replaces. Any exception, Ctrl-C included,
+    removes the temporary one. An OSError in the block becomes a UserError.
     """
     path = Path(path)
-    if path.exists():
+    if path.exists() and not replace:
         raise UserError(f"{path} is there already: remove it, or name a new folder.")
     temporary = path.with_name(f".part-{secrets.token_hex(6)}")
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
         os.rename(temporary, path)
     except OSError as error:
         raise UserError(f"{path} cannot be made {reason_and_cure(error)}.") from error

@@ -1,140 +1,186 @@
-"""Videos through OpenCV, frame by frame. Sound is not carried over.
-
-A video becomes a video file, in which pictures are repeated where the source's frame rate varies, or a folder of
-numbered PNG files, one a frame; either appears when its last frame is written.
-"""
+"""Films in, films or folders of numbered PNG files out, frame by frame. Each appears when its last frame is written."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
+import av
 import numpy as np
 from tqdm import tqdm
 
 from common import distributed
-from common.files import atomic_write, make_folder
-from common.photos import Photo, PhotoError, to_uint8
-from inference.rendering import NO_SUBJECT, Style, has_subject, render, write_rendered
-from inference.video_reader import VideoReader, require_text
+from common.errors import UserError
+from common.files import atomic_folder, atomic_write, make_folder
+from common.photos import to_uint8
+from inference.rendering import NO_SUBJECT, Style, has_subject, render
+from inference.video_reader import BT709, EXACT, UNKNOWN, Film, Frame, filtered, make_filters
 
-# A matte is mostly edges between flat parts, which mp4v, made for photos, draws up to 33 of 255 levels wrong; FFV1
-# keeps every level, of colours too. For pictures to look at, mp4v is what every player plays.
-CODECS = {".mkv": "FFV1", ".mp4": "mp4v"}
+
+class Format(NamedTuple):
+    """How a film is written, in FFmpeg's names. pixels: with 1, 3 and 4 channels; deep: those with more than 8 bits a
+    channel; bits: how many; others: kinds of sound and subtitles that players expect in it, empty for all."""
+
+    codec: str
+    pixels: dict[int, str]
+    deep: dict[int, str] = {}
+    bits: int = 8
+    options: dict[str, str] = {}
+    others: tuple[str, ...] = ()
+
+
 FRAMES_SUFFIX = ".frames"  # of a folder 000001.png, 000002.png ...
-BITS = 8  # a channel, in a video file: cv2.VideoWriter takes no more
-
-Append = Callable[[np.ndarray], None]
+FORMATS = {
+    ".mkv": Format("ffv1", {1: "gray", 3: "bgr0", 4: "bgra"}, {1: "gray16le", 3: "gbrp16le", 4: "gbrap16le"}, 16),
+    ".mp4": Format(
+        "libx264",
+        {1: "yuv420p", 3: "yuv420p"},
+        options={"crf": "18", "bf": "0"},  # with B-frames the length of a film of varying rate is written wrong
+        others=("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac", "mov_text"),
+    ),
+    ".mov": Format(
+        "prores_ks",
+        *2 * ({1: "yuv444p10le", 3: "yuv444p10le", 4: "yuva444p10le"},),
+        bits=10,
+        others=("aac", "mp3", "ac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be", "pcm_s24be", "mov_text"),
+    ),
+    ".webm": Format(
+        "libvpx-vp9",
+        {1: "yuv420p", 3: "yuv420p", 4: "yuva420p"},
+        options={"crf": "20", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"},  # the last, or no transparency
+        others=("opus", "vorbis", "webvtt"),
+    ),
+    FRAMES_SUFFIX: Format("png", {1: "gray", 3: "rgb24", 4: "rgba"}, {1: "gray16be", 3: "rgb48be", 4: "rgba64be"}, 16),
+}
+_CHANNELS = {"alpha": 1, "cutout": 4}  # of each kind; the others have 3
+_ARRAYS = {1: ("gray", "gray16le"), 3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}  # 8 and 16 bits
 
 
 def matte_video(
     source: Path, target: Path, style: Style, predict: Callable[[np.ndarray], np.ndarray], overlapped: Callable
 ) -> dict[str, Any]:
-    """Read, matte, render and write each frame of a video; returns what its row in the manifest says.
+    """Read, matte, render and write each frame of a film; returns what its row in the manifest says.
 
-    predict: a frame, uint8 (H, W, 3), to its alpha, float32 (H, W). overlapped: common.pool.bounded_map with its
-    executor: it takes frames through the network and the rendering. Raises PhotoError, UserError, and what
-    predict raises.
+    predict: a frame, uint8 or uint16 (H, W, 3), to its alpha, float32 (H, W). overlapped: common.pool.bounded_map with
+    its executor: it takes frames through the network and the rendering. Raises UserError, and what predict
+    raises.
     """
-    start = time.perf_counter()
-    reader, has_any, is_file = VideoReader(source), [], target.suffix in CODECS
+    begun = time.perf_counter()
+    film, subject = Film(source, style.bits), False
 
-    def matte_frame(frame: np.ndarray) -> np.ndarray:
-        alpha = predict(frame)
-        has_any.append(has_subject(alpha))
-        return render(Photo(frame, None, None, ()), alpha, style)
+    def matte_frame(frame: Frame) -> tuple[np.ndarray, bool]:
+        alpha = predict(frame.photo.image)
+        return render(frame.photo, alpha, style), has_subject(alpha)
 
     make_folder(target.parent, "choose another --output")
-    with write_video(target, reader.rate) if is_file else write_frames(target, style) as append:
-        frames = overlapped(matte_frame, reader)
-        bar = tqdm(frames, source.name, reader.promised or None, False, unit="frame", disable=not distributed.is_main())
-        before = np.empty(0)
-        for number, (_, picture) in enumerate(bar):
-            if isinstance(picture, Exception):
-                raise picture
-            for _ in range(reader.repeats[number] if is_file else 0):  # 0 for the first
-                append(before)
-            append(picture)
-            before = picture
-    notes = reader.notes + ([] if any(has_any) else [NO_SUBJECT])
-    if is_file and any(reader.repeats):
-        notes.append(f"{sum(reader.repeats)} pictures are repeated to keep the time")
-    if is_file and style.bits > BITS:
-        notes.append(f"a video holds {BITS} bits: --video png keeps {style.bits}")
-    count, seconds = len(has_any), round(time.perf_counter() - start, 4)
-    row = {"width": reader.width, "height": reader.height, "frames": count, "frame_rate": reader.rate}
-    if reader.is_cut_short:
-        row["error"] = f"{source} is cut short, only {count} frames could be read: copy it again."
-    elif count < 0.9 * reader.promised:  # headers are often a little wrong
-        row["error"] = f"{source} is cut short, only {count} of {reader.promised} frames could be read: copy it again."
-    elif reader.resized_after:
-        changes = f"{source} changes its size after frame {reader.resized_after}, which is shown from there on"
-        row["error"] = f"{changes}: convert it to one size, or cut it there."
-    return {**row, "seconds": seconds, "notes": notes}
+    with write_film(target, film, style) as append:
+        frames = overlapped(matte_frame, film)
+        is_quiet = not distributed.is_main()
+        for frame, outcome in tqdm(frames, source.name, film.expected, False, unit="frame", disable=is_quiet):
+            if isinstance(outcome, Exception):
+                raise outcome
+            append(outcome[0], frame)
+            subject |= outcome[1]
+    if target.suffix == FRAMES_SUFFIX:
+        unseen = {"the frame rate varies": film.varies, "its pixels are not square": film.pixel_shape != 1}
+        film.notes += [f"{text}, which numbered pictures do not show" for text, is_so in unseen.items() if is_so]
+    notes = film.notes + ([] if subject else [NO_SUBJECT])
+    row = {"width": film.width, "height": film.height, "frames": film.count, "frame_rate": round(film.mean_rate, 3)}
+    row |= {"error": film.fault} if film.fault else {}
+    return {**row, "seconds": round(time.perf_counter() - begun, 4), "notes": notes}
 
 
 @contextmanager
-def write_frames(folder: Path, style: Style) -> Iterator[Append]:
-    """Give a function that writes a rendered frame as the next PNG file; the folder appears at the end, complete."""
-    temporary, count = folder.with_name(f".part-{folder.name[-200:]}"), 0
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+def write_film(path: Path, film: Film, style: Style) -> Iterator[Callable[[np.ndarray, Frame], None]]:
+    """Give a function that appends what was rendered for a frame; the file appears at the end, complete.
 
-    def append(rendered: np.ndarray) -> None:
-        nonlocal count
-        count += 1
-        write_rendered(temporary / f"{count:06d}.png", rendered, style)
-
-    try:
-        yield append
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.replace(folder)
-        except OSError as error:
-            raise PhotoError(f"{folder} cannot be written ({error.strerror}): move what is there.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def write_video(path: Path, rate: float) -> Iterator[Append]:
-    """Give a function that appends a frame; the file appears at the end, complete.
-
-    A frame is a matte, float32 (H, W) in [0, 1], or grey (H, W) or RGB (H, W, 3) of uint8 or uint16. One of odd size
-    gets its last row or column twice, as OpenCV would leave it out. Raises PhotoError if the file cannot be written.
+    It has the times and the pixel shape of the film, and those of its sounds and subtitles that it can hold. Raises
+    UserError.
     """
-    require_text(path)
-    with atomic_write(path) as temporary:
-        writer = cv2.VideoWriter()
-        count = 0
+    is_folder = path.suffix == FRAMES_SUFFIX
+    with atomic_folder(path, replace=True) if is_folder else atomic_write(path) as temporary:
+        name = str(temporary / "%06d.png" if is_folder else temporary)
+        with av.open(name, "w", container_options={} if is_folder else {"movflags": "faststart"}) as output:
+            writer = _Writer(output, path, film, style)
+            yield writer.append
+            writer.finish()
 
-        def append(frame: np.ndarray) -> None:
-            nonlocal count
-            frame = np.rint(frame * 255).astype(np.uint8) if frame.dtype == np.float32 else to_uint8(frame)
-            height, width = frame.shape[:2]
-            frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-            if not writer.isOpened():
-                codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix])
-                size = (frame.shape[1], frame.shape[0])
-                writer.open(str(temporary), cv2.CAP_FFMPEG, codec, rate, size, frame.ndim == 3)
-                if not writer.isOpened():
-                    raise PhotoError(
-                        f"{path} cannot be written as a video of {width} x {height} at {rate:g} a second: "
-                        "try --video png."
-                    )
-            writer.write(frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            count += 1
 
+class _Writer:
+    def __init__(self, output: Any, path: Path, film: Film, style: Style) -> None:
+        form, channels = FORMATS[path.suffix], _CHANNELS.get(style.kind, 3)
+        self.output, self.film, self.lengths, self.last = output, film, dict[int, int](), -1
+        self.is_deep = min(style.bits, form.bits) > 8
+        self.array = _ARRAYS[channels][self.is_deep]
+        if style.bits > form.bits:
+            film.note(f"{path.suffix} holds {form.bits} bits: --video mkv keeps {style.bits}")
+        pixels = (form.deep if self.is_deep else form.pixels)[channels]
+        is_yuv = pixels.startswith("yuv")
+        steps = [("scale", EXACT + ":out_color_matrix=bt709:out_range=tv" * is_yuv), ("format", pixels)]
+        # H.264 takes even sizes only: an odd last row or column stands there twice.
+        self.padding = [(0, side % 2 * (form.codec == "libx264")) for side in (film.height, film.width)]
+        height, width = film.height + self.padding[0][1], film.width + self.padding[1][1]
+        self.graph = make_filters(width, height, self.array, film.time_base, steps)
         try:
-            yield append
-        finally:
-            writer.release()
-        # OpenCV says nothing about a full disk: ask the file.
-        written = cv2.VideoCapture(str(temporary), cv2.CAP_FFMPEG)
-        if not written.isOpened() or written.get(cv2.CAP_PROP_FRAME_COUNT) != count:
-            raise PhotoError(f"{path} was not written completely: make room or use another folder.")
-        written.release()
+            self.stream = output.add_stream(form.codec, film.rate, options=dict(form.options))
+            self.stream.height, self.stream.width, self.stream.pix_fmt = height, width, pixels
+            self.stream.time_base = film.time_base
+            context = self.stream.codec_context
+            context.time_base, context.sample_aspect_ratio = film.time_base, film.pixel_shape
+            context.colorspace, context.color_range = (BT709, 1) if is_yuv else (0, 2)
+            context.color_primaries = context.color_trc = UNKNOWN if channels == 1 else film.colours
+            self.sounds = {}
+            for sound in film.sounds:
+                name = sound.codec_context.codec.canonical_name
+                with suppress(ValueError):
+                    if name in (form.others or [name]):
+                        self.sounds[sound.index] = output.add_stream_from_template(sound)
+                if sound.index not in self.sounds:
+                    film.note(f"{sound.type} ({name}) is left out: {path.suffix} cannot hold it")
+            output.start_encoding()
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError):  # a full disk
+                raise
+            raise UserError(f"{path} cannot be written as {width} x {height} ({error}): try --video png.") from error
+
+    def append(self, picture: np.ndarray, frame: Frame) -> None:
+        if picture.dtype == np.float32:
+            picture = np.rint(picture * 65535).astype(np.uint16)
+        picture = np.pad(picture, (self.padding + [(0, 0)])[: picture.ndim], mode="edge")
+        made = av.VideoFrame.from_ndarray(picture if self.is_deep else to_uint8(picture), format=self.array)
+        self.last = max(self.last + 1, round(frame.start / self.film.time_base))
+        made.time_base, made.pts = self.film.time_base, self.last
+        self.lengths[self.last] = round(frame.length / self.film.time_base)
+        self._copy_sounds()
+        for ready in filtered(self.graph, made):
+            self._encode(ready)
+
+    def finish(self) -> None:
+        self._copy_sounds()
+        self._encode(None)
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        for packet in self.stream.encode(frame):
+            packet.duration = self.lengths.pop(packet.pts, 0)
+            self._mux(packet)
+
+    def _copy_sounds(self) -> None:
+        while self.film.packets:
+            packet = self.film.packets.popleft()
+            stream = self.sounds.get(packet.stream_index)
+            if stream is None or packet.dts is None:
+                continue
+            origin = round(self.film.origin / packet.time_base)
+            packet.dts, packet.pts = packet.dts - origin, None if packet.pts is None else packet.pts - origin
+            packet.stream = stream
+            self._mux(packet)
+
+    def _mux(self, packet: av.Packet) -> None:
+        """FFmpeg holds packets back to sort them: what it says of one of sound may come with one of pictures."""
+        try:
+            self.output.mux(packet)
+        except (av.ArgumentError, av.InvalidDataError):  # times that go back, damage
+            self.film.note("parts of the sound are left out: they are damaged")

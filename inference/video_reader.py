@@ -1,129 +1,178 @@
-"""The frames of a video through OpenCV, and the time of each."""
+"""The frames of a film and when they are shown, through PyAV, which is FFmpeg."""
 
 from __future__ import annotations
 
-import math
-import os
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import cv2
+import av
 import numpy as np
+from av.filter import Graph
+from av.stream import Disposition
 
 from common.decoding import require_file
-from common.photos import PhotoError
+from common.errors import UserError
+from common.photos import MAX_PIXELS, Photo
 
-DEFAULT_RATE = 25.0  # frames per second, where a file names none and gives its frames no times
-PROBED = 100  # frames whose times tell the rate
-MAX_PAUSE = 60.0  # seconds a picture may stand still; longer is damage more often than not
-COUNTING = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # MP4 and MOV count their frames, and so does AVI
+# Of films only: other kinds name further files, or addresses, which FFmpeg would open.
+CONTAINERS = "mov,matroska,avi,mpegts,mpeg,asf,flv,ogg,mxf,dv,ivf,h264,hevc,m4v,mjpeg,mpegvideo"
+DEFAULT_RATE = Fraction(25)  # frames a second, where a file names none
+BT709, UNKNOWN = 1, 2  # codes of ISO/IEC 23091-2 for matrix, primaries and transfer
+HDR = (16, 18)  # transfer: PQ, HLG
+WIDE = (9, 11, 12)  # primaries: BT.2020, DCI-P3, Display P3
+EXACT = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
-class VideoReader:
-    """The frames of a video, upright: iterate over it, once, for RGB uint8 (H, W, 3).
+class Frame(NamedTuple):
+    """A picture, when it appears and for how long it stays, in seconds; 0 if the file does not say."""
 
-    rate: per second, by the frames' own times, which headers get wrong. repeats: for each frame given so far, how
-    often the one before it has to be shown again to keep the time where the rate varies. promised: how many frames the
-    header counts, 0 if it does not. width, height: pixels. notes: what a person should know; resized_after: how many
-    frames come before the size changes, 0 if it does not; both complete at the end. Raises PhotoError if there is no
-    frame.
+    photo: Photo
+    start: Fraction
+    length: Fraction
+
+
+class Film:
+    """Iterate over it, once, for its frames: upright, deinterlaced, wide colours and HDR converted to BT.709.
+
+    width, height: pixels of a frame; pixel_shape: the width of a pixel over its height. rate: frames per second, and
+    expected: how many frames, by the header. time_base: the unit of times, in seconds; origin: when it begins. colours:
+    code of its primaries and transfer. sounds: the streams of sound and subtitles; their packets are put into `packets`
+    as the film comes to them. notes: what a person should know. Raises UserError if there is no frame.
+
+    Known at the end: count, of frames; mean_rate; varies: whether the rate does; fault: why frames are missing, or "".
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bits: int = 8) -> None:
+        """bits: 16 gives frames of uint16 where the film has more than 8."""
         require_file(path, "video")
-        require_text(path)
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg prints names no file
-        cv2.setLogLevel(0)
-        self.path, self.notes, self.repeats, self.resized_after = path, list[str](), list[int](), 0
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        is_read, self._first = self._capture.read()
-        if not is_read:
-            raise PhotoError(
-                f"{path} cannot be read as a video (no frame in it): it is damaged, cut short or of an unknown kind."
-            )
-        self.rate = self._find_rate()
-        with open(path, "rb") as file:
-            head = file.read(4096)
-        counts = head[4:8] in COUNTING or head[:4] == b"RIFF"
-        self.promised = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if counts else 0
-        self.is_cut_short = path.stat().st_size < matroska_size(head)
-        self.height, self.width = self._first.shape[:2]
+        self.path, self.notes, self.packets, self.fault = path, list[str](), deque[Any](), ""
+        self.count, self._damaged, self._is_cut_off, self._end = 0, 0, False, Fraction(0)
+        try:
+            options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+            self._container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
+            films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+            self._stream = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
+            self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            self._stream.thread_type = "AUTO"
+            self.sounds = [s for s in self._container.streams if s.type in ("audio", "subtitle") and s.codec_context]
+            self._frames = self._decode()
+            first = next(self._frames)
+            self._turns = round(first.rotation / 90) % 4  # anticlockwise
+            self._graph = self._find_filters(first, bits)
+        except (av.FFmpegError, ValueError, StopIteration) as error:
+            reason = getattr(error, "strerror", None) or "no frame in it"
+            raise UserError(
+                f"{path} cannot be read as a video ({reason}): it is damaged, or of another kind."
+            ) from error
+        self._frames = chain([first], self._frames)
+        self._size = first.width, first.height
+        self.width, self.height = self._size[::-1] if self._turns % 2 else self._size
+        shape = self._stream.sample_aspect_ratio or Fraction(1)
+        self.pixel_shape = 1 / shape if self._turns % 2 else shape
+        self.rate, self.time_base = self._stream.average_rate or DEFAULT_RATE, self._stream.time_base
+        self.origin = Fraction(max(0, self._container.start_time or 0), av.time_base)
+        self.expected = self._stream.frames or None
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        is_read, frame, start = True, self._first, self._time()
-        before, last, shown, equal = None, start - 1 / self.rate, 0, 0
-        longest, number, still = 0, 0, frame  # stretch of equal frames, its last one's number, its picture
-        self._varies = False
-        while is_read:
-            now = self._time()
-            now = now if now > last else last + 1 / self.rate  # a frame without a time
-            self._varies |= abs(now - last - 1 / self.rate) > max(0.002, 0.25 / self.rate)
-            start += max(0.0, now - last - MAX_PAUSE)
-            repeats = max(0, round((now - start) * self.rate) - shown)
-            self.repeats.append(repeats)
-            equal = equal + 1 if before is not None and np.array_equal(before, frame) else 0
-            if equal > longest:
-                longest, number, still = equal, len(self.repeats), frame
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            before, last, shown = frame, now, shown + repeats + 1
-            is_read, frame = self._capture.read()
-        self._capture.release()
-        if self._varies:
-            self.notes.append("the frame rate varies")
-        if longest and not self._is_there(number, still):
-            self.resized_after = number - longest
+    def __iter__(self) -> Iterator[Frame]:
+        last, step, shift = Fraction(-1), 1 / self.rate, Fraction(0)
+        shortest, longest, total = Fraction(10**6), Fraction(0), Fraction(0)  # times between frames
+        for picture in chain(self._frames, [None]):
+            if picture and (picture.width, picture.height) != self._size:
+                self.note(f"its size changes: shown as {self.width} x {self.height}")
+            for ready in filtered(self._graph, picture):
+                start = last + step if ready.pts is None else ready.pts * ready.time_base - self.origin + shift
+                if start <= last:  # recordings that were joined begin again at 0
+                    start, shift = last + step, shift + last + step - start
+                if self.count:
+                    shortest, longest = min(shortest, start - last), max(longest, start - last)
+                    total += start - last
+                self.count, last = self.count + 1, start
+                yield Frame(self._photo(ready), start, (ready.duration or 0) * ready.time_base)
+        self.varies = 2 * longest > 3 * shortest
+        self.mean_rate = float((self.count - 1) / total if total else self.rate)
+        self._judge()
 
-    def _is_there(self, number: int, picture: np.ndarray) -> bool:
-        """Whether the file's frame of this number, from 1, is this picture.
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
-        Where the size changes, OpenCV repeats the last picture of the size that it began with, and does not tell. A
-        capture that is asked for no picture before the change gives the true one, though cropped.
-        """
-        probe = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
-        while number and probe.grab():
-            number -= 1
-        is_read, found = probe.retrieve()
-        probe.release()
-        return not is_read or np.array_equal(found, picture)
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """What can be decoded: past what is damaged, and up to where the file ends."""
+        has_any = False
+        try:
+            for packet in self._container.demux(self._stream, *self.sounds):
+                if packet.pts is not None:
+                    self._end = max(self._end, packet.pts * packet.time_base)
+                if packet.stream_index != self._stream.index:
+                    if packet.size:
+                        self.packets.append(packet)
+                    continue
+                try:
+                    for frame in packet.decode():
+                        self._damaged += has_any and frame.is_corrupt
+                        has_any |= not frame.is_corrupt  # before: a recording that begins between two key frames
+                        yield frame
+                except av.FFmpegError:
+                    self._damaged += has_any
+        except av.FFmpegError:
+            self._is_cut_off = True
+            yield from self._stream.decode(None)
 
-    def _time(self) -> float:
-        """Seconds, of the frame read last."""
-        return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+    def _find_filters(self, first: av.VideoFrame, bits: int) -> Graph:
+        """From decoded frames to RGB or RGBA, all at the size of the first."""
+        steps = []
+        if first.interlaced_frame:
+            self.note("interlaced: deinterlaced")
+            steps.append(("bwdif", "mode=send_frame:deint=interlaced"))
+        scale = f"{first.width}:{first.height}:{EXACT}"
+        if self._stream.metadata.get("alpha_mode") == "1":  # of VP8 and VP9; FFmpeg's own decoders skip it
+            self.note("its transparency is not read")
+        if first.colorspace == UNKNOWN and (first.width >= 1280 or first.height > 576):  # as players guess
+            scale += ":in_color_matrix=bt709"
+        self.colours = BT709 if first.color_primaries == BT709 else UNKNOWN
+        if first.color_trc in HDR or first.color_primaries in WIDE:
+            scale += ":out_primaries=bt709:out_transfer=bt709:intent=relative_colorimetric"
+            self.note(f"{'HDR' if first.color_trc in HDR else 'wide colours'} converted to BT.709")
+            self.colours = BT709
+        has_alpha = any(part.is_alpha for part in first.format.components)
+        is_deep = bits > 8 and first.format.components[0].bits > 8
+        pixels = ("rgba64le" if is_deep else "rgba") if has_alpha else ("rgb48le" if is_deep else "rgb24")
+        steps += [("scale", scale), ("format", pixels)]
+        return make_filters(first.width, first.height, first.format.name, first.time_base, steps)
 
-    def _find_rate(self) -> float:
-        """The header's rate where the frames' times agree with it, else that of the times."""
-        claimed = self._capture.get(cv2.CAP_PROP_FPS)
-        probe = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
-        times: list[float] = []
-        while len(times) < PROBED and probe.grab():
-            times.append(probe.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-        probe.release()
-        gaps = np.diff(times)
-        gaps = gaps[gaps > 0]
-        is_claimed = math.isfinite(claimed) and claimed > 0
-        if not len(gaps):
-            if not is_claimed:
-                self.notes.append(f"no frame rate: {DEFAULT_RATE:g} assumed")
-            return claimed if is_claimed else DEFAULT_RATE
-        middle = float(np.median(gaps))
-        measured = 1 / float(gaps[gaps <= 2 * middle].mean())  # without the pauses; a mean, as MKV rounds times to 1 ms
-        return claimed if is_claimed and abs(claimed / measured - 1) < 0.01 else measured
+    def _photo(self, ready: av.VideoFrame) -> Photo:
+        pixels = np.ascontiguousarray(np.rot90(ready.to_ndarray(), self._turns))
+        if pixels.shape[2] == 3:
+            return Photo(pixels, None, None, ())
+        alpha = pixels[..., 3] / np.float32(np.iinfo(pixels.dtype).max)
+        return Photo(np.ascontiguousarray(pixels[..., :3]), alpha, None, ())
+
+    def _judge(self) -> None:
+        """Sound counts too for how long the film is: it may outlast the pictures."""
+        promised = Fraction(self._container.duration or 0, av.time_base)
+        if self._is_cut_off or self._end + 1 / self.rate < 0.9 * promised:  # headers are often a little wrong
+            self.fault = f"{self.path} is cut short, only {self.count} frames could be read: copy it again."
+        elif self._damaged:
+            self.fault = f"{self.path} is damaged: {self._damaged} of its frames are broken or missing: copy it again."
 
 
-def require_text(path: Path) -> None:
-    """Raise PhotoError for a name that is no text, as old zips leave them: OpenCV would end the process."""
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        raise PhotoError(f"{path} has a name that is no text: rename it, or its folder.") from None
+def make_filters(width: int, height: int, pixels: str, time_base: Fraction, steps: list[tuple[str, str]]) -> Graph:
+    """FFmpeg's filters, one after the other, for frames of this form."""
+    graph = Graph()
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat(pixels), time_base=time_base)
+    nodes = [graph.add(name, options) for name, options in steps]
+    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
+    return graph
 
 
-def matroska_size(head: bytes) -> int:
-    """How long a file of MKV or WebM says it is, in bytes; 0 for any other, and for a recording that could not tell."""
-    at = head.find(b"\x18\x53\x80\x67") + 4  # the segment, which is all but the header
-    if not head.startswith(b"\x1a\x45\xdf\xa3") or at < 4 or at >= len(head) or not head[at]:
-        return 0
-    length = 9 - head[at].bit_length()
-    largest = 2 ** (7 * length) - 1
-    size = int.from_bytes(head[at : at + length], "big") & largest
-    return 0 if size == largest else at + length + size
+def filtered(graph: Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+    """What comes out for a frame; for None, at the end, what was held back."""
+    graph.push(frame)
+    with suppress(av.BlockingIOError, av.EOFError):
+        while True:
+            yield graph.pull()

@@ -131,7 +131,7 @@ def test_manifest_says_what_a_person_wants_to_know(run, tmp_path, monkeypatch):
         ["--kind", "cutout", "--format", "webp", "--bits", "16"],
         ["--background", "red"],
         ["--kind", "cutout", "--video", "mp4"],
-        ["--bits", "16", "--video", "mkv"],
+        ["--bits", "16", "--video", "webm"],
         ["--bits", "16", "--kind", "foreground", "--video", "mp4"],
         ["--max-memory", "0"],
         ["--workers", "-1"],

@@ -1,253 +1,358 @@
-"""Videos: every frame, in order, at the rate of the source, and files whole or not at all."""
+"""Films: every frame at its time, in its colours, with its sound, and files complete or not at all."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import predict_fixtures
 import pytest
-import torch
-from predict_fixtures import contents, load_once, save, stop_at
+from make_film import frames, make_film, times
+from predict_fixtures import contents, manifest_of, save, stop_at
 
+from common.errors import UserError
 from common.interrupt import EXIT_CODE
-from common.photos import PhotoError
-from inference import video_reader
-from inference.video import write_video
-from inference.video_reader import VideoReader, matroska_size
-from matting import predict_alpha
+from common.photos import read_photo, to_uint8
+from common.pool import bounded_map
+from inference.rendering import Style
+from inference.video import matte_video
+from inference.video_reader import Film
 
 run, model_file = predict_fixtures.run, predict_fixtures.model_file  # pytest finds fixtures by name in the module
 
-RATE = 24000 / 1001
 DATA = Path(__file__).parent / "data"
+RED, GREEN = (200, 30, 40), (30, 150, 60)
 
 
-def frames(count: int = 5, height: int = 36, width: int = 48) -> list[np.ndarray]:
-    return [np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8) for i in range(count)]
+def matte(source: Path, target: Path, kind: str = "alpha", bits: int = 8, alpha: float | None = None) -> dict:
+    """matte_video with a network that takes the red for the alpha, or has one alpha; the row of the manifest."""
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        red = to_uint8(image)[..., 0] / np.float32(255)
+        return red if alpha is None else np.full_like(red, alpha)
+
+    target.parent.mkdir(exist_ok=True)
+    return matte_video(source, target, Style(kind, bits), predict, partial(bounded_map, None, ahead=1))
 
 
-def read_all(path: Path) -> list[np.ndarray]:
-    return list(VideoReader(path))
+def read(path: Path, bits: int = 8) -> list[np.ndarray]:
+    return [frame.photo.image for frame in Film(path, bits)]
 
 
-def clip(path: Path, pictures: list[np.ndarray], rate: float = RATE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_video(path, rate) as append:
-        for picture in pictures:
-            append(picture)
-    return path
+def halves(height: int = 48, width: int = 64) -> np.ndarray:
+    """Red on the left, green on the right."""
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[:, : width // 2], picture[:, width // 2 :] = RED, GREEN
+    return picture
 
 
-def row_of(folder: Path) -> dict:
-    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"][0]
+def off(picture: np.ndarray) -> int:
+    """Levels by which halves() differs from what it was, away from its edges."""
+    height, width = picture.shape[:2]
+    found = picture[height // 2, [width // 4, width * 3 // 4]].astype(int)
+    return int(np.abs(found - [RED, GREEN]).max())
 
 
-@pytest.mark.parametrize("rate", [RATE, 12.5, 60])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_mkv_keeps_every_level_and_the_rate(tmp_path, rate, channels):
-    pictures = [picture[..., 0] if channels == 1 else picture for picture in frames()]
-    path = clip(tmp_path / "a.mkv", pictures, rate)
-    assert VideoReader(path).rate == pytest.approx(rate, abs=1e-2)
-    for found, expected in zip(read_all(path), pictures, strict=True):
-        assert np.array_equal(found[..., 0] if channels == 1 else found, expected)
+@pytest.mark.parametrize("suffix", [".mkv", ".frames"])
+@pytest.mark.parametrize(("kind", "bits"), [("alpha", 8), ("alpha", 16), ("foreground", 8), ("cutout", 16)])
+def test_lossless_formats_keep_every_level(tmp_path, suffix, kind, bits):
+    source = make_film(tmp_path / "a.mkv", frames(2, 35, 47), pixels="gbrp16le" if bits > 8 else "bgr0")
+    row = matte(source, tmp_path / f"out{suffix}", kind, bits)
+    assert (row["frames"], row["width"], row["height"], row["frame_rate"]) == (2, 47, 35, 10)
+    if suffix == ".mkv":
+        found = next(iter(Film(tmp_path / "out.mkv", bits))).photo
+        image, alpha = found.image, found.alpha
+    else:
+        stored = cv2.imread(str(tmp_path / "out.frames" / "000001.png"), cv2.IMREAD_UNCHANGED)
+        assert stored.dtype == (np.uint16 if bits > 8 else np.uint8)
+        photo = read_photo(tmp_path / "out.frames" / "000001.png")
+        image, alpha = photo.image, photo.alpha
+    red = frames(1, 35, 47)[0][..., 0]
+    if kind == "alpha":
+        assert np.array_equal(to_uint8(image)[..., 0], red) and image.dtype == (np.uint16 if bits > 8 else np.uint8)
+    elif kind == "cutout":
+        assert np.array_equal(np.rint(alpha * 255), red)
+    else:
+        assert image.shape == (35, 47, 3)
 
 
-def test_odd_sizes_lose_nothing(tmp_path):
-    pictures = frames(2, 35, 47)
-    found = read_all(clip(tmp_path / "a.mkv", pictures))
-    assert found[0].shape == (36, 48, 3) and np.array_equal(found[1][:35, :47], pictures[1])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels"),
+    [(".mp4", "h264", "yuv420p"), (".mov", "prores", "yuv444p12le"), (".webm", "vp9", "yuv420p")],
+)
+def test_formats_for_players_and_editors(tmp_path, suffix, codec, pixels):
+    source = make_film(tmp_path / "a.mkv", [halves(47, 63)] * 3, pixels="bgr0")
+    matte(source, tmp_path / f"out{suffix}", "foreground", alpha=1)
+    with av.open(str(tmp_path / f"out{suffix}")) as film:
+        stream = film.streams.video[0]
+        assert (stream.codec_context.codec.canonical_name, next(film.decode(stream)).format.name) == (codec, pixels)
+    picture = read(tmp_path / f"out{suffix}")[1]
+    assert picture.shape == ((48, 64, 3) if suffix == ".mp4" else (47, 63, 3)) and off(picture) <= 4
+    if suffix == ".mp4":  # what a browser needs to begin stands in front
+        data = (tmp_path / "out.mp4").read_bytes()
+        assert data.index(b"moov") < data.index(b"mdat")
 
 
-def test_a_video_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="stop"), write_video(tmp_path / "a.mkv", 25) as append:
-        append(frames(1)[0])
-        raise ValueError("stop")
-    with pytest.raises(PhotoError, match="not written completely"), write_video(tmp_path / "a.mkv", 25):
-        pass  # no frame: what a full disk looks like, as OpenCV does not say
-    assert not list(tmp_path.iterdir())
+def test_prores_holds_transparency(tmp_path):
+    source = make_film(tmp_path / "a.mkv", [halves()] * 2, pixels="bgr0")
+    matte(source, tmp_path / "out.mov", "cutout")
+    photo = next(iter(Film(tmp_path / "out.mov"))).photo
+    assert np.allclose(photo.alpha[24, [16, 48]], [200 / 255, 30 / 255], atol=0.01)
 
 
-def test_a_video_that_cannot_be_written_is_a_sentence(run, tmp_path, capsys, monkeypatch):
-    source = clip(tmp_path / "in" / "walk.mkv", frames(2))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "walk.frames").write_bytes(b"a file where the folder of frames should be")
-    assert run("--input", source, "--output", tmp_path / "out", "--video", "png") == 2
-    assert "walk.frames, which predict.py did not write: move that" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["walk.frames"]
-    monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda self: False)
-    assert run("--input", source, "--output", tmp_path / "out") == 1
-    assert "walk.mkv cannot be written as a video of 48 x 36 at " in capsys.readouterr().err
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov", ".webm"])
+@pytest.mark.parametrize("stamps", [range(0, 500, 100), (0, 40, 100, 500, 520, 2000), (700, 800, 900)])
+def test_times_are_kept(tmp_path, suffix, stamps):
+    source = make_film(tmp_path / "a.mkv", frames(len(stamps)), stamps=stamps)
+    row = matte(source, tmp_path / f"out{suffix}")
+    assert times(tmp_path / f"out{suffix}") == pytest.approx(
+        [(stamp - stamps[0]) / 1000 for stamp in stamps], abs=0.002
+    )
+    assert row["frame_rate"] == pytest.approx((len(stamps) - 1) * 1000 / (stamps[-1] - stamps[0]), abs=0.01)
 
 
-def test_alpha_video_is_the_matte_of_each_frame(run, model_file, tmp_path):
-    source = clip(tmp_path / "in" / "walk.mkv", frames())
-    assert run("--input", source, "--output", tmp_path) == 0
-    model = load_once(model_file, torch.device("cpu"))
-    found = read_all(tmp_path / "walk.mkv")
-    for matte, frame in zip(found, frames(), strict=True):
-        expected = predict_alpha(model, torch.from_numpy(frame).permute(2, 0, 1))[0].numpy()
-        assert np.abs(matte[..., 0] / 255 - expected).max() < 0.5001 / 255
-    row = row_of(tmp_path)
-    assert (row["frames"], row["frame_rate"]) == (5, pytest.approx(RATE, abs=1e-2))
+def test_recordings_that_are_joined_go_on(tmp_path):
+    """The times of the second begin at 0 again."""
+    parts = [make_film(tmp_path / name, frames(5), codec="libx264") for name in ("a.ts", "b.ts")]
+    (tmp_path / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert matte(tmp_path / "joined.ts", tmp_path / "out.mkv")["frames"] == 10
+    assert times(tmp_path / "out.mkv") == pytest.approx([number / 10 for number in range(10)], abs=0.002)
 
 
-def test_png_frames_and_the_other_kinds(run, tmp_path):
-    source = clip(tmp_path / "in" / "walk.mp4", frames())
-    assert run("--input", source, "--output", tmp_path / "cutout", "--kind", "cutout") == 0
-    assert set(contents(tmp_path / "cutout")) == {f"walk.frames/00000{number}.png" for number in range(1, 6)}
-    assert cv2.imread(str(tmp_path / "cutout/walk.frames/000001.png"), cv2.IMREAD_UNCHANGED).shape == (36, 48, 4)
-    assert run("--input", source, "--output", tmp_path / "red", "--kind", "composite", "--background", "red") == 0
-    assert len(read_all(tmp_path / "red" / "walk.mp4")) == 5
-    assert VideoReader(tmp_path / "red" / "walk.mp4").rate == pytest.approx(RATE, abs=1e-2)
+def test_a_film_that_was_trimmed_has_the_frames_that_players_show(tmp_path):
+    whole = make_film(tmp_path / "whole.mp4", frames(30), codec="libx264", options={"bf": "0"})
+    with av.open(str(whole)) as film, av.open(str(tmp_path / "a.mp4"), "w") as trimmed:
+        copy = trimmed.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux():
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts - 20 * packet.duration,
+                    packet.dts - 20 * packet.duration,
+                    copy,
+                )
+                trimmed.mux(packet)
+    row = matte(tmp_path / "a.mp4", tmp_path / "out.mkv")
+    assert row["frames"] == 10 and "error" not in row
 
 
-def test_16_bits_fit_no_video_file_and_do_fit_frames(run, tmp_path):
-    """cv2.VideoWriter takes uint16 without a word and reads it as another picture."""
-    source = clip(tmp_path / "in" / "walk.mkv", [cv2.GaussianBlur(frame, (0, 0), 5) for frame in frames(2)])
-    flags = ("--input", source, "--kind", "foreground")
-    for bits in (8, 16):
-        assert run(*flags, "--output", tmp_path / str(bits), "--bits", bits) == 0
-    for deep, plain in zip(read_all(tmp_path / "16/walk.mp4"), read_all(tmp_path / "8/walk.mp4"), strict=True):
-        assert np.abs(deep.astype(int) - plain).mean() < 1
-    assert row_of(tmp_path / "16")["notes"][-1] == "a video holds 8 bits: --video png keeps 16"
-    assert "a video holds 8 bits" not in str(row_of(tmp_path / "8")["notes"])
-    assert run(*flags, "--output", tmp_path / "png", "--bits", 16, "--video", "png") == 0
-    assert cv2.imread(str(tmp_path / "png/walk.frames/000001.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
-    assert "a video holds 8 bits" not in str(row_of(tmp_path / "png")["notes"])
+@pytest.mark.parametrize("angle", [0, 90, 180, -90])
+def test_turned_films_come_upright_with_their_pixel_shape(tmp_path, angle):
+    picture = frames(1)[0]
+    source = make_film(
+        tmp_path / "a.mov", [picture] * 2, codec="qtrle", pixels="rgb24", angle=angle, shape=Fraction(4, 3)
+    )
+    expected = np.rot90(picture, angle // 90)
+    assert np.array_equal(read(source)[0], expected)
+    row = matte(source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as film:
+        stream = film.streams.video[0]
+        assert stream.sample_aspect_ratio == (Fraction(3, 4) if angle % 180 else Fraction(4, 3))
+        assert (row["width"], row["height"]) == (stream.width, stream.height) == expected.shape[1::-1]
+    assert "its pixels are not square" in str(matte(source, tmp_path / "out.frames")["notes"])
 
 
-@pytest.mark.parametrize("form", ["mkv", "png"])
-def test_a_video_that_is_interrupted_leaves_nothing_and_is_done_again(run, tmp_path, monkeypatch, form):
-    source = clip(tmp_path / "in" / "walk.mkv", frames(12))
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p10le"])
+@pytest.mark.parametrize(
+    ("matrix", "full", "size"),
+    [(1, 0, (48, 64)), (5, 0, (48, 64)), (1, 1, (48, 64)), (9, 0, (48, 64)), (2, 0, (48, 64)), (2, 0, (720, 1280))],
+)
+def test_colours_are_converted_by_what_the_film_says(tmp_path, pixels, matrix, full, size):
+    """matrix 2: it says nothing, and players go by its size."""
+    meant = matrix if matrix != 2 else 1 if size[0] == 720 else 5
+    source = make_film(tmp_path / "a.mkv", [halves(*size)], pixels=pixels, matrix=matrix, stored=meant, full=full)
+    assert off(read(source)[0]) <= 3
+    for suffix in (".mkv", ".mp4", ".mov"):
+        matte(source, tmp_path / f"out{suffix}", "foreground", alpha=1)
+        assert off(read(tmp_path / f"out{suffix}")[0]) <= 6
+
+
+def test_what_screens_cannot_show_is_converted(tmp_path):
+    """203 cd/m2 in PQ, which is the white of a text: level 148 as it stands."""
+    grey, wide = np.full((48, 64, 3), 148, np.uint8), {"pixels": "yuv444p10le", "matrix": 9, "primaries": 9}
+    source = make_film(tmp_path / "a.mkv", [grey], **wide, transfer=16)
+    assert "HDR converted to BT.709" in matte(source, tmp_path / "out.mp4", "foreground", alpha=1)["notes"]
+    with av.open(str(tmp_path / "out.mp4")) as film:
+        frame = next(film.decode(video=0))
+        assert (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range) == (1, 1, 1, 1)
+    level = read(tmp_path / "out.mp4")[0][24, 32]
+    assert level.max() - level.min() <= 3 and level[0] > 160
+    for transfer, note in ((18, "HDR"), (14, "wide colours")):
+        assert Film(make_film(tmp_path / "b.mkv", [grey], **wide, transfer=transfer)).notes == [
+            f"{note} converted to BT.709"
+        ]
+
+
+def test_unknown_codes_of_colours_are_no_fault(tmp_path):
+    for number in (0, 3, 17, 21):
+        source = make_film(tmp_path / "a.mkv", [halves()], primaries=number, transfer=number)
+        assert off(read(source)[0]) <= 4
+
+
+def test_a_film_of_half_frames_has_no_combs(tmp_path):
+    """A bar that moves by its width from one half frame to the next."""
+    fields = [np.where(np.arange(96) // 12 == number, 220, 30).astype(np.uint8) for number in range(8)]
+    pictures = [np.empty((64, 96, 3), np.uint8) for _ in range(4)]
+    for number, picture in enumerate(pictures):
+        picture[::2], picture[1::2] = fields[2 * number][:, None], fields[2 * number + 1][:, None]
+    source = make_film(tmp_path / "a.mkv", pictures, codec="mpeg2video", pixels="yuv422p", rate=25, interlaced=True)
+    assert "interlaced: deinterlaced" in matte(source, tmp_path / "out.mkv")["notes"]
+    assert len(times(tmp_path / "out.mkv")) == 4
+    combs = [np.abs(np.diff(picture[16:48].astype(int), axis=0)).mean() for picture in (pictures[1], read(source)[1])]
+    assert combs[0] > 40 and combs[1] < combs[0] / 4
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kept"),
+    [(".mkv", ["aac", "flac"]), (".mp4", ["aac", "flac"]), (".mov", ["aac"]), (".webm", []), (".frames", [])],
+)
+def test_sound_is_copied_where_the_file_can_hold_it(tmp_path, suffix, kept):
+    source = make_film(tmp_path / "a.mkv", frames(5), sounds=("aac", "flac"), seconds=2)
+    row = matte(source, tmp_path / f"out{suffix}")
+    assert row["frames"] == 5 and "error" not in row  # sound that outlasts the pictures is no damage
+    left_out = [f"audio ({name}) is left out: {suffix} cannot hold it" for name in ("aac", "flac") if name not in kept]
+    assert [note for note in row["notes"] if "left out" in note] == left_out
+    if not kept:
+        return
+    packets = []
+    for path in (source, tmp_path / f"out{suffix}"):
+        with av.open(str(path)) as film:
+            assert path == source or [sound.codec_context.name for sound in film.streams.audio] == kept
+            packets.append([bytes(packet) for packet in film.demux(film.streams.audio[0]) if packet.size])
+    assert packets[0] == packets[1]
+
+
+def test_a_size_that_changes_midway_is_scaled_and_said(tmp_path):
+    """5 frames of 64 x 48 and 5 of another size."""
+    row = matte(DATA / "resized.mp4", tmp_path / "out.mkv")
+    assert row["frames"] == 10 and row["notes"] == ["its size changes: shown as 64 x 48"]
+    assert {picture.shape for picture in read(tmp_path / "out.mkv")} == {(48, 64, 3)}
+
+
+def test_a_recording_of_a_browser_keeps_its_time(tmp_path):
+    """It claims 1000 frames per second; its frames' own times, 20 to 50 ms apart, end after 2.03 s."""
+    row = matte(DATA / "browser.webm", tmp_path / "out.mp4")
+    assert times(tmp_path / "out.mp4")[-1] == pytest.approx(2.033, abs=0.01)
+    assert row["frames"] == 60 and 25 < row["frame_rate"] < 33
+    assert "the frame rate varies" in str(matte(DATA / "browser.webm", tmp_path / "out.frames")["notes"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".avi", "mjpeg"), (".mkv", "libx264"), (".mp4", "libx264"), (".webm", "libvpx-vp9"), (".flv", "libx264")],
+)
+def test_a_film_cut_short_is_done_as_far_as_it_goes_and_named(tmp_path, suffix, codec):
+    path = make_film(tmp_path / f"a{suffix}", frames(30), codec=codec)
+    assert "error" not in matte(path, tmp_path / "whole.mkv")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    row = matte(path, tmp_path / "out.mkv")
+    assert 5 < row["frames"] < 20 and row["error"].startswith(f"{path} is cut short, only {row['frames']} frames ")
+    assert len(times(tmp_path / "out.mkv")) == row["frames"]
+
+
+def test_damage_in_the_middle_is_named(tmp_path):
+    path = make_film(tmp_path / "a.avi", frames(30), codec="mjpeg")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    path.write_bytes(data)
+    row = matte(path, tmp_path / "out.mkv")
+    assert 28 <= row["frames"] <= 30 and " is damaged: " in row["error"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"Dear Sir, enclosed\n",
+        bytes(5000),
+        b"export const a: number = 1;\n",
+        b"ffconcat version 1.0\nfile 'a.mkv'\n",
+    ]
+    + [b"#EXTM3U\n#EXTINF:10,\na.mkv\n#EXT-X-ENDLIST\n", cv2.imencode(".jpg", frames(1)[0])[1].tobytes()],
+)
+def test_what_is_no_film_is_one_sentence(tmp_path, data):
+    """Lists of other files among them, which FFmpeg would read too."""
+    make_film(tmp_path / "a.mkv", frames(2))
+    (tmp_path / "b.mp4").write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        Film(tmp_path / "b.mp4")
+    assert str(caught.value).startswith(f"{tmp_path / 'b.mp4'} ") and str(caught.value).endswith(".")
+
+
+def test_a_film_is_known_by_its_content(tmp_path):
+    path = make_film(tmp_path / "a.mkv", frames(2))
+    assert len(read(path.rename(tmp_path / "a.jpg"))) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_named_like_a_film_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(UserError, match="is a pipe"):
+        Film(tmp_path / "a.mp4")
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are text there")
+def test_a_name_that_is_no_text_is_as_good_as_any(tmp_path):
+    path = make_film(tmp_path / "a.mkv", frames(2)).rename(tmp_path / os.fsdecode(b"\xc4\xe3.mkv"))
+    assert matte(path, tmp_path / os.fsdecode(b"\xc4\xe4.mp4"))["frames"] == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits there")
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".frames"])
+def test_a_full_disk_leaves_nothing(tmp_path, suffix):
+    import resource
+
+    source, limits = make_film(tmp_path / "in" / "a.mkv", frames(20)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(UserError, match="out"):
+            matte(source, tmp_path / "out" / f"a{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_film_too_large_for_a_codec_is_a_sentence(tmp_path):
+    source = make_film(tmp_path / "a.mkv", [np.zeros((16, 17000, 3), np.uint8)])
+    with pytest.raises(UserError, match="cannot be written as 17000 x 16 .*try --video png"):
+        matte(source, tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize("form", ["mkv", "mp4", "png"])
+def test_a_film_that_is_interrupted_leaves_nothing_and_is_done_again(run, tmp_path, monkeypatch, form):
+    source = make_film(tmp_path / "in" / "walk.mkv", frames(12))
     flags = ("--input", source, "--output", tmp_path / "out", "--video", form)
     with monkeypatch.context() as patch:
         calls = stop_at(patch, 4)
         assert run(*flags) == EXIT_CODE and 4 <= len(calls) < 12
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
-    for bits in (8, 16) if form == "png" else (8, 8):  # the second time the first output is there
-        assert run(*flags, "--bits", bits) == 0
+    for _ in range(2):  # the second time the first output is there
+        assert run(*flags) == 0
         assert len(contents(tmp_path / "out")) == (12 if form == "png" else 1)
     calls = stop_at(monkeypatch, -1)
-    assert run(*flags, "--bits", bits, "--skip-existing") == 0 and calls == []
+    assert run(*flags, "--skip-existing") == 0 and calls == []
 
 
-def test_a_video_cut_short_is_done_as_far_as_it_goes_and_named(run, tmp_path, capsys):
-    whole = clip(tmp_path / "whole.mkv", frames(20)).read_bytes()
+def test_films_among_photos(run, tmp_path, capsys):
     save(tmp_path / "in" / "photo.png")
-    (tmp_path / "in" / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    whole = make_film(tmp_path / "in" / "walk.mp4", frames(20), codec="libx264")
+    (tmp_path / "in" / "cut.mp4").write_bytes(whole.read_bytes()[:200])
     assert run("--input", tmp_path / "in", "--output", tmp_path / "out") == 1
-    assert "cut.mkv is cut short, only " in capsys.readouterr().err
-    assert set(contents(tmp_path / "out")) == {"cut.mkv", "photo.png"}
-    assert 0 < len(read_all(tmp_path / "out" / "cut.mkv")) < 20
+    assert "cut.mp4 cannot be read as a video (no frame in it)" in capsys.readouterr().err
+    assert set(contents(tmp_path / "out")) == {"walk.mkv", "photo.png"}
+    row = next(row for row in manifest_of(tmp_path / "out")["files"] if row["output"] == "walk.mkv")
+    assert (row["frames"], row["frame_rate"]) == (20, 10)
 
 
-def test_a_missing_rate_is_said(tmp_path, monkeypatch):
-    real = cv2.VideoCapture
-
-    class WithoutRate:
-        """Stands before a cv2.VideoCapture. Not a subclass: OpenCV frees those at a wrong address (found with
-        PYTHONMALLOC=debug), and the process crashes much later."""
-
-        def __init__(self, *arguments) -> None:
-            self.capture = real(*arguments)
-
-        def __getattr__(self, name: str):
-            return getattr(self.capture, name)
-
-        def get(self, what: int) -> float:
-            return 0.0 if what in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_POS_MSEC) else self.capture.get(what)
-
-    path = clip(tmp_path / "a.mkv", frames(2))
-    monkeypatch.setattr(video_reader.cv2, "VideoCapture", WithoutRate)
-    assert VideoReader(path).rate == video_reader.DEFAULT_RATE and VideoReader(path).notes
-
-
-def length(path: Path) -> float:
-    """Seconds."""
-    return len(read_all(path)) / VideoReader(path).rate
-
-
-def test_a_recording_of_a_browser_keeps_its_time(run, tmp_path, capsys):
-    """It claims 1000 frames per second; its frames' own times, 20 to 50 ms apart, end after 2.07 s."""
-    assert run("--input", DATA / "browser.webm", "--output", tmp_path) == 0
-    assert length(tmp_path / "browser.mkv") == pytest.approx(2.07, abs=0.1)
-    row = row_of(tmp_path)
-    assert row["frames"] == 60 and 25 < row["frame_rate"] < 33 and "the frame rate varies" in row["notes"]
-    assert capsys.readouterr().out.count("sound is not carried over") == 1
-
-
-def test_a_pause_lasts_as_long_as_in_the_source(run, tmp_path):
-    """12 frames 0.1 s apart, but for a pause of 2.5 s behind the sixth. Its header says 3.3 frames per second."""
-    assert run("--input", DATA / "pause.mp4", "--output", tmp_path / "file") == 0
-    found = read_all(tmp_path / "file" / "pause.mkv")
-    assert len(found) == 36 and VideoReader(tmp_path / "file" / "pause.mkv").rate == pytest.approx(10)
-    assert all(np.array_equal(picture, found[5]) for picture in found[6:30])
-    assert not np.array_equal(found[30], found[5])
-    assert row_of(tmp_path / "file")["notes"][0] == "the frame rate varies"
-    assert "24 pictures are repeated to keep the time" in row_of(tmp_path / "file")["notes"]
-    assert run("--input", DATA / "pause.mp4", "--output", tmp_path / "png", "--video", "png") == 0
-    assert len(contents(tmp_path / "png")) == row_of(tmp_path / "png")["frames"] == 12
-
-
-def test_sound_that_outlasts_the_pictures_is_no_damage(run, tmp_path):
-    """3 s of pictures and 5 s of sound: OpenCV makes 50 frames of the 30."""
-    assert run("--input", DATA / "sound.mkv", "--output", tmp_path) == 0
-    assert row_of(tmp_path)["frames"] == 30
-    assert run("--input", DATA / "sound.mkv", "--output", tmp_path, "--skip-existing") == 0
-
-
-def test_a_size_that_changes_midway_is_a_fault_said_once(run, tmp_path, capsys):
-    """5 frames of 64 x 48 and 5 of another size, which OpenCV does not give."""
-    assert run("--input", DATA / "resized.mp4", "--output", tmp_path) == 1
-    assert capsys.readouterr().err.count("changes its size after frame 5,") == 1
-    assert len(read_all(tmp_path / "resized.mkv")) == 10
-
-
-@pytest.mark.parametrize("stretch", [slice(2, 5), slice(5, 8)], ids=["inside", "at the end"])
-def test_a_picture_that_stands_still_is_no_fault(tmp_path, stretch):
-    pictures = frames(8)
-    pictures[stretch] = [pictures[stretch.start]] * 3
-    reader = VideoReader(clip(tmp_path / "a.mkv", pictures))
-    assert len(list(reader)) == 8 and reader.resized_after == 0 and not reader.notes
-
-
-@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
-def test_what_is_cut_short_is_known_from_the_container(tmp_path, suffix):
-    """AVI counts its frames, MKV says how long the file is."""
-    path = tmp_path / f"a{suffix}"
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 10, (48, 36))
-    for frame in frames(20):
-        writer.write(frame)
-    writer.release()
-    assert not VideoReader(path).is_cut_short
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    reader = VideoReader(path)
-    assert reader.is_cut_short or len(list(reader)) < 0.9 * reader.promised
-
-
-@pytest.mark.parametrize("head", [b"", b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\x18\x53\x80\x67", b"RIFF"])
-def test_a_header_that_says_nothing_is_no_length(head):
-    assert matroska_size(head) == matroska_size(head + bytes(20)) == 0
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_a_pipe_named_like_a_video_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "a.mp4")
-    with pytest.raises(PhotoError, match="is a pipe"):
-        VideoReader(tmp_path / "a.mp4")
-
-
-@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are text there")
-def test_a_name_that_is_no_text_is_refused(tmp_path):
-    """OpenCV ends the process over it."""
-    path = tmp_path / os.fsdecode(b"\xc4\xe3.mkv")
-    path.write_bytes(clip(tmp_path / "a.mkv", frames(2)).read_bytes())
-    with pytest.raises(PhotoError, match="no text"):
-        VideoReader(path)
-    with pytest.raises(PhotoError, match="no text"), write_video(path, 25):
-        pass
+def test_a_folder_of_frames_that_cannot_be_written_is_a_sentence(run, tmp_path, capsys):
+    source = make_film(tmp_path / "in" / "walk.mkv", frames(2))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "walk.frames").write_bytes(b"a file where the folder of frames should be")
+    assert run("--input", source, "--output", tmp_path / "out", "--video", "png") == 1
+    assert "walk.frames cannot be made (Not a directory): " in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "walk.frames"]
