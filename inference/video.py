@@ -21,42 +21,32 @@ from inference.video_reader import BT709, EXACT, UNKNOWN, Film, Frame, filtered,
 
 
 class Format(NamedTuple):
-    """How a film is written, in FFmpeg's names. pixels: with 1, 3 and 4 channels; deep: those with more than 8 bits a
-    channel; bits: how many; others: kinds of sound and subtitles that players expect in it, empty for all."""
+    """How a film is written, in FFmpeg's names. pixels: grey, in colours, and with transparency ("": it holds none);
+    deep: those with more than 8 bits a channel; others: sound and subtitles that players expect in it, "" for any."""
 
     codec: str
-    pixels: dict[int, str]
-    deep: dict[int, str] = {}
+    pixels: tuple[str, str, str]
+    deep: tuple[str, str, str] = ("", "", "")
     bits: int = 8
     options: dict[str, str] = {}
-    others: tuple[str, ...] = ()
+    others: str = ""
 
 
 FRAMES_SUFFIX = ".frames"  # of a folder 000001.png, 000002.png ...
+_PRORES = ("yuv444p10le", "yuv444p10le", "yuva444p10le")
+_H264 = {"crf": "18", "bf": "0"}  # with B-frames the length of a film of varying rate is written wrong
+_VP9 = {"crf": "20", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"}  # the last, or no transparency
 FORMATS = {
-    ".mkv": Format("ffv1", {1: "gray", 3: "bgr0", 4: "bgra"}, {1: "gray16le", 3: "gbrp16le", 4: "gbrap16le"}, 16),
+    ".mkv": Format("ffv1", ("gray", "bgr0", "bgra"), ("gray16le", "gbrp16le", "gbrap16le"), 16),
+    FRAMES_SUFFIX: Format("png", ("gray", "rgb24", "rgba"), ("gray16be", "rgb48be", "rgba64be"), 16),
     ".mp4": Format(
-        "libx264",
-        {1: "yuv420p", 3: "yuv420p"},
-        options={"crf": "18", "bf": "0"},  # with B-frames the length of a film of varying rate is written wrong
-        others=("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac", "mov_text"),
+        "libx264", ("yuv420p", "yuv420p", ""), options=_H264, others="aac mp3 ac3 eac3 opus flac alac mov_text"
     ),
-    ".mov": Format(
-        "prores_ks",
-        *2 * ({1: "yuv444p10le", 3: "yuv444p10le", 4: "yuva444p10le"},),
-        bits=10,
-        others=("aac", "mp3", "ac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be", "pcm_s24be", "mov_text"),
-    ),
-    ".webm": Format(
-        "libvpx-vp9",
-        {1: "yuv420p", 3: "yuv420p", 4: "yuva420p"},
-        options={"crf": "20", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"},  # the last, or no transparency
-        others=("opus", "vorbis", "webvtt"),
-    ),
-    FRAMES_SUFFIX: Format("png", {1: "gray", 3: "rgb24", 4: "rgba"}, {1: "gray16be", 3: "rgb48be", 4: "rgba64be"}, 16),
+    ".mov": Format("prores_ks", _PRORES, _PRORES, 10, others="aac mp3 ac3 alac pcm_s16le pcm_s24le pcm_s16be mov_text"),
+    ".webm": Format("libvpx-vp9", ("yuv420p", "yuv420p", "yuva420p"), options=_VP9, others="opus vorbis webvtt"),
 }
-_CHANNELS = {"alpha": 1, "cutout": 4}  # of each kind; the others have 3
-_ARRAYS = {1: ("gray", "gray16le"), 3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}  # 8 and 16 bits
+_PLACES = {"alpha": 0, "cutout": 2}  # of a kind's pixels in a Format and in the next line; 1 for the others
+_ARRAYS = (("gray", "rgb24", "rgba"), ("gray16le", "rgb48le", "rgba64le"))  # of 8 and of 16 bits
 
 
 def matte_video(
@@ -88,9 +78,9 @@ def matte_video(
         unseen = {"the frame rate varies": film.varies, "its pixels are not square": film.pixel_shape != 1}
         film.notes += [f"{text}, which numbered pictures do not show" for text, is_so in unseen.items() if is_so]
     notes = film.notes + ([] if subject else [NO_SUBJECT])
-    row = {"width": film.width, "height": film.height, "frames": film.count, "frame_rate": round(film.mean_rate, 3)}
-    row |= {"error": film.fault} if film.fault else {}
-    return {**row, "seconds": round(time.perf_counter() - begun, 4), "notes": notes}
+    size = {"width": film.width, "height": film.height, "frames": film.count}
+    times = {"frame_rate": round(film.mean_rate, 3), "seconds": round(time.perf_counter() - begun, 4)}
+    return {**size, **times, "notes": notes} | ({"error": film.fault} if film.fault else {})
 
 
 @contextmanager
@@ -100,6 +90,8 @@ def write_film(path: Path, film: Film, style: Style) -> Iterator[Callable[[np.nd
     It has the times and the pixel shape of the film, and those of its sounds and subtitles that it can hold. Raises
     UserError.
     """
+    if path.suffix not in FORMATS:
+        raise UserError(f"{path} is of a kind that is not written: use {', '.join(FORMATS)}.")
     is_folder = path.suffix == FRAMES_SUFFIX
     with atomic_folder(path, replace=True) if is_folder else atomic_write(path) as temporary:
         name = str(temporary / "%06d.png" if is_folder else temporary)
@@ -111,13 +103,12 @@ def write_film(path: Path, film: Film, style: Style) -> Iterator[Callable[[np.nd
 
 class _Writer:
     def __init__(self, output: Any, path: Path, film: Film, style: Style) -> None:
-        form, channels = FORMATS[path.suffix], _CHANNELS.get(style.kind, 3)
+        form, place = FORMATS[path.suffix], _PLACES.get(style.kind, 1)
         self.output, self.film, self.lengths, self.last = output, film, dict[int, int](), -1
         self.is_deep = min(style.bits, form.bits) > 8
-        self.array = _ARRAYS[channels][self.is_deep]
+        self.array, pixels = _ARRAYS[self.is_deep][place], (form.deep if self.is_deep else form.pixels)[place]
         if style.bits > form.bits:
             film.note(f"{path.suffix} holds {form.bits} bits: --video mkv keeps {style.bits}")
-        pixels = (form.deep if self.is_deep else form.pixels)[channels]
         is_yuv = pixels.startswith("yuv")
         steps = [("scale", EXACT + ":out_color_matrix=bt709:out_range=tv" * is_yuv), ("format", pixels)]
         # H.264 takes even sizes only: an odd last row or column stands there twice.
@@ -131,12 +122,12 @@ class _Writer:
             context = self.stream.codec_context
             context.time_base, context.sample_aspect_ratio = film.time_base, film.pixel_shape
             context.colorspace, context.color_range = (BT709, 1) if is_yuv else (0, 2)
-            context.color_primaries = context.color_trc = UNKNOWN if channels == 1 else film.colours
+            context.color_primaries = context.color_trc = UNKNOWN if style.kind == "alpha" else film.colours
             self.sounds = {}
             for sound in film.sounds:
                 name = sound.codec_context.codec.canonical_name
                 with suppress(ValueError):
-                    if name in (form.others or [name]):
+                    if name in (form.others or name).split():
                         self.sounds[sound.index] = output.add_stream_from_template(sound)
                 if sound.index not in self.sounds:
                     film.note(f"{sound.type} ({name}) is left out: {path.suffix} cannot hold it")
@@ -162,7 +153,7 @@ class _Writer:
         self._copy_sounds()
         self._encode(None)
 
-    def _encode(self, frame: av.VideoFrame | None) -> None:
+    def _encode(self, frame: Any) -> None:
         for packet in self.stream.encode(frame):
             packet.duration = self.lengths.pop(packet.pts, 0)
             self._mux(packet)

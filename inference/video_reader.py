@@ -54,8 +54,10 @@ class Film:
         self.count, self._damaged, self._is_cut_off, self._end = 0, 0, False, Fraction(0)
         try:
             options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-            self._container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
-            films = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+            self._container: Any = av.open(str(path.absolute()), options=options, metadata_errors="replace")
+            films: list[Any] = [
+                s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic
+            ]
             self._stream = max(films, key=lambda stream: bool(stream.disposition & Disposition.default))
             self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             self._stream.thread_type = "AUTO"
@@ -95,13 +97,19 @@ class Film:
                 yield Frame(self._photo(ready), start, (ready.duration or 0) * ready.time_base)
         self.varies = 2 * longest > 3 * shortest
         self.mean_rate = float((self.count - 1) / total if total else self.rate)
-        self._judge()
+        promised = Fraction(
+            self._container.duration or 0, av.time_base
+        )  # of the sound too, which may outlast the pictures
+        if self._is_cut_off or self._end + step < 0.9 * promised:  # headers are often a little wrong
+            self.fault = f"{self.path} is cut short, only {self.count} frames could be read: copy it again."
+        elif self._damaged:
+            self.fault = f"{self.path} is damaged: {self._damaged} of its frames are broken or missing: copy it again."
 
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Iterator[Any]:
         """What can be decoded: past what is damaged, and up to where the file ends."""
         has_any = False
         try:
@@ -123,7 +131,7 @@ class Film:
             self._is_cut_off = True
             yield from self._stream.decode(None)
 
-    def _find_filters(self, first: av.VideoFrame, bits: int) -> Graph:
+    def _find_filters(self, first: Any, bits: int) -> Graph:
         """From decoded frames to RGB or RGBA, all at the size of the first."""
         steps = []
         if first.interlaced_frame:
@@ -152,14 +160,6 @@ class Film:
         alpha = pixels[..., 3] / np.float32(np.iinfo(pixels.dtype).max)
         return Photo(np.ascontiguousarray(pixels[..., :3]), alpha, None, ())
 
-    def _judge(self) -> None:
-        """Sound counts too for how long the film is: it may outlast the pictures."""
-        promised = Fraction(self._container.duration or 0, av.time_base)
-        if self._is_cut_off or self._end + 1 / self.rate < 0.9 * promised:  # headers are often a little wrong
-            self.fault = f"{self.path} is cut short, only {self.count} frames could be read: copy it again."
-        elif self._damaged:
-            self.fault = f"{self.path} is damaged: {self._damaged} of its frames are broken or missing: copy it again."
-
 
 def make_filters(width: int, height: int, pixels: str, time_base: Fraction, steps: list[tuple[str, str]]) -> Graph:
     """FFmpeg's filters, one after the other, for frames of this form."""
@@ -170,7 +170,7 @@ def make_filters(width: int, height: int, pixels: str, time_base: Fraction, step
     return graph
 
 
-def filtered(graph: Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+def filtered(graph: Graph, frame: av.VideoFrame | None) -> Iterator[Any]:
     """What comes out for a frame; for None, at the end, what was held back."""
     graph.push(frame)
     with suppress(av.BlockingIOError, av.EOFError):
