@@ -15,7 +15,7 @@ from typing import Any
 
 from common.errors import UserError
 
-MODEL_IDX = 0  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
+MODEL_IDX = 0  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large, 4 = ConvNeXt-Tiny
 DATASET = "Datasets/DIS5K_Flat"  # folder with train/im, train/gt, val/im, val/gt; or the word synthetic
 
 
@@ -32,6 +32,7 @@ VARIANTS = (
     Variant("SwinSmall", "swin_small_patch4_window7_224", 1024),
     Variant("SwinBase", "swin_base_patch4_window12_384", 1024),
     Variant("SwinLarge", "swin_large_patch4_window12_384", 1024),
+    Variant("ConvNeXtTiny", "convnext_tiny.fb_in1k", 1024),
 )
 
 
@@ -40,9 +41,9 @@ class Config:
     """One run's settings. Derived values are properties; impossible ones raise UserError."""
 
     # model
-    model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large
+    model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large, 4 = ConvNeXt-Tiny
     image_size: int = 0  # working size: pixels of the student's long side in prediction; 0 = checkpoint's or variant's
-    use_teacher: bool = True  # train a Swin teacher of the true alpha first, and align the student with it
+    use_teacher: bool = True  # train a teacher of the true alpha first, and align the student with it
     use_refiner: bool = True  # full-resolution refiner; without it the network is TwinSwin-Matte
     refiner_channels: int = 32  # width of the refiner: 16, 32 or a multiple of 32
     refiner_blocks: int = 3  # dilated blocks of the refiner; each adds 4 pixels to its reach
@@ -128,7 +129,7 @@ class Config:
         )
         require(
             self.image_size == 0 or self.image_size >= 32,
-            f"image_size is {self.image_size}: Swin needs at least 32 pixels (0 takes the variant's own)",
+            f"image_size is {self.image_size}: the encoder needs at least 32 pixels (0 takes the variant's own)",
         )
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: choose 0 (off) or a value such as 0.999")
         require(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}: choose a share from 0 to below 1")

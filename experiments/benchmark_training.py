@@ -20,7 +20,6 @@ from data.build import SYNTHETIC, build_training_set
 from data.loader import build_training_loader
 from experiments.measuring import matrix_peak, measure
 from losses import matting_losses, teacher_losses
-from models.encoder import pad
 from models.octaves import climb
 from train import stage_losses, train_step
 from training import setup
@@ -129,12 +128,12 @@ def part_calls(run: Run, batch: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     )
     if teacher and run.in_teacher_stage:
         return {
-            "teacher": lambda: teacher.teacher(pad(alpha)),
+            "teacher": lambda: teacher.teacher(alpha),
             "decoder": lambda: teacher.decoder(leaf.features),
             "loss": lambda: teacher_losses(leaf, alpha, weights)["loss"],
         }
     calls: dict[str, Callable[[], Any]] = {
-        "student": lambda: network.student(pad(image)),
+        "student": lambda: network.student(image),
         "decoder": lambda: network.decoder(leaf.features),
         "loss": lambda: matting_losses(leaf, alpha, weights, teacher_features=targets)["loss"],
     }

@@ -54,6 +54,7 @@ class Parts(NamedTuple):
     refiner: list[str]  # inputs, body, output
     octaves: list[int]  # long sides at which a photo of EXAMPLE pixels is refined
     parameters: dict[str, int]  # student, decoder, refiner, teacher
+    family: str
 
 
 @command
@@ -77,8 +78,7 @@ def build(variant: Variant) -> tuple[MattingNetwork, TeacherAutoencoder]:
 
 def parts_of(network: MattingNetwork, teacher: TeacherAutoencoder) -> Parts:
     """Read channels, strides, depths and parameter counts from the modules."""
-    layers = [stage for name, stage in network.student.swin.named_children() if name.startswith("layers")]
-    depths = [sum(hasattr(module, "attn") for module in stage.modules()) for stage in layers]
+    depths = [len(stage.blocks) for stage in network.student.backbone.children() if hasattr(stage, "blocks")]
     encoder = [
         Map(f"f{i}", channels, stride, f"{depth} blocks")
         for i, (channels, stride, depth) in enumerate(zip(network.student.channels, STRIDES, depths, strict=True), 1)
@@ -100,7 +100,7 @@ def parts_of(network: MattingNetwork, teacher: TeacherAutoencoder) -> Parts:
     ]
     octaves = [max(size) for size in octave_sizes((EXAMPLE, EXAMPLE), (network.image_size, network.image_size))]
     counts = {name: count(part) for name, part in network.named_children()} | {"teacher": count(teacher.teacher)}
-    return Parts(encoder, decoder, texts, octaves, counts)
+    return Parts(encoder, decoder, texts, octaves, counts, network.student.family.name)
 
 
 def count(part: nn.Module) -> int:
@@ -141,7 +141,7 @@ def draw(path: Path, model_idx: int = 0) -> None:
 def draw_student_and_decoder(axes: Axes, parts: Parts) -> None:
     """The upper row, left to right: photo, student, decoder, coarse alpha."""
     tensor(axes, 0.2, MIDDLE, "photo", "(N, 3, H, W)")
-    panel(axes, (2.1, 3.55, 4.1, 3.35), STUDENT, f"student: Swin, {millions(parts.parameters['student'])}")
+    panel(axes, (2.1, 3.55, 4.1, 3.35), STUDENT, f"student: {parts.family}, {millions(parts.parameters['student'])}")
     panel(axes, (6.75, 3.55, 3.05, 3.35), DECODER, f"decoder, {millions(parts.parameters['decoder'])}")
     arrow(axes, (1.5, MIDDLE), (2.3, MIDDLE))
     note(axes, 1.82, MIDDLE + 0.33, "working\nsize", fontsize=8.6)
@@ -179,7 +179,7 @@ def draw_refiner(axes: Axes, parts: Parts) -> None:
 def draw_teacher(axes: Axes, parts: Parts) -> None:
     """The lower row, dashed: the autoencoder of the first stage, whose features the second stage aligns with."""
     tensor(axes, 0.2, LOW, "true alpha", "(N, 1, H, W)", dashed=True)
-    title = f"teacher: Swin, {millions(parts.parameters['teacher'])}, training only"
+    title = f"teacher: {parts.family}, {millions(parts.parameters['teacher'])}, training only"
     panel(axes, (2.1, 0.4, 4.1, 2.55), TEACHER, title, dashed=True)
     arrow(axes, (1.5, LOW), (2.3, LOW), dashed=True)
     pyramid(axes, parts.encoder, 2.3, 0.97, LOW, TEACHER, shrink=0.8)
@@ -204,8 +204,8 @@ def draw_table(axes: Axes) -> None:
         rows.append((variant.name, channels, *map(millions, (*counts, sum(counts)))))  # type: ignore[arg-type]
     for number, row in enumerate(rows):
         for cell, x in zip(row, places, strict=True):
-            note(axes, x, 2.15 - 0.3 * number, cell, INK if number else GREY, 9, ha="left")
-    axes.plot([10.0, 15.8], [1.99, 1.99], color=GREY, linewidth=0.8)
+            note(axes, x, 2.15 - 0.26 * number, cell, INK if number else GREY, 9, ha="left")
+    axes.plot([10.0, 15.8], [2.03, 2.03], color=GREY, linewidth=0.8)
     note(axes, 10.0, 0.57, "M: million parameters. Dashed: training only, never shipped.", fontsize=9, ha="left")
 
 

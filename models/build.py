@@ -28,9 +28,9 @@ def build_model(
 ) -> MattingNetwork:
     """Build TSR-Matte; without a refiner it is TwinSwin-Matte.
 
-    backbone: a timm Swin name; image_size: working size of the long side in pixels. With `pretrained` the encoder
-    starts from ImageNet weights, from the hub or from the local file `backbone_weights`. Raises
-    UserError where those cannot be loaded.
+    backbone: a name in timm of a family in models/encoder.py; image_size: working size of the long side in pixels. With
+    `pretrained` the encoder starts from ImageNet weights, from the hub or from the local file `backbone_weights`.
+    Raises UserError where those cannot be loaded.
     """
     student = Encoder(backbone, pretrained=pretrained, weights_file=backbone_weights, drop_path=drop_path)
     refiner = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from common import hub
 from common.errors import UserError
 from common.files import atomic_write
 from models.build import build_model
+from models.encoder import find_family
 from models.matting_network import MattingNetwork
 
 FORMAT = "tsr-matte-2"
@@ -26,8 +26,6 @@ PREPROCESSING = (
 )
 MODEL_FILE = "best.safetensors"
 STARTER = Path(__file__).resolve().parent.parent / "checkpoints" / "TSR-Matte_SwinTiny_starter"  # comes with the code
-BACKBONE = re.compile(r"swin_[a-z0-9_.]+")  # timm takes hf-hub:... and the like too, and asks the network for it
-
 LARGEST = {"image_size": 2**14, "refiner_channels": 1024, "refiner_blocks": 64}  # more would be built for ever
 
 
@@ -94,9 +92,7 @@ def _check_values(values: dict[str, Any]) -> None:
         if not isinstance(value, dict):
             raise ValueError(f"{key} holds {value!r:.40}, not values by name")
     options = values["model"]
-    backbone = options["backbone"]
-    if not (isinstance(backbone, str) and BACKBONE.fullmatch(backbone)):
-        raise ValueError(f"{backbone!r:.60} is not the name of a Swin")
+    find_family(str(options["backbone"]))
     for name, largest in LARGEST.items():
         size = options[name] if name == "image_size" else options.get(name, 1)
         if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= largest:

@@ -1,16 +1,18 @@
-"""Swin encoder: the box that appears twice in the figure, as student (photo) and as teacher (true alpha)."""
+"""The encoder: the box that appears twice in the figure, as student (photo) and as teacher (true alpha)."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models.swin_transformer import SwinTransformerBlock, SwinTransformerStage, window_partition, window_reverse
+from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
 from torch import Tensor, nn
 
 from common import hub
@@ -21,13 +23,42 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIDES = (4, 8, 16, 32)
 HUB_FILE = "model.safetensors"
-OWN_PREFIX = "student.swin."  # where a checkpoint of this project keeps its backbone
+OWN_PREFIX = re.compile(r"student\.(?:backbone|swin)\.")  # where a checkpoint of this project keeps its backbone
 
 
-def pad(x: Tensor) -> Tensor:
-    """Replicate the right and bottom border up to whole patches of 4 x 4 pixels; the deeper maps round up."""
+class Family(NamedTuple):
+    """A row of the table of encoders: the networks of timm whose names start alike, with maps at strides 4 to 32.
+
+    A new family is a row here, and its networks are rows of config.VARIANTS: name, working size, and the name in timm,
+    which also says where the weights are.
+    """
+
+    name: str
+    prefix: str  # of the names in timm
+    multiple: int  # pixels: height and width are padded to a multiple
+    options: Mapping[str, Any] = {}  # of timm.create_model
+
+
+FAMILIES = (
+    # Swin (Liu et al., ICCV 2021): whole patches; deeper maps round up. One set of weights takes any size.
+    Family("Swin", "swin_", 4, {"strict_img_size": False, "always_partition": True}),
+    # ConvNeXt (Liu et al., CVPR 2022), whose maps round down
+    Family("ConvNeXt", "convnext", 32),
+)
+
+
+def find_family(backbone: str) -> Family:
+    """The row of a network of timm. Raises ValueError for all others, such as hf-hub:..., which timm would download."""
+    for family in FAMILIES:
+        if backbone.startswith(family.prefix) and re.fullmatch(r"[a-z0-9_.]+", backbone):
+            return family
+    raise ValueError(f"{backbone!r:.60} is not the name of an encoder in models/encoder.py")
+
+
+def pad(x: Tensor, multiple: int) -> Tensor:
+    """Replicate the right and bottom border up to a multiple of this many pixels."""
     height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % STRIDES[0], 0, -height % STRIDES[0]), mode="replicate")
+    return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 class FittedBlock(SwinTransformerBlock):
@@ -81,14 +112,14 @@ def _shift_mask(size: Size, window: Size, shift: Size, like: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Hierarchical Swin Transformer (Liu et al., ICCV 2021) with one feature map per stage.
+    """A hierarchical network of timm, with one feature map per stage.
 
-    The stages of timm's Swin put out their raw residual stream, whose scale grows with depth; as in Swin's own
-    detection code each stage gets its own LayerNorm, so that the decoder and the alignment see comparable values.
+    The stages put out their raw residual stream, whose scale grows with depth; as in Swin's own detection code each
+    stage gets its own LayerNorm, so that the decoder and the alignment see comparable values.
 
-    Input: (N, in_channels, H, W) in [0, 1], H and W multiples of 4. Output: [f1, f2, f3, f4], f_i of shape
-    (N, channels[i], H / STRIDES[i], W / STRIDES[i]), rounded up, in channels_last memory (no copy: Swin computes in
-    NHWC).
+    Input: (N, in_channels, H, W) in [0, 1], of any size; it is padded to a multiple of family.multiple pixels.
+    Output: [f1, f2, f3, f4], f_i of shape (N, channels[i], H / STRIDES[i], W / STRIDES[i]), rounded up, in
+    channels_last memory (no copy where the network computes in NHWC, as Swin does).
     """
 
     def __init__(
@@ -101,11 +132,12 @@ class Encoder(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.swin = _create_swin(backbone, in_channels, pretrained, weights_file, drop_path)
-        for block in self.swin.modules():
+        self.family = find_family(backbone)
+        self.backbone = _create_backbone(backbone, in_channels, pretrained, weights_file, drop_path)
+        for block in self.backbone.modules():
             if isinstance(block, SwinTransformerBlock):
                 block.__class__ = FittedBlock  # timm's factory takes no class for its blocks
-        self.channels: tuple[int, ...] = tuple(self.swin.feature_info.channels())
+        self.channels: tuple[int, ...] = tuple(self.backbone.feature_info.channels())
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_channels == 3 else ((0.5,), (0.5,))
         self.mean: Tensor
@@ -114,8 +146,16 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        stages = self.swin((x - self.mean) / self.std)  # 4 x (N, H/s, W/s, C)
+        stages = self.backbone((pad(x, self.family.multiple) - self.mean) / self.std)
+        if self.backbone.output_fmt == "NCHW":
+            stages = [f.permute(0, 2, 3, 1) for f in stages]  # 4 x (N, H/s, W/s, C)
         return [norm(f).permute(0, 3, 1, 2) for norm, f in zip(self.norms, stages, strict=True)]  # (N, C, H/s, W/s)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Files of before there were other families call the backbone swin."""
+        for name in [name for name in state_dict if name.startswith(f"{prefix}swin.")]:
+            state_dict[name.replace("swin.", "backbone.", 1)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def set_gradient_checkpointing(self) -> None:
         """Trade a second forward of each block for not keeping its activations.
@@ -123,16 +163,17 @@ class Encoder(nn.Module):
         By block, not by stage as timm's feature extractor would: while a stage of 18 blocks is recomputed, it holds the
         activations of all of them.
         """
-        for stage in self.swin.modules():
-            if isinstance(stage, SwinTransformerStage):
+        for stage in self.backbone.children():
+            if hasattr(stage, "grad_checkpointing"):
                 stage.grad_checkpointing = True
 
 
-def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file: str | None, drop_path: float) -> Any:
-    """timm's feature extractor; always_partition and strict_img_size let one set of weights take any size."""
-    options: dict[str, Any] = dict(
-        features_only=True, in_chans=in_channels, drop_path_rate=drop_path, strict_img_size=False, always_partition=True
-    )
+def _create_backbone(
+    backbone: str, in_channels: int, pretrained: bool, weights_file: str | None, drop_path: float
+) -> Any:
+    """timm's feature extractor."""
+    options: dict[str, Any] = dict(features_only=True, in_chans=in_channels, drop_path_rate=drop_path)
+    options |= find_family(backbone).options
     if pretrained and not weights_file:
         weights_file = download_weights(backbone)
     if not weights_file:
@@ -140,14 +181,14 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
     state = read_backbone_weights(weights_file)
     names = set(state)
     try:
-        swin = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options)
+        network = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options)
     except (RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{weights_file} does not hold weights of {backbone} ({reason}): name a file for this MODEL_IDX."
         ) from error
     # for features_only timm loads what fits and leaves the rest random; only the downsampling has two namings
-    wanted = [name.replace("layers_", "layers.") for name, _ in swin.named_parameters() if "downsample" not in name]
+    wanted = [_in_file(name) for name, _ in network.named_parameters() if "downsample" not in name]
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(
@@ -160,7 +201,12 @@ def _create_swin(backbone: str, in_channels: int, pretrained: bool, weights_file
             f"{weights_file} holds {len(surplus)} weights that {backbone} has no place for, "
             f"such as {min(surplus)}: name a file for this MODEL_IDX."
         )
-    return swin
+    return network
+
+
+def _in_file(name: str) -> str:
+    """A weight's name in timm's own files: layers_2.blocks... of a feature extractor is layers.2.blocks... there."""
+    return re.sub(r"^(layers|stages|stem)_(\d)", r"\1.\2", name)
 
 
 def download_weights(backbone: str) -> str:
@@ -198,11 +244,9 @@ def read_backbone_weights(path: str) -> dict:
         ) from error
     if isinstance(state, dict):
         state = state.get("model", state.get("state_dict", state))
-    if isinstance(state, dict) and any(name.startswith(OWN_PREFIX) for name in state):
+    if isinstance(state, dict) and any(OWN_PREFIX.match(str(name)) for name in state):
         state = {
-            name.removeprefix(OWN_PREFIX).replace("layers_", "layers."): value
-            for name, value in state.items()
-            if name.startswith(OWN_PREFIX)
+            _in_file(OWN_PREFIX.sub("", name)): value for name, value in state.items() if OWN_PREFIX.match(str(name))
         }
     if not isinstance(state, dict) or not state:  # for an empty one timm would ask the hub
         raise UserError(f"{path} holds no weights by name: name a .safetensors or .pth file of the backbone.")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.resize import Size
 from models.decoder import Decoder
-from models.encoder import Encoder, pad
+from models.encoder import Encoder
 from models.octaves import climb, interpolate
 from models.refiner import Refiner
 
@@ -58,7 +58,7 @@ class MattingNetwork(nn.Module):
     def forward(self, image: Tensor, view: Tensor | None = None) -> MattingOutput:
         """image: (N, 3, H, W) in [0, 1], any size. view: the student's own, smaller copy of it, (N, 3, h, w)."""
         view = image if view is None else view
-        features = self.student(pad(view))  # f_i: (N, C_i, h/s, w/s)
+        features = self.student(view)  # f_i: (N, C_i, h/s, w/s)
         logits = decode(self.decoder, features, (view.shape[-2], view.shape[-1]))  # (N, 1, h, w)
         alpha = saturating_sigmoid(logits)  # (N, 1, h, w)
         size = (image.shape[-2], image.shape[-1])
@@ -68,7 +68,7 @@ class MattingNetwork(nn.Module):
 
     def coarse_alpha(self, image: Tensor) -> Tensor:
         """The student's matte alone, (N, 3, h, w) -> (N, 1, h, w): what native-resolution prediction starts from."""
-        return saturating_sigmoid(decode(self.decoder, self.student(pad(image)), (image.shape[-2], image.shape[-1])))
+        return saturating_sigmoid(decode(self.decoder, self.student(image), (image.shape[-2], image.shape[-1])))
 
     @property
     def device(self) -> torch.device:

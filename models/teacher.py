@@ -1,4 +1,4 @@
-"""The teacher: a Swin that sees the true alpha. It is trained first, then frozen, and never shipped."""
+"""The teacher: an encoder that sees the true alpha. It is trained first, then frozen, and never shipped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.decoder import Decoder
-from models.encoder import Encoder, pad
+from models.encoder import Encoder
 from models.matting_network import MattingNetwork, MattingOutput, decode, saturating_sigmoid
 
 
@@ -20,14 +20,14 @@ class TeacherAutoencoder(nn.Module):
 
     def forward(self, alpha: Tensor) -> MattingOutput:
         """(N, 1, H, W) in [0, 1] -> its reconstruction, as coarse logits and alpha of the same size."""
-        features = self.teacher(pad(alpha))
+        features = self.teacher(alpha)
         logits = decode(self.decoder, features, (alpha.shape[-2], alpha.shape[-1]))  # (N, 1, H, W)
         return MattingOutput(logits, saturating_sigmoid(logits), None, features)
 
     @torch.no_grad()
     def targets(self, alpha: Tensor) -> list[Tensor]:
         """What the student's features are aligned with: f1 .. f4 of the true alpha, without gradients."""
-        return self.teacher(pad(alpha))
+        return self.teacher(alpha)
 
     def start_student(self, network: MattingNetwork) -> None:
         """Give a student with random weights those of the teacher, and the decoder that reads them.

@@ -95,8 +95,8 @@ def test_strangers_are_refused_in_a_sentence_that_names_the_file(saved, tmp_path
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"model": OPTIONS | {"backbone": "hf-hub:a/b"}}, "'hf-hub:a/b' is not the name of a Swin"),
-        ({"model": OPTIONS | {"backbone": 7}}, "7 is not the name of a Swin"),
+        ({"model": OPTIONS | {"backbone": "hf-hub:a/b"}}, "'hf-hub:a/b' is not the name of an encoder"),
+        ({"model": OPTIONS | {"backbone": 7}}, "'7' is not the name of an encoder"),
         ({"model": OPTIONS | {"backbone": "swin_unheard_of"}}, "Unknown model"),
         ({"model": {"image_size": 64}}, "broken metadata ('backbone')"),
         ({"model": ["swin"]}, "model holds ['swin']"),

@@ -36,7 +36,8 @@ def small_swin():
     create, threads = models.encoder.timm.create_model, torch.get_num_threads()
 
     def create_small(name, **options):
-        return create(name, **options, depths=(2, 2, 2, 2), embed_dim=16, num_heads=(1, 2, 4, 8))
+        small = dict(depths=(2, 2, 2, 2), embed_dim=16, num_heads=(1, 2, 4, 8)) if name.startswith("swin") else {}
+        return create(name, **options, **small)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models.encoder.timm, "create_model", create_small)
@@ -162,6 +163,15 @@ def test_half_with_its_refiner_predicts_nearly_as_pytorch_does(folder, tmp_path,
     torch.testing.assert_close(
         result.refined_alpha, expected.refined_alpha, atol=0.1, rtol=0
     )  # see onnx_parity.CARRIED
+
+
+def test_another_family_is_exported_and_predicts_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_parity, "SIZES", ((64, 96), (40, 75)))
+    path = save(tmp_path / "best.safetensors", backbone="convnext_atto", use_refiner=False)
+    assert export.main(["--checkpoint", str(path)]) == 0
+    image = torch.randint(0, 256, (3, 130, 190), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    expected, result = (predict_mattes(loading.load(file), image).alpha for file in (path, path.with_suffix(".onnx")))
+    torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
 
 
 def test_a_graph_that_differs_is_not_left_behind(folder, tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.resize import resize_alpha
 from losses import matting_losses, teacher_losses
 from models import build_model, build_teacher, encoder
-from models.checkpoint import MODEL_FILE, save_model
+from models.checkpoint import MODEL_FILE, load_model, save_model
 from models.encoder import Encoder, FittedBlock
 from models.matting_network import saturating_sigmoid
 from models.octaves import climb, octave_sizes
@@ -104,7 +104,7 @@ def test_colours_find_an_edge_that_the_coarse_matte_only_knows_roughly():
 def test_the_windows_fit_the_map_as_in_timm_s_network_of_that_size(side):
     """On ImageNet no window is larger than its map, and one that spans the map does not shift."""
     torch.manual_seed(0)
-    ours = Encoder(TINY).swin.eval()
+    ours = Encoder(TINY).backbone.eval()
     theirs = timm.create_model(TINY, features_only=True, img_size=side).eval()
     state, places = ours.state_dict(), torch.arange(-6, 7)
     for name, value in theirs.state_dict().items():
@@ -319,7 +319,7 @@ def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
     safetensors.torch.save_file(source, path)
     monkeypatch.setattr(encoder.huggingface_hub, "try_to_load_from_cache", lambda *_: str(path))
     monkeypatch.setattr(encoder.huggingface_hub, "get_session", lambda: pytest.fail("asks the network"))
-    swin = build_model(backbone=TINY, image_size=32, pretrained=True).student.swin
+    swin = build_model(backbone=TINY, image_size=32, pretrained=True).student.backbone
     assert torch.equal(swin.state_dict()["patch_embed.proj.weight"], source["patch_embed.proj.weight"])
 
 
@@ -362,8 +362,8 @@ def test_local_backbone_weights_load_in_both_namings(tmp_path, naming):
     model = build_model(backbone=TINY, image_size=32, backbone_weights=weights)
     autoencoder = build_teacher(model, backbone=TINY, backbone_weights=weights)
     expected = source.layers[2].downsample.reduction.weight
-    assert torch.equal(dict(model.student.named_parameters())["swin.layers_2.downsample.reduction.weight"], expected)
-    assert autoencoder.teacher.swin.patch_embed.proj.weight.shape[1] == 1
+    assert torch.equal(model.student.get_parameter("backbone.layers_2.downsample.reduction.weight"), expected)
+    assert autoencoder.teacher.backbone.patch_embed.proj.weight.shape[1] == 1
 
 
 def test_an_encoder_of_ones_own_starts_both_twins(tmp_path):
@@ -372,9 +372,9 @@ def test_an_encoder_of_ones_own_starts_both_twins(tmp_path):
     weights = str(tmp_path / MODEL_FILE)
     model = build_model(backbone=TINY, image_size=32, backbone_weights=weights)
     autoencoder = build_teacher(model, backbone=TINY, backbone_weights=weights)
-    for own, theirs in zip(source.student.swin.parameters(), model.student.swin.parameters(), strict=True):
+    for own, theirs in zip(source.student.backbone.parameters(), model.student.backbone.parameters(), strict=True):
         assert torch.equal(own, theirs)
-    name = "swin.layers_2.blocks.0.mlp.fc1.weight"
+    name = "backbone.layers_2.blocks.0.mlp.fc1.weight"
     assert torch.equal(autoencoder.teacher.state_dict()[name], source.student.state_dict()[name])
     assert not torch.equal(model.decoder.head.weight, source.decoder.head.weight)
 
@@ -387,3 +387,48 @@ def test_a_deeper_backbone_is_not_cut_down_to_a_shallower_one(tmp_path):
     torch.save(state, tmp_path / "small.pth")
     with pytest.raises(UserError, match="small.pth holds 1 weights that swin_tiny.*no place for"):
         build_model(backbone=TINY, image_size=32, backbone_weights=str(tmp_path / "small.pth"))
+
+
+CONVNEXT = dict(backbone="convnext_atto", image_size=64)  # the smallest of the family
+
+
+def test_another_family_is_a_row_of_the_table(tmp_path):
+    """ConvNeXt: maps of strides 4 to 32 at any size, gradients everywhere, and its own file rebuilds it."""
+    torch.manual_seed(0)
+    model = build_model(**CONVNEXT, drop_path=0.1)
+    torch.nn.init.normal_(model.refiner.head.weight, std=0.1)
+    output = model(torch.rand(2, 3, 70, 97))
+    assert [f.shape[1:] for f in output.features] == [(40 << i, 24 >> i, 32 >> i) for i in range(4)]
+    assert output.refined_alpha.shape == (2, 1, 70, 97)
+    (output.refined_alpha.mean() + output.coarse_logits.mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    save_model(tmp_path / "best.safetensors", model, model_options=CONVNEXT, config={}, scores={})
+    loaded, photo = load_model(tmp_path / "best.safetensors"), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.eval().to(memory_format=torch.channels_last)(photo).refined_alpha
+        assert torch.equal(loaded(photo).refined_alpha, expected)
+
+
+def test_another_family_starts_from_its_file_as_student_and_teacher_and_learns_in_less_memory(tmp_path):
+    source = timm.create_model("convnext_atto")
+    torch.save(source.state_dict(), tmp_path / "convnext.pth")
+    weights = dict(pretrained=True, backbone_weights=str(tmp_path / "convnext.pth"))
+    model = build_model(**CONVNEXT, **weights)
+    own = model.student.get_parameter("backbone.stages_2.blocks.3.mlp.fc1.weight")
+    assert torch.equal(own, source.get_parameter("stages.2.blocks.3.mlp.fc1.weight"))
+    teacher = build_teacher(model, backbone="convnext_atto", **weights)
+    assert teacher(torch.rand(1, 1, 40, 64)).coarse_alpha.shape == (1, 1, 40, 64)
+    photo, gradients = torch.rand(1, 3, 64, 64), []
+    for _ in range(2):
+        model.zero_grad()
+        model.coarse_alpha(photo).sum().backward()
+        gradients.append(own.grad.clone())
+        model.student.set_gradient_checkpointing()
+    torch.testing.assert_close(*gradients)
+
+
+def test_files_of_before_there_were_families_still_load():
+    model = build_model(backbone=TINY, image_size=32)
+    state = {name.replace("student.backbone.", "student.swin."): value for name, value in model.state_dict().items()}
+    assert state.keys() != model.state_dict().keys()
+    build_model(backbone=TINY, image_size=32).load_state_dict(state)

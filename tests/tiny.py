@@ -20,6 +20,7 @@ from config import Config
 from data.loader import groups
 from models import MattingNetwork, Refiner, TeacherAutoencoder
 from models.decoder import Decoder
+from models.encoder import pad
 from training import setup
 from training.run import Run
 from training.schedule import Progress, Schedule
@@ -55,7 +56,7 @@ class TinyEncoder(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features = []
+        features, x = [], pad(x, 32)
         for stage in self.stages:
             x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))  # odd maps are halved rounding up, as in Swin
             x = self.drop(torch.tanh(stage(x)))
