@@ -1,7 +1,7 @@
 """The settings of a training run. Probabilities and strengths of augmentations are in data/augmentation.py.
 
 Edit MODEL_IDX, DATASET or a field of Config here, or override any field for one run with its flag: image_size is
---image-size, use_refiner is --use-refiner / --no-use-refiner. A field's comment is its flag's help text.
+--image-size, use_refiner is --use-refiner / --no-use-refiner. A field's text is its flag's help.
 A checkpoint stores the settings it was trained with; predict.py, evaluate.py and export.py follow the checkpoint.
 """
 
@@ -11,9 +11,11 @@ import dataclasses
 import math
 import typing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from common.errors import UserError
+from losses import COARSE, LOGITS, TERMS
 
 MODEL_IDX = 0  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large, 4 = ConvNeXt-Tiny
 DATASET = "Datasets/DIS5K_Flat"  # folder with train/im, train/gt, val/im, val/gt; or the word synthetic
@@ -36,81 +38,91 @@ VARIANTS = (
 )
 
 
+def setting(group: str, default: Any, text: str) -> Any:
+    """A field of Config: the heading under which train.py's help shows it, its value, and what it is."""
+    return dataclasses.field(default=default, metadata={"group": group, "text": text})
+
+
+essential, model, data, optimizer, loss, machine, run = (
+    partial(setting, group) for group in ("essential", "model", "data", "optimizer", "losses", "machine", "run")
+)
+
+
 @dataclass(frozen=True)
 class Config:
     """One run's settings. Derived values are properties; impossible ones raise UserError."""
 
     # model
-    model_idx: int = MODEL_IDX  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large, 4 = ConvNeXt-Tiny
-    image_size: int = 0  # working size: pixels of the student's long side in prediction; 0 = checkpoint's or variant's
-    use_teacher: bool = True  # train a teacher of the true alpha first, and align the student with it
-    use_refiner: bool = True  # full-resolution refiner; without it the network is TwinSwin-Matte
-    refiner_channels: int = 32  # width of the refiner: 16, 32 or a multiple of 32
-    refiner_blocks: int = 3  # dilated blocks of the refiner; each adds 4 pixels to its reach
-    use_colours: bool = True  # show the refiner the alpha that local colours suggest (off: for comparison)
-    use_attention: bool = True  # hold the refiner to uncertain pixels (off: for comparison; no tile can be skipped)
-    use_octaves: bool = True  # refine at each octave from the student's size up (off: for comparison; one jump)
-    smart_init: bool = True  # the refiner starts as the identity (off: for comparison; random corrections)
-    pretrained: bool = True  # start the encoders from ImageNet weights (downloaded once by timm)
-    backbone_weights: str = ""  # local backbone weights: timm or official Swin naming, or a best.safetensors
-    guide: str = ""  # frozen timm network with ImageNet weights whose features guide a student from random weights
-    guide_weights: str = ""  # local weights of --guide, in timm's naming
-    init_from: str = ""  # checkpoint to fine-tune (best.safetensors, hf:owner/name); evaluated before the first step
+    model_idx: int = essential(MODEL_IDX, "0 = Tiny, 1 = Small, 2 = Base, 3 = Large, 4 = ConvNeXt-Tiny")
+    image_size: int = essential(0, "pixels of the student's long side; 0 = the checkpoint's, or the variant's own")
+    use_teacher: bool = model(True, "train a teacher of the true alpha first, and align the student with it")
+    use_refiner: bool = model(True, "full-resolution refiner; without it the network is TwinSwin-Matte")
+    refiner_channels: int = model(32, "width of the refiner: 16, 32 or a multiple of 32")
+    refiner_blocks: int = model(3, "dilated blocks of the refiner; each adds 4 pixels to its reach")
+    use_colours: bool = model(True, "show the refiner the alpha that local colours suggest (off: for comparison)")
+    use_attention: bool = model(True, "hold the refiner to uncertain pixels (off: for comparison; no tile is skipped)")
+    use_octaves: bool = model(True, "refine in octaves from the student's size up (off: for comparison; one jump)")
+    smart_init: bool = model(True, "the refiner starts as the identity (off: for comparison; random corrections)")
+    pretrained: bool = essential(True, "start the encoders from ImageNet weights (downloaded once by timm)")
+    backbone_weights: str = model("", "local backbone weights: timm or Swin naming, or a best.safetensors")
+    guide: str = model("", "frozen timm network with ImageNet weights whose features guide a random student")
+    guide_weights: str = model("", "local weights of --guide, in timm's naming")
+    init_from: str = essential("", "checkpoint to fine-tune: best.safetensors, its run folder or hf:owner/name")
 
     # data
-    dataset: tuple[str, ...] = (DATASET,)  # folders with train and val, or the word synthetic; mine*2 counts twice
-    foregrounds: tuple[str, ...] = ()  # folders of RGBA cut-outs, composited on the fly over --backgrounds
-    backgrounds: tuple[str, ...] = ()  # folders of photos without a main object, for --foregrounds
-    train_samples: int = 2000  # size of the synthetic training set: samples per epoch
-    val_samples: int = 64  # size of the synthetic validation set
-    check_data: bool = True  # before the first step look for faults in a sample of the data, and stop if there are any
-    num_workers: int = -1  # loader processes per GPU; -1 = as many as the cores allow, 0 = load in the training process
-    crop_size: int = 0  # pixels of the training crop's side, a multiple of the working size; 0 = the working size
-    crop_scale_min: float = 1.0  # smallest zoom of a crop: 1 = it spans the photo's long side; below 1 it is padded
-    crop_scale_max: float = 2.0  # largest zoom: 2 = the crop spans half of the long side
-    max_student_downscale: int = 2  # the student's view is 1, 2, 4 ... up to this many times below the working size
+    dataset: tuple[str, ...] = essential((DATASET,), "folders, or the word synthetic; mine*2 counts twice")
+    foregrounds: tuple[str, ...] = data((), "folders of RGBA cut-outs, composited on the fly over --backgrounds")
+    backgrounds: tuple[str, ...] = data((), "folders of photos without a main object, for --foregrounds")
+    train_samples: int = data(2000, "size of the synthetic training set: samples per epoch")
+    val_samples: int = data(64, "size of the synthetic validation set")
+    check_data: bool = data(True, "look for faults in a sample of the data first, and stop if there are any")
+    num_workers: int = essential(-1, "loader processes per GPU; -1 = as the cores allow, 0 = none")
+    crop_size: int = data(0, "side of the training crop, a multiple of the working size; 0 = that size")
+    crop_scale_min: float = data(1.0, "smallest zoom of a crop: 1 = all of the photo; below 1 it is padded")
+    crop_scale_max: float = data(2.0, "largest zoom: 2 = the crop spans half of the long side")
+    max_student_downscale: int = data(2, "the student's view is 1, 2, 4 ... up to this many times smaller")
 
-    # optimization
-    epochs: int = 100  # passes over the training set
-    batch_size: int = 4  # images per step and process; what fits which GPU: docs/training.md
-    accumulation_steps: int = 1  # batches whose gradients are added before a step
-    learning_rate: float = 2e-4  # peak learning rate of the decoder, and of encoders that start from random weights
-    encoder_lr_scale: float = 0.25  # encoders with trained weights learn at this share of --learning-rate
-    refiner_lr_scale: float = 5.0  # the refiner, small and unnormalized, learns at this multiple of --learning-rate
-    teacher_epochs: int = 1  # epochs of the first stage: only the teacher and (without --init-from) its decoder learn
-    lr_schedule: str = "cosine"  # cosine (to a hundredth of the peak) or constant
-    weight_decay: float = 0.01  # AdamW decay of weights; biases, norms and position tables have none
-    gradient_clip: float = 1.0  # largest gradient norm; 0 = no clipping
-    ema_decay: float = 0.999  # averaging of the weights that are validated and shipped; 0 = off
-    drop_path: float = 0.0  # stochastic depth of the encoders
-    freeze_encoder_epochs: int = 0  # epochs at the start of the student's stage in which its encoder is frozen
+    # optimizer
+    epochs: int = essential(100, "passes over the training set")
+    batch_size: int = essential(4, "images per step and process; what fits which GPU: docs/training.md")
+    accumulation_steps: int = essential(1, "batches whose gradients are added before a step")
+    learning_rate: float = essential(2e-4, "peak learning rate of the decoder, and of encoders with random weights")
+    encoder_lr_scale: float = optimizer(0.25, "encoders with trained weights learn at this share of --learning-rate")
+    refiner_lr_scale: float = optimizer(5.0, "the refiner, small and unnormalized, learns at this multiple")
+    teacher_epochs: int = optimizer(1, "epochs of the first stage, in which only the teacher and its decoder learn")
+    lr_schedule: str = optimizer("cosine", "cosine (to a hundredth of the peak) or constant")
+    weight_decay: float = optimizer(0.01, "AdamW decay of weights; biases, norms and position tables have none")
+    gradient_clip: float = optimizer(1.0, "largest gradient norm; 0 = no clipping")
+    ema_decay: float = optimizer(0.999, "averaging of the weights that are validated and shipped; 0 = off")
+    drop_path: float = optimizer(0.0, "stochastic depth of the encoders")
+    freeze_encoder_epochs: int = optimizer(0, "epochs of the student's stage in which its encoder is frozen first")
 
-    # losses: weights of the named terms; 0 leaves the term out
-    weight_bce: float = 1.0  # cross-entropy on the coarse logits
-    weight_l1: float = 1.0  # |alpha - truth|, coarse and refined
-    weight_gradient: float = 1.0  # |gradient of alpha - gradient of truth|, coarse and refined
-    weight_laplacian: float = 0.5  # Laplacian pyramid, coarse and refined
-    weight_edge: float = 2.0  # |alpha - truth| in the band around the true alpha's edges, refined only
-    weight_alignment: float = 0.5  # the student's features toward the teacher's; fades to 0 over the run
-    weight_guide: float = 2.0  # the student's features toward those of --guide, in all steps
+    # losses: weight_NAME for each row of losses.TERMS; 0 leaves the term out
+    weight_bce: float = loss(1.0, "cross-entropy on the coarse logits")
+    weight_l1: float = loss(1.0, "|alpha - truth|, coarse and refined")
+    weight_gradient: float = loss(1.0, "|gradient of alpha - gradient of truth|, coarse and refined")
+    weight_laplacian: float = loss(0.5, "Laplacian pyramid, coarse and refined")
+    weight_edge: float = loss(2.0, "|alpha - truth| in a band around the true edges, refined only")
+    weight_alignment: float = loss(0.5, "the student's features toward the teacher's; fades to 0 over the run")
+    weight_guide: float = loss(2.0, "the student's features toward those of --guide, in all steps")
 
     # machine
-    device: str = "auto"  # auto (CUDA, else Apple MPS, else CPU), or a torch device name
-    amp: str = "auto"  # auto (bf16 where the hardware has it, else fp16 on CUDA, else off), bf16, fp16, off
-    seed: int = 0  # seed of weights, data and augmentation
-    deterministic: bool = False  # only deterministic kernels: slower on a GPU
-    compile: bool = False  # torch.compile the network: slow first step, faster later
-    gradient_checkpointing: bool = False  # recompute the encoders' blocks: 30 to 60 % of the memory, a third slower
+    device: str = machine("auto", "auto (CUDA, else Apple MPS, else CPU), or a torch device name")
+    amp: str = machine("auto", "auto (bf16 where native, else fp16 on CUDA, else off), bf16, fp16, off")
+    seed: int = machine(0, "seed of weights, data and augmentation")
+    deterministic: bool = machine(False, "only deterministic kernels: slower on a GPU")
+    compile: bool = machine(False, "torch.compile the step: slow at first, faster later")
+    gradient_checkpointing: bool = machine(False, "recompute: 30 to 60 % of the memory, a third slower")
 
     # run
-    output: str = "checkpoints"  # where run folders are made
-    log_interval: int = 20  # steps between readings of the loss: each reading waits for the device
-    save_every_minutes: float = 15.0  # last.pt is also written this often within an epoch; 0 = only at epoch ends
-    validate_every: int = 1  # epochs from one validation to the next; the last epoch always has one
-    early_stop_epochs: int = 0  # stop after this many epochs without a lower validation MAD; 0 = never
-    max_bad_steps: int = 20  # non-finite steps in a row after which the run stops
-    max_hours: float = 0.0  # stop cleanly after this time; 0 = no limit
-    tensorboard: bool = False  # also write TensorBoard events (needs the package tensorboard)
+    output: str = essential("checkpoints", "where run folders are made")
+    log_interval: int = run(20, "steps between readings of the loss: each reading waits for the device")
+    save_every_minutes: float = run(15.0, "last.pt is also written this often within an epoch; 0 = only at its end")
+    validate_every: int = run(1, "epochs from one validation to the next; the last epoch always has one")
+    early_stop_epochs: int = run(0, "stop after this many epochs without a lower validation MAD; 0 = never")
+    max_bad_steps: int = run(20, "non-finite steps in a row after which the run stops")
+    max_hours: float = run(0.0, "stop cleanly after this time; 0 = no limit")
+    tensorboard: bool = run(False, "also write TensorBoard events (needs the package tensorboard)")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -150,10 +162,10 @@ class Config:
             self.crop_scale_min <= self.crop_scale_max,
             f"crop_scale_min is {self.crop_scale_min}, above crop_scale_max {self.crop_scale_max}: swap them",
         )
+        coarse = [f"weight_{term.name}" for term in TERMS if {COARSE, LOGITS}.intersection(term.looks_at)]
         require(
-            any(self.loss_weights[name] for name in ("bce", "l1", "gradient", "laplacian")),
-            "weight_bce, weight_l1, weight_gradient and weight_laplacian are all 0: give at least one a weight, or "
-            "the coarse matte has nothing to learn from",
+            any(getattr(self, name) for name in coarse),
+            f"{', '.join(coarse)} are all 0: give at least one a weight, or the coarse matte has nothing to learn from",
         )
 
     @property
@@ -194,9 +206,13 @@ class Config:
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Weights of losses.matting_losses, by term."""
-        names = ("bce", "l1", "gradient", "laplacian", "edge", "alignment", "guide")
-        return {name: getattr(self, f"weight_{name}") for name in names}
+        """Weights of losses.TERMS, by name."""
+        return {term.name: getattr(self, f"weight_{term.name}") for term in TERMS}
+
+    @property
+    def first_stage_epochs(self) -> int:
+        """Epochs of the teacher's stage. The last epoch is always the student's."""
+        return min(self.teacher_epochs, self.epochs - 1) if self.use_teacher else 0
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -1,4 +1,7 @@
-"""Training losses: pure functions, float32, and the named terms of each stage.
+"""Training losses: pure functions, float32, and TERMS, the one table of what a run can minimize.
+
+A new term is a function, a row of TERMS, and a setting weight_NAME in config.py; the checks of the settings, the parts
+that are frozen, the columns of the log and the curves follow from the row.
 
 Every mean is over all pixels of an image and then over the batch, never over a region whose size varies. So the
 loss of a global batch is the mean of its parts' losses (several processes agree with one), and no empty region causes
@@ -8,7 +11,8 @@ a division by zero (all-0 and all-1 alphas are legal). A pixel with unknown alph
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +20,9 @@ from torch import Tensor
 
 from common.resize import resize_alpha
 from common.truth import NEARLY
-from models import MattingOutput
+
+if TYPE_CHECKING:
+    from models import MattingOutput
 
 PYRAMID_LEVELS = 5
 EDGE_RADIUS_IN_PIXELS = 4  # of the octave that is compared
@@ -101,31 +107,142 @@ def alignment_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tens
     ).mean()
 
 
-def matte_losses(
-    name: str, prediction: Tensor, truth: Tensor, weights: Mapping[str, float], *, with_edge: bool = False
-) -> dict[str, Tensor]:
-    """Terms of one matte, "<name>_l1" ... (N, 1, H, W) against the truth of its size; terms of weight 0 are left out.
+def guide_loss(student: Sequence[Tensor], guide: Sequence[Tensor]) -> Tensor:
+    """1 - cosine of the student's projected features and a guide's maps (N, C, h, w), which are detached: mean over
+    places, sum over levels. Scalar.
 
-    with_edge adds the edge loss.
+    Each channel of the guide is first brought to mean 0 and deviation 1 over the batch: a cosine sees little but the
+    largest channels. The batch is that of the process: with several the loss is nearly, not exactly, that of one.
     """
-    losses = {"l1": l1_loss, "gradient": gradient_loss, "laplacian": laplacian_loss, "edge": edge_loss}
+    distances = []
+    for own, target in zip(student, guide, strict=True):
+        deviation, mean = torch.std_mean(target.detach(), dim=(0, 2, 3), keepdim=True, correction=0)
+        distances.append(1.0 - F.cosine_similarity(own, (target.detach() - mean) / (deviation + 1e-6), dim=1).mean())
+    return torch.stack(distances).sum()
+
+
+class Term(NamedTuple):
+    """One row of the table of losses; the setting weight_<name> of config.py is its weight."""
+
+    name: str
+    function: Callable[..., Tensor]
+    looks_at: tuple[str, ...]  # LOGITS ... GUIDED
+
+
+# What a term can look at, and so what `function` is given
+LOGITS = "logits"  # of the decoder, with the truth at their size and where it is known
+COARSE = "coarse"  # the decoder's matte, of the student or the teacher, and the truth
+REFINED = "refined"  # each octave of the refiner, and the truth at its size
+FEATURES = "features"  # f1 .. f4 of the student and of the teacher
+GUIDED = "guided"  # the student's features as the guide's projections have them, and the guide's maps
+
+TERMS = (
+    Term("bce", cross_entropy_loss, (LOGITS,)),
+    Term("l1", l1_loss, (COARSE, REFINED)),
+    Term("gradient", gradient_loss, (COARSE, REFINED)),
+    Term("laplacian", laplacian_loss, (COARSE, REFINED)),
+    Term("edge", edge_loss, (REFINED,)),
+    Term("alignment", alignment_loss, (FEATURES,)),
+    Term("guide", guide_loss, (GUIDED,)),
+)
+# The mattes by their name in the log, "coarse_l1" ..., and what there is to look at; features stand without a name
+MATTES = {
+    "teacher": (LOGITS, COARSE),
+    "coarse": (LOGITS, COARSE),
+    "refined": (REFINED,),  # the last octave
+    "lower_octaves": (REFINED,),  # the mean of the octaves below it
+    "": (FEATURES, GUIDED),
+}
+
+Terms = dict[tuple[str, str], Tensor]  # (matte, term) -> scalar, not weighted
+
+
+def has_weight_on(place: str, weights: Mapping[str, float]) -> bool:
+    """Whether a term with a weight looks at LOGITS, COARSE ... GUIDED."""
+    return any(place in term.looks_at and weights[term.name] for term in TERMS)
+
+
+def column(matte: str, term: str) -> str:
+    """The name of a term in the log."""
+    return f"{matte}_{term}" if matte else term
+
+
+COLUMNS = tuple(
+    column(matte, term.name)
+    for matte, places in MATTES.items()
+    for term in TERMS
+    if set(places).intersection(term.looks_at)
+)
+
+
+def weighted(terms: Terms, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """The weighted sum under "loss", then each term as it is, by its name in the log."""
+    total = torch.stack([weights[name] * value for (_, name), value in terms.items()]).sum()
+    return {"loss": total} | {column(*key): value for key, value in terms.items()}
+
+
+def teacher_losses(output: MattingOutput, alpha: Tensor, wanted: Collection[str], known: Tensor | None = None) -> Terms:
+    """Terms of one batch of the first stage; see matting_losses."""
+    with torch.autocast(device_type=alpha.device.type, enabled=False):
+        return _coarse_terms("teacher", output, alpha.float(), known, wanted)
+
+
+def matting_losses(
+    output: MattingOutput,
+    alpha: Tensor,
+    wanted: Collection[str],
+    known: Tensor | None = None,
+    teacher_features: Sequence[Tensor] | None = None,
+    guided: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+) -> Terms:
+    """Terms of one batch of the second stage.
+
+    alpha: truth (N, 1, H, W) in [0, 1]; wanted: names of the terms to compute, those with a weight; known: float
+    (N, 1, H, W), 0 where the truth is not known, 1 elsewhere. Runs in float32 outside autocast whatever the network's
+    precision. The refined terms are those of the last octave; "lower_octaves" are the mean over the others. They are
+    absent without a refiner, and the features' without a teacher or a guide. guided: what models.Guide returns.
+    """
+    with torch.autocast(device_type=alpha.device.type, enabled=False):
+        alpha = alpha.float()
+        terms = _coarse_terms("coarse", output, alpha, known, wanted)
+        if output.octaves:
+            *lower, last = (octave.float() for octave in output.octaves)
+            terms |= _terms("refined", REFINED, wanted, keep_known(last, alpha, known), alpha)
+            terms |= mean_terms([_octave_terms(octave, alpha, known, wanted) for octave in lower])
+        if teacher_features is not None:
+            terms |= _terms("", FEATURES, wanted, output.features, teacher_features)
+        if guided is not None:
+            terms |= _terms("", GUIDED, wanted, *guided)
+        return terms
+
+
+def _terms(matte: str, place: str, wanted: Collection[str], *arguments: object) -> Terms:
     return {
-        f"{name}_{loss}": function(prediction, truth)
-        for loss, function in losses.items()
-        if weights[loss] and (loss != "edge" or with_edge)
+        (matte, term.name): term.function(*arguments)
+        for term in TERMS
+        if place in term.looks_at and term.name in wanted
     }
 
 
-def coarse_losses(
-    name: str, logits: Tensor, coarse: Tensor, alpha: Tensor, known: Tensor | None, weights: Mapping[str, float]
-) -> dict[str, Tensor]:
-    """Terms of a decoder's output: cross-entropy on its logits at their size, the others at the size of the truth."""
-    terms: dict[str, Tensor] = {}
-    if weights["bce"]:
-        size = (logits.shape[-2], logits.shape[-1])
-        share_known = None if known is None else resize_alpha(known, size)
-        terms[f"{name}_bce"] = cross_entropy_loss(logits, resize_alpha(alpha, size), share_known)
-    return terms | matte_losses(name, keep_known(coarse, alpha, known), alpha, weights)
+def _coarse_terms(
+    matte: str, output: MattingOutput, alpha: Tensor, known: Tensor | None, wanted: Collection[str]
+) -> Terms:
+    """Terms of a decoder's output: those of its logits at their size, the others at the size of the truth."""
+    logits, coarse = output.coarse_logits.float(), output.coarse_alpha.float()
+    at_logits = (resize_alpha(alpha, _size(logits)), None if known is None else resize_alpha(known, _size(logits)))
+    terms = _terms(matte, LOGITS, wanted, logits, *at_logits)
+    return terms | _terms(matte, COARSE, wanted, keep_known(coarse, alpha, known), alpha)
+
+
+def _octave_terms(octave: Tensor, alpha: Tensor, known: Tensor | None, wanted: Collection[str]) -> Terms:
+    """Terms of one octave below the last, against the truth at its size."""
+    truth = resize_alpha(alpha, _size(octave))
+    known = None if known is None else resize_alpha(known, _size(octave))
+    return _terms("lower_octaves", REFINED, wanted, keep_known(octave, truth, known), truth)
+
+
+def _size(matte: Tensor) -> tuple[int, int]:
+    return (matte.shape[-2], matte.shape[-1])
 
 
 def keep_known(prediction: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:
@@ -133,62 +250,7 @@ def keep_known(prediction: Tensor, truth: Tensor, known: Tensor | None) -> Tenso
     return prediction if known is None else torch.lerp(truth, prediction, known)
 
 
-def weighted(terms: dict[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """The terms, and their sum under "loss"; a term's weight is that of its name's last word."""
-    return {"loss": torch.stack([weights[name.split("_")[-1]] * term for name, term in terms.items()]).sum()} | terms
-
-
-def teacher_losses(
-    output: MattingOutput, alpha: Tensor, weights: Mapping[str, float], known: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Named terms of the first stage, "teacher_bce" ..., and their weighted sum under "loss"; see matting_losses."""
-    with torch.autocast(device_type=alpha.device.type, enabled=False):
-        logits, reconstruction = output.coarse_logits.float(), output.coarse_alpha.float()
-        return weighted(coarse_losses("teacher", logits, reconstruction, alpha.float(), known, weights), weights)
-
-
-def matting_losses(
-    output: MattingOutput,
-    alpha: Tensor,
-    weights: Mapping[str, float],
-    known: Tensor | None = None,
-    teacher_features: Sequence[Tensor] | None = None,
-    guide_loss: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """Named terms of one batch of the second stage, unweighted, and their weighted sum under "loss".
-
-    alpha: truth (N, 1, H, W) in [0, 1]; known: float (N, 1, H, W), 0 where it is not known, 1 elsewhere; weights: by
-    the names bce, l1, gradient, laplacian, edge, alignment, guide; guide_loss: from models.Guide. Runs in float32
-    outside autocast whatever the network's precision; a term of weight 0 is not computed. The refined terms are those
-    of the last octave; the mean of the other octaves' terms is "lower_octaves_l1" ... None without a refiner.
-    """
-    with torch.autocast(device_type=alpha.device.type, enabled=False):
-        alpha = alpha.float()
-        terms = coarse_losses(
-            "coarse", output.coarse_logits.float(), output.coarse_alpha.float(), alpha, known, weights
-        )
-        if output.octaves:
-            *lower, last = (octave.float() for octave in output.octaves)
-            terms |= matte_losses("refined", keep_known(last, alpha, known), alpha, weights, with_edge=True)
-            terms |= mean_terms([_octave_losses(octave, alpha, known, weights) for octave in lower])
-        if teacher_features is not None and weights["alignment"]:
-            terms["alignment"] = alignment_loss(output.features, teacher_features)
-        if guide_loss is not None:
-            terms["guide"] = guide_loss
-        return weighted(terms, weights)
-
-
-def _octave_losses(
-    octave: Tensor, alpha: Tensor, known: Tensor | None, weights: Mapping[str, float]
-) -> dict[str, Tensor]:
-    """Terms of one octave below the last, against the truth at its size."""
-    size = (octave.shape[-2], octave.shape[-1])
-    truth = resize_alpha(alpha, size)
-    known = None if known is None else resize_alpha(known, size)
-    return matte_losses("lower_octaves", keep_known(octave, truth, known), truth, weights, with_edge=True)
-
-
-def mean_terms(octaves: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def mean_terms(octaves: Sequence[Terms]) -> Terms:
     """The mean of each term over several mattes; nothing for none."""
     names = octaves[0] if octaves else ()
     return {name: torch.stack([terms[name] for terms in octaves]).mean() for name in names}

@@ -14,6 +14,7 @@ batch does not fit the GPU; 130 stopped at once, by a second Ctrl-C.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import math
 import random
@@ -23,26 +24,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from common import distributed
 from common.command import command
 from common.devices import autocast
 from common.errors import UserError, after_start
 from common.interrupt import Stopped
-from common.processes import is_main, own_cores, print_once
-from common.resize import resize, resize_alpha
+from common.processes import is_main, own_cores, print_once, rank
 from data.loader import groups
 from evaluation.validation import Validation, final_figures, validate_sets
-from losses import matting_losses, teacher_losses
 from training import setup
-from training.checkpoint import capture, save_best, save_training_state
+from training.checkpoint import capture, restore, save_best, save_training_state, saved_state
 from training.errors import explained, loaded, resume_hint
+from training.flags import parse_flags
+from training.log import is_validated
 from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, epoch_bar
 from training.run import Run
-from training.run_folder import unlock
-from training.schedule import Progress
+from training.schedule import STUDENT, TEACHER, Progress
+from training.trial import TRIED_ON, check_memory
 
 SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
@@ -50,30 +50,52 @@ UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    flags = setup.parse_flags(__doc__, argv)
+    flags = parse_flags(__doc__, argv)
     run = None
     try:
         with explained():
-            run = setup.prepare(flags, stage_losses)
+            run = prepare(flags)
         with after_start(), explained():
             fit(run)
+        distributed.shutdown()  # not after an error: it would wait for the other processes
     finally:
-        if run and is_main():
-            unlock(run.folder)
-        distributed.shutdown()
+        if run and run.lock:
+            run.lock.release()
     return 0
+
+
+def prepare(flags: argparse.Namespace) -> Run:
+    """The run that the flags ask for, ready for its next step. Raises UserError."""
+    config, resumed = setup.choose_settings(flags)
+    device, precision = setup.start_process(config, resumed)
+    state = saved_state(resumed)
+    if state is None:
+        setup.check_dataset(config)
+    loader, validation = setup.build_data(config, device)
+    networks = setup.build_networks(config, state)
+    for part in filter(None, networks):
+        part.to(device).to(memory_format=torch.channels_last)  # in place
+    torch.manual_seed(config.seed + rank())  # equal weights, but each rank draws its own drop paths
+    run = Run(config, device, precision, networks, loader, validation)
+    if resumed and state:
+        restore(run, state, resumed)
+    if device.type in TRIED_ON:
+        check_memory(run)
+    setup.open_folder(run, resumed)
+    setup.announce(run)
+    return run
 
 
 def fit(run: Run) -> None:
     """Both stages, epoch by epoch, to the last epoch, an interrupt, the time limit or the early stop."""
-    config, progress, schedule = run.config, run.progress, run.schedule
+    config, progress = run.config, run.progress
     report = Report(run)
     with run.interrupt.listening():
         if config.init_from and not progress.rows and not progress.step:
-            finish_epoch(run, report)  # what the checkpoint can do before anything changes it
+            measure(run, report, report.start_row())  # what the checkpoint can do before anything changes it
         while progress.epoch < config.epochs and not stops_early(run):
-            if run.in_teacher_stage and not schedule.wants_teacher_stage:
-                run.start_student_stage()
+            if run.schedule.stage_is_over:
+                run.enter_stage(STUDENT)
             try:
                 train_one_epoch(run)
             except Stopped:
@@ -89,7 +111,7 @@ def fit(run: Run) -> None:
 def train_one_epoch(run: Run) -> None:
     """The rest of the current epoch. Raises Stopped where it is interrupted, between two steps."""
     config, progress = run.config, run.progress
-    run.stage.start_epoch(run.schedule)
+    run.start_epoch()
     run.loader.sampler.set_epoch(progress.epoch, start_batch=progress.batch)  # type: ignore[attr-defined]
     marked = saved = time.monotonic()
     with epoch_bar(run) as bar:
@@ -117,43 +139,25 @@ def train_one_epoch(run: Run) -> None:
 
 def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
     """One optimizer step over accumulated batches. Nothing here waits for the device."""
-    config, stage, schedule = run.config, run.stage, run.schedule
-    set_learning_rate(stage.optimizer, schedule.learning_rate)
-    weights = schedule.loss_weights
+    config = run.config
+    set_learning_rate(run.optimizer, run.schedule.learning_rate)
     for number, batch in enumerate(batches, start=1):
-        with contextlib.nullcontext() if number == len(batches) else stage.without_sync():
+        with contextlib.nullcontext() if number == len(batches) else run.without_sync():
             with autocast(run.device, run.precision):
-                terms = stage_losses(run, batch, weights, student_scale(run))
-            stage.scaler.scale(terms["loss"] / len(batches)).backward()
+                terms = run.batch_losses(batch, student_scale(run))
+            run.scaler.scale(terms["loss"] / len(batches)).backward()
         run.meter.add(terms, batch["name"])
         run.progress.batch += 1
-    if run.guide:
-        distributed.average_gradients(run.guide.projections.parameters())  # no DDP wraps them
-    stage.scaler.unscale_(stage.optimizer)
-    norm = clip_gradients(stage.model.parameters(), config.gradient_clip)
-    stage.scaler.step(stage.optimizer)  # does nothing if a gradient is not finite
+    run.scaler.unscale_(run.optimizer)
+    norm = clip_gradients(run.model.parameters(), config.gradient_clip)
+    run.scaler.step(run.optimizer)  # does nothing if a gradient is not finite
     # without fp16 the scale stays 1: halved at each bad step, and never raised, it would end as an underflow
-    stage.scaler.update(None if run.precision == torch.float16 else 1.0)
-    stage.optimizer.zero_grad(set_to_none=True)
-    if not run.in_teacher_stage:
+    run.scaler.update(None if run.precision == torch.float16 else 1.0)
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.progress.stage == STUDENT:
         run.average.update()
     run.meter.add_step(norm)
     run.progress.step += 1
-
-
-def stage_losses(run: Run, batch: dict[str, Any], weights: Mapping[str, float], scale: int) -> dict[str, Tensor]:
-    """Forward pass and named losses of the stage that the run is in; scale: see student_scale."""
-    image = batch["image"].to(run.device, non_blocking=True, memory_format=torch.channels_last).float() / 255
-    alpha = batch["alpha"].to(run.device, non_blocking=True).float() / 255  # (N, 1, S, S)
-    known = 1.0 - batch["unknown"].to(run.device, non_blocking=True).float()  # (N, 1, S, S)
-    size = (max(1, image.shape[-2] // scale), max(1, image.shape[-1] // scale))
-    truth = resize_alpha(alpha, size)  # what the student should see, (N, 1, S / scale, S / scale)
-    if run.in_teacher_stage:
-        return teacher_losses(run.stage.module(truth), truth, weights, resize_alpha(known, size))
-    output = run.stage.module(image, resize(image, size))
-    targets = run.teacher.targets(truth) if run.teacher and run.schedule.aligns else None
-    guided = run.guide(output.features, image, size) if run.guide and weights["guide"] else None
-    return matting_losses(output, alpha, weights, known, targets, guided)
 
 
 def student_scale(run: Run) -> int:
@@ -168,20 +172,30 @@ def student_scale(run: Run) -> int:
 
 def finish_epoch(run: Run, report: Report) -> None:
     """Validate the averaged weights, add the row of the log, keep the best weights, save the state."""
-    progress = run.progress
     row = report.row()
-    result = validation(run) if is_validated(run) else None
-    is_best = False
-    if result:
+    close_epoch(run)
+    measure(run, report, row)
+
+
+def close_epoch(run: Run) -> None:
+    progress = run.progress
+    progress.epoch += 1
+    progress.batch, progress.epoch_seconds = 0, 0.0
+    run.reset_meter()
+
+
+def measure(run: Run, report: Report, row: dict[str, Any]) -> None:
+    """Add a row to the log, with the figures of the averaged weights if they are due; keep the best; save the state."""
+    progress, is_best = run.progress, False
+    if is_due(run, row):
+        result = validation(run)
         row |= {"val_photos": result.photos} | {f"val_{name}": value for name, value in result.figures.items()}
         is_best = is_record(progress, result)
         if is_best or math.isinf(progress.best_score):  # incomplete, but better than no weights at all
             is_best = save_best(run, result.figures) and is_best
+        if is_best:
+            progress.best_score, progress.best_epoch = final_figures(result.figures)["image_mad"], row["epoch"]
     progress.rows.append(row)
-    if is_best and result:
-        progress.best_score, progress.best_epoch = final_figures(result.figures)["image_mad"], row["epoch"]
-    if progress.batch:
-        close_epoch(run)
     save_state(run)
     report.write(is_best)
 
@@ -201,20 +215,10 @@ def is_record(progress: Progress, result: Validation) -> bool:
     return final_figures(result.figures)["image_mad"] < progress.best_score
 
 
-def is_validated(run: Run) -> bool:
-    """Whether the epoch that ends is: not the teacher's, in which the student has not started; the last one always."""
-    progress, epoch = run.progress, run.progress.epoch + 1
-    if not progress.batch:
-        return True  # --init-from, before the first step
-    return not run.in_teacher_stage and (epoch % run.config.validate_every == 0 or epoch >= run.config.epochs)
-
-
-def close_epoch(run: Run) -> None:
-    progress = run.progress
-    progress.epoch += 1
-    progress.teacher_epochs += run.in_teacher_stage
-    progress.batch, progress.epoch_seconds = 0, 0.0
-    run.reset_meter()
+def is_due(run: Run, row: Mapping[str, Any]) -> bool:
+    """Whether to validate for this row: not in the teacher's stage, in which the student rests; the last one always."""
+    epoch = row["epoch"]
+    return row["stage"] != TEACHER and (epoch % run.config.validate_every == 0 or epoch >= run.config.epochs)
 
 
 def validation(run: Run) -> Validation:
@@ -242,8 +246,8 @@ def save_state(run: Run, required: bool = False) -> None:
 
 def stops_early(run: Run) -> bool:
     patience, progress = run.config.early_stop_epochs, run.progress
-    is_scored = bool(progress.rows) and any(name.startswith("val_") for name in progress.rows[-1])
-    if patience and is_scored and progress.epoch - max(progress.best_epoch, progress.teacher_epochs) >= patience:
+    is_scored = bool(progress.rows) and is_validated(progress.rows[-1])
+    if patience and is_scored and progress.epoch - max(progress.best_epoch, progress.stage_start) >= patience:
         print_once(f"No better validation score for {patience} epochs: stopped early.")
         return True
     return False

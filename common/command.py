@@ -14,39 +14,58 @@ import argparse
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import INTERRUPTED, NOT_STARTED, UserError, os_sentence
-from common.processes import print_any_name
+from common.errors import FAILED, INTERRUPTED, NOT_STARTED, UserError, os_sentence
+from common.processes import print_any_name, world_size
 
 Add = Callable[..., Any]  # add_argument of a parser or of a group
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """A script's main, which now prints on stderr what the user can cure, and returns the exit code."""
+    """A script's main, which now prints on stderr what the user can cure, and returns the exit code.
+
+    One of several processes leaves at once on an error: closing their group in order would mean waiting for the others,
+    which wait for this one.
+    """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         print_any_name()
         try:
             return main(argv)
-        except UserError as error:
-            # what is wrong before the start is mostly the same in every process of a host
-            if error.is_of_process or error.exit_code != NOT_STARTED or os.environ.get("LOCAL_RANK", "0") == "0":
-                print(error, file=sys.stderr)
-            return error.exit_code
-        except OSError as error:
-            if not (error.filename and error.strerror):
+        except (Exception, KeyboardInterrupt) as error:
+            code = _told(error)
+            if world_size() > 1:
+                if code is None:
+                    traceback.print_exc()
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(FAILED if code is None else code)
+            if code is None:
                 raise
-            print(os_sentence(error), file=sys.stderr)
-            return NOT_STARTED
-        except KeyboardInterrupt:
-            print("Stopped.", file=sys.stderr)
-            return INTERRUPTED
+            return code
 
     return run
+
+
+def _told(error: BaseException) -> int | None:
+    """Print the sentence of an error; the exit code. None for a bug."""
+    if isinstance(error, UserError):
+        # what is wrong before the start is mostly the same in every process of a host
+        if error.is_of_process or error.exit_code != NOT_STARTED or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(error, file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        print(os_sentence(error), file=sys.stderr)
+        return NOT_STARTED
+    if isinstance(error, KeyboardInterrupt):
+        print("Stopped.", file=sys.stderr)
+        return INTERRUPTED
+    return None
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -79,13 +78,6 @@ def any_rank(flags: list[bool]) -> list[bool]:
     tensor = torch.tensor(flags, dtype=torch.int32)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return [bool(flag) for flag in tensor.tolist()]
-
-
-def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Give each gradient its mean over the ranks, for parameters that DDP does not know."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            mean_over_ranks(parameter.grad)
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -5,14 +5,15 @@ Every function writes a complete file or none, and raises UserError if it cannot
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -23,78 +24,40 @@ CELL = 320  # pixels of a picture's long side in a grid
 CROP_SHARE = 5  # an enlarged crop shows 1 / CROP_SHARE of the long side
 
 
-def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """training_log.csv as four panels: loss terms, SAD, MSE, Grad (validation, coarse and refined, image and edge)."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, 2)
-    trained = [_by_stage(row) for row in rows if "loss" in row]
-    terms = dict.fromkeys(name for row in trained for name in row if _is_term(name))
-    for name, colour in zip(terms, matplotlib.color_sequences["tab20"], strict=False):
-        _draw(axes[0, 0], trained, name, label=name, color=colour, linewidth=2 if name == "loss" else 1)
-    axes[0, 0].set(title="training loss and its terms (unweighted)", yscale="log" if terms else "linear")
-    if terms:
-        axes[0, 0].set_ylim(top=30 * axes[0, 0].get_ylim()[1])  # room for the legend
-    units = {"sad": "SAD (thousands of pixels)", "mse": "MSE", "grad": "Grad (thousands)"}
-    for axis, (metric, title) in zip(axes.flat[1:], units.items(), strict=True):
-        for which, colour in (("coarse", "tab:gray"), ("refined", "tab:blue")):
-            for region, style in (("image", "-"), ("edge", "--")):
-                name = f"val_{which}_{region}_{metric}"
-                _draw(axis, rows, name, label=f"{which}, {region}", color=colour, linestyle=style)
-        axis.set(title=f"validation {title}", ylim=(0, None))
-    _finish(figure, path, "epoch")
+class Line(NamedTuple):
+    """A line of a diagram: its label, and its points (x, y)."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    thin: bool = False
 
 
-def runs(path: Path, logs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """The training_log.csv of several runs, by label, over their steps: loss, MAD, and SAD and Grad of the edge band.
+class Panel(NamedTuple):
+    """A diagram of several lines."""
 
-    Of the matte that a run ships: the refined one, or the coarse one without a refiner.
-    """
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, 2)
-    titles = {"image_mad": "MAD", "edge_sad": "edge SAD (thousands of pixels)", "edge_grad": "edge Grad (thousands)"}
-    axes[0, 0].set(title="training loss, without the teacher's stage")
-    for axis, title in zip(axes.flat[1:], titles.values(), strict=True):
-        axis.set(title=f"validation {title}")
-    for label, rows in logs.items():
-        _draw(axes[0, 0], [_by_stage(row) for row in rows], "loss", over="step", label=label)
-        matte = shipped_matte(rows)
-        for axis, name in zip(axes.flat[1:], titles, strict=True):
-            _draw(axis, rows, f"val_{matte}_{name}", over="step", label=f"{label}, {matte}")
-    _finish(figure, path, "steps")
+    title: str
+    lines: Sequence[Line]
+    is_log: bool = False
 
 
-def shipped_matte(rows: Sequence[Mapping[str, float]]) -> str:
-    """Which matte the run of this log ships: refined, or coarse without a refiner."""
-    return "refined" if any("val_refined_image_mad" in row for row in rows) else "coarse"
-
-
-def _draw(axis: Axes, rows: Sequence[Mapping[str, float]], name: str, over: str = "epoch", **style: Any) -> None:
-    """A column of a log as a line through the rows that have it, such as the validated epochs."""
-    if rows := [row for row in rows if name in row]:
-        axis.plot([row[over] for row in rows], [row[name] for row in rows], marker=".", **style)
-
-
-def _finish(figure: Figure, path: Path, xlabel: str) -> None:
-    for axis in figure.axes:
-        axis.set_xlabel(xlabel)
+def curves(path: Path, panels: Sequence[Panel], xlabel: str) -> None:
+    """Diagrams two in a row, each with its legend beside it; lines without points are left out."""
+    figure = Figure(figsize=(13, 4 * math.ceil(len(panels) / 2)), layout="constrained")
+    axes = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        drawn = [line for line in panel.lines if line.points]
+        for line, colour in zip(drawn, itertools.cycle(matplotlib.color_sequences["tab10"]), strict=False):
+            width = 1 if line.thin else 2
+            axis.plot(*zip(*line.points, strict=True), ".-", label=line.label, color=colour, linewidth=width)
+        axis.set(title=panel.title, xlabel=xlabel)
+        axis.set_yscale("log" if panel.is_log and drawn else "linear")
         axis.grid(alpha=0.3)
-        if axis.lines:
-            axis.legend(fontsize=8, ncols=1 + (len(axis.lines) > 10))
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if not panel.is_log:
+            axis.set_ylim(0, None)
+        if drawn:
+            axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, path)
-
-
-def _by_stage(row: Mapping[str, float]) -> dict[str, float]:
-    """The row with its loss named by the stage: the two stages sum different terms, and one line through both would
-    seem to rise."""
-    is_teacher = any(name.startswith("teacher_") for name in row)
-    return {"teacher_loss" if is_teacher and name == "loss" else name: value for name, value in row.items()}
-
-
-def _is_term(name: str) -> bool:
-    return name in ("loss", "alignment", "guide") or name.startswith(
-        ("coarse_", "refined_", "lower_octaves_", "teacher_")
-    )
 
 
 def preview(path: Path, rows: Sequence[Mapping]) -> None:

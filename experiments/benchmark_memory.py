@@ -31,11 +31,12 @@ from config import VARIANTS, Config, Variant
 from train import train_step
 from training import setup
 from training.run import Run
+from training.schedule import STUDENT, TEACHER
 
 BLOCK = 512  # bytes; what CUDA's allocator rounds up to
 # CUDA's autocast runs these in float32, the CPU's in whatever type comes in
 IN_FLOAT32 = ("softmax", "layer_norm", "group_norm")
-STAGES = ("teacher", "student")
+STAGES = (TEACHER, STUDENT)
 CPU = torch.device("cpu")
 
 
@@ -127,16 +128,15 @@ def estimate_row(config: Config, precision: torch.dtype) -> dict[str, float]:
 def estimate_peak(config: Config, stage: str, precision: torch.dtype) -> int:
     """Bytes at the peak of the second step, when the optimizer has its moments; stage: of STAGES."""
     torch.manual_seed(0)
-    network, teacher = setup.build_networks(config)
+    networks = setup.build_networks(config)
     with FakeTensors(), LiveBytes() as memory, cuda_types():
-        for part in filter(None, (network, teacher)):
+        for part in filter(None, networks):
             make_fake(part)
         loader: Any = NoLoader()
-        run = Run(config, CPU, precision, network, teacher, loader, validation={})
-        if stage == "student" and run.teacher:
-            run.progress.epoch = run.progress.teacher_epochs = run.schedule.teacher_epochs
-            run.start_student_stage()
-        run.stage.start_epoch(run.schedule)
+        run = Run(config, CPU, precision, networks, loader, validation={})
+        run.progress.epoch = 0 if stage == TEACHER else config.first_stage_epochs
+        run.enter_stage(stage)
+        run.start_epoch()
         for _ in range(2):
             memory.peak = memory.live
             train_step(run, [fake_batch(config)])

@@ -19,11 +19,12 @@ from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set
 from data.loader import build_training_loader
 from experiments.measuring import matrix_peak, measure
-from losses import matting_losses, teacher_losses
+from losses import matting_losses, teacher_losses, weighted
 from models.octaves import climb
-from train import stage_losses, train_step
+from train import train_step
 from training import setup
 from training.run import Run
+from training.schedule import STUDENT, TEACHER
 
 OPTIONS: dict[str, dict[str, Any]] = {  # what to vary: settings of config.py
     "teacher": {},  # the teacher's stage; all others are the student's
@@ -85,9 +86,9 @@ def measure_step(
     row = {"s/step": seconds, "images/s": config.batch_size / seconds, "MB": megabytes}
     if fed is not None:
         row |= measure_fed(run, fed, flags.num_workers, flags.steps)
-    run.stage.module = run.stage.model  # operations cannot be counted in compiled code
+    run.losses = run.plain_losses()  # operations cannot be counted in compiled code
     with FlopCounterMode(display=False) as counter, autocast(device, precision):
-        stage_losses(run, batch, run.schedule.loss_weights, scale=1)["loss"].backward()
+        run.batch_losses(batch, scale=1)["loss"].backward()
     row["of peak"] = counter.get_total_flops() / seconds / peak
     if not config.compile:
         calls = {
@@ -102,14 +103,14 @@ def measure_step(
 def build_run(config: Config, option: str, device: torch.device, precision: torch.dtype, loader: DataLoader) -> Run:
     """A run with random weights, in the stage that the option names."""
     torch.manual_seed(0)
-    network, teacher = setup.build_networks(config)
-    for part in filter(None, (network, teacher)):
+    networks = setup.build_networks(config)
+    for part in filter(None, networks):
         part.to(device).to(memory_format=torch.channels_last)
-    run = Run(config, device, precision, network, teacher, loader, validation={})
-    if run.teacher and option != "teacher":
-        run.progress.epoch = run.progress.teacher_epochs = run.schedule.teacher_epochs
-        run.start_student_stage()
-    run.stage.start_epoch(run.schedule)
+    run = Run(config, device, precision, networks, loader, validation={})
+    if option != "teacher":
+        run.progress.epoch = config.first_stage_epochs
+        run.enter_stage(STUDENT)
+    run.start_epoch()
     return run
 
 
@@ -117,8 +118,9 @@ def part_calls(run: Run, batch: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """The forward of each part that the step runs, on inputs that ask for a gradient where the step's do."""
     image, alpha = (batch[name].to(run.device).float() / 255 for name in ("image", "alpha"))
     weights, teacher, network = run.schedule.loss_weights, run.teacher, run.network
+    learner = teacher if run.progress.stage == TEACHER else None
     with torch.no_grad(), autocast(run.device, run.precision):
-        output = teacher(alpha) if teacher and run.in_teacher_stage else network(image)
+        output = learner(alpha) if learner else network(image)
         targets = teacher.targets(alpha) if teacher else None
     leaf = output._replace(
         coarse_logits=output.coarse_logits.detach().requires_grad_(),
@@ -126,16 +128,16 @@ def part_calls(run: Run, batch: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         octaves=[octave.detach().requires_grad_() for octave in output.octaves or ()],
         features=[feature.detach().requires_grad_() for feature in output.features],
     )
-    if teacher and run.in_teacher_stage:
+    if learner:
         return {
-            "teacher": lambda: teacher.teacher(alpha),
-            "decoder": lambda: teacher.decoder(leaf.features),
-            "loss": lambda: teacher_losses(leaf, alpha, weights)["loss"],
+            "teacher": lambda: learner.encoder(alpha),
+            "decoder": lambda: learner.decoder(leaf.features),
+            "loss": lambda: weighted(teacher_losses(leaf, alpha, weights), weights)["loss"],
         }
     calls: dict[str, Callable[[], Any]] = {
         "student": lambda: network.student(image),
         "decoder": lambda: network.decoder(leaf.features),
-        "loss": lambda: matting_losses(leaf, alpha, weights, teacher_features=targets)["loss"],
+        "loss": lambda: weighted(matting_losses(leaf, alpha, weights, None, targets), weights)["loss"],
     }
     if network.refiner is not None:
         calls["refiner"] = partial(climb, image, leaf.coarse_alpha, network.refiner, network.refiner.use_octaves)

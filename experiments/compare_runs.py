@@ -16,13 +16,13 @@ from typing import Any
 
 import pandas as pd
 
-from common import plots
 from common.command import command, new_parser
 from common.errors import UserError
 from common.files import make_folder
 from config import Config
 from experiments.ablation_tables import COLUMNS, markdown
-from training.run_folder import LOG_FILE, read_settings
+from training.log import LOG_FILE, draw_runs, shipped_matte
+from training.run_folder import read_settings
 
 VALIDATION = {"dataset", "val_samples", "image_size", "model_idx", "seed"}  # what decides on which photos
 Log = list[dict[str, float]]  # rows of training_log.csv, each without its empty cells
@@ -50,7 +50,7 @@ def best_table(logs: Mapping[str, Log]) -> str:
     """The best epoch of each run, with the figures of the matte that the run ships."""
     table = {}
     for label, rows in logs.items():
-        matte = plots.shipped_matte(rows)
+        matte = shipped_matte(rows)
         scored = [row for row in rows if f"val_{matte}_image_mad" in row]
         if not scored:
             table[label] = ["", f"none of {rows[-1]['epoch']:.0f} validated", *[""] * (2 + len(COLUMNS))]
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs = {label: read_log(folder) for label, folder in labels.items()}
     settings = {label: read_settings(folder)[0] for label, folder in labels.items()}
     make_folder(options.figure.parent, "choose another with --figure")
-    plots.runs(options.figure, logs)
+    draw_runs(options.figure, logs)
     print(best_table(logs), settings_table(settings), f"Curves: {options.figure}", sep="\n\n")
     return 0
 

@@ -99,7 +99,7 @@ def parts_of(network: MattingNetwork, teacher: TeacherAutoencoder) -> Parts:
         f"delta in [-1, 1]; each pixel\nsees {refiner.receptive_radius} to each side",
     ]
     octaves = [max(size) for size in octave_sizes((EXAMPLE, EXAMPLE), (network.image_size, network.image_size))]
-    counts = {name: count(part) for name, part in network.named_children()} | {"teacher": count(teacher.teacher)}
+    counts = {name: count(part) for name, part in network.named_children()} | {"teacher": count(teacher.encoder)}
     return Parts(encoder, decoder, texts, octaves, counts, network.student.family.name)
 
 

@@ -63,7 +63,7 @@ def build_teacher(
     The first layer of a pretrained encoder is averaged over colour, since an alpha has one channel. Raises
     UserError as build_model does.
     """
-    teacher = Encoder(
+    encoder = Encoder(
         backbone, in_channels=1, pretrained=pretrained, weights_file=backbone_weights, drop_path=drop_path
     )
-    return TeacherAutoencoder(teacher=teacher, decoder=copy.deepcopy(network.decoder))
+    return TeacherAutoencoder(encoder=encoder, decoder=copy.deepcopy(network.decoder))

@@ -49,19 +49,19 @@ class Guide(nn.Module):
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, features: Sequence[Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
-        """The loss, a scalar: cosine distance of projected student features to the guide's, summed over f2, f3, f4.
+    def forward(
+        self, features: Sequence[Tensor], image: Tensor, size: tuple[int, int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """For losses.guide_loss: the student's f2, f3 and f4, projected, and the guide's maps at their sizes, float32.
 
         features: f1 ... f4 of the student's view of (h, w) = size; image: the crop (N, 3, H, W) in [0, 1].
         """
         targets = self.targets(image, size)
         with torch.autocast(device_type=image.device.type, enabled=False):
-            distances = []
-            for level, projection, index in zip(GUIDED, self.projections, self.followed, strict=True):
-                own = projection(features[level].float())
-                target = F.adaptive_avg_pool2d(targets[index].float(), own.shape[-2:])
-                distances.append(1.0 - F.cosine_similarity(own, standardised(target), dim=1).mean())
-            return torch.stack(distances).sum()
+            own = [project(features[level].float()) for level, project in zip(GUIDED, self.projections, strict=True)]
+            maps = [targets[index].float() for index in self.followed]
+            sizes = [x.shape[-2:] for x in own]
+            return own, [F.adaptive_avg_pool2d(m, size) for m, size in zip(maps, sizes, strict=True)]
 
     @torch.no_grad()
     def targets(self, image: Tensor, size: tuple[int, int]) -> list[Tensor]:
@@ -71,15 +71,6 @@ class Guide(nn.Module):
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         return self.network.forward_intermediates(x, intermediates_only=True)
-
-
-def standardised(maps: Tensor) -> Tensor:
-    """Each channel with mean 0 and deviation 1 over the batch: a cosine sees little but the largest channels.
-
-    The batch is that of the process, so with several processes the loss is nearly, not exactly, that of one.
-    """
-    deviation, mean = torch.std_mean(maps, dim=(0, 2, 3), keepdim=True, correction=0)
-    return (maps - mean) / (deviation + 1e-6)
 
 
 def _create_network(name: str, weights_file: str, pretrained: bool) -> nn.Module:

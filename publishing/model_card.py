@@ -21,7 +21,7 @@ from evaluation.validation import COARSE, REFINED, final_figures
 from metrics import EDGE_RULE, IN_TRAINING, METRICS, TITLES
 from models.checkpoint import MODEL_FILE, read_metadata
 from training.flags import config_from_dict
-from training.run_folder import LOG_FILE
+from training.log import LOG_FILE
 
 PREVIEW_FILE = "preview.png"
 NO_LICENCE = "other"  # as the Hub calls one that it does not know

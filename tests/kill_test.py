@@ -27,7 +27,8 @@ from common.files import TEMPORARY_FILES
 from models.checkpoint import MODEL_FILE
 from tests.tiny import FLAGS
 from training.checkpoint import load_training_state
-from training.run_folder import CONFIG_FILE, LOG_FILE, STATE_FILE
+from training.log import LOG_FILE
+from training.run_folder import CONFIG_FILE, STATE_FILE
 
 WALL_TIME = {"seconds", "images_per_second", "epoch_seconds", "total_seconds"}
 PATIENCE = 300  # seconds that a process may take to get where it is to be killed

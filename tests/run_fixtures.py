@@ -19,8 +19,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Un
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny network; and no pictures, which would take most of the time."""
     use_tiny_networks(monkeypatch)
-    for name in ("curves", "preview"):
-        monkeypatch.setattr(run_report.plots, name, lambda *_: None)
+    monkeypatch.setattr(run_report, "draw_curves", lambda *_: None)
     monkeypatch.setattr(run_report, "preview_rows", lambda *_: [])
 
 

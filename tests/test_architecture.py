@@ -20,7 +20,7 @@ def test_maps_have_the_channels_and_strides_that_the_figure_names(tiny):
     network, teacher = tiny
     parts = architecture.parts_of(network, teacher)
     assert [stage.detail for stage in parts.encoder] == ["2 blocks", "2 blocks", "6 blocks", "2 blocks"]
-    for encoder, channels in ((network.student, 3), (teacher.teacher, 1)):
+    for encoder, channels in ((network.student, 3), (teacher.encoder, 1)):
         features = encoder(torch.empty(1, channels, 64, 96, device="meta"))
         assert [tuple(f.shape[1:]) for f in features] == [
             (s.channels, 64 // s.stride, 96 // s.stride) for s in parts.encoder
@@ -45,7 +45,7 @@ def test_the_refiner_is_described_and_climbs_by_factors_of_two(tiny):
 def test_parameters_are_counted_and_no_teacher_is_in_the_network(tiny):
     network, teacher = tiny
     counts = architecture.parts_of(network, teacher).parameters
-    assert counts.pop("teacher") == sum(p.numel() for p in teacher.teacher.parameters())
+    assert counts.pop("teacher") == sum(p.numel() for p in teacher.encoder.parameters())
     assert set(counts) == {"student", "decoder", "refiner"}
     assert sum(counts.values()) == sum(p.numel() for p in network.parameters())
 

@@ -12,7 +12,8 @@ from common import plots
 from config import Config
 from experiments import compare_runs
 from experiments.ablation_tables import COLUMNS
-from training.run_folder import LOG_FILE, write_log, write_settings
+from training.log import LOG_FILE, draw_runs, write_log
+from training.run_folder import write_settings
 
 
 def make_run(folder: Path, mads: list[float], matte: str = "refined", **settings: object) -> Path:
@@ -21,9 +22,9 @@ def make_run(folder: Path, mads: list[float], matte: str = "refined", **settings
     SAD is best in the last epoch, whatever the MAD.
     """
     folder.mkdir()
-    rows = [{"epoch": 1, "step": 10, "seconds": 1800.0, "loss": 9.0, "teacher_l1": 0.5}]
+    rows = [{"epoch": 1, "stage": "teacher", "step": 10, "seconds": 1800.0, "loss": 9.0, "teacher_l1": 0.5}]
     for epoch, mad in enumerate(mads, 2):
-        row = {"epoch": epoch, "step": 10 * epoch, "seconds": 1800.0, "loss": 2 * mad}
+        row = {"epoch": epoch, "stage": "student", "step": 10 * epoch, "seconds": 1800.0, "loss": 2 * mad}
         for kind in dict.fromkeys(("coarse", matte)):
             row |= {f"val_{kind}_{name}": mad * (2 if kind != matte else 1) for name in COLUMNS.values()}
             row[f"val_{kind}_image_sad"] = 5.0 - epoch
@@ -53,7 +54,7 @@ def test_best_epochs_and_settings_that_differ(two, tmp_path, capsys):
 def test_the_curves_are_those_of_the_matte_that_is_shipped(two, tmp_path, monkeypatch):
     figures: list[Figure] = []
     monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    plots.runs(tmp_path / "a.png", {run.name: compare_runs.read_log(run) for run in two})
+    draw_runs(tmp_path / "a.png", {run.name: compare_runs.read_log(run) for run in two})
     loss, mad = ({line.get_label(): line for line in axis.lines} for axis in figures[0].axes[:2])
     steps, values = loss["with"].get_data()
     assert list(steps) == [20, 30, 40]  # without the teacher's epoch, whose loss sums other terms

@@ -15,7 +15,7 @@ import train
 from common.errors import UserError
 from config import Config
 from tests.tiny import FLAGS, use_tiny_networks
-from training.flags import add_config_flags, config_from_dict, config_from_flags, explanations
+from training.flags import add_config_flags, config_from_dict, config_from_flags
 from training.recipes import RECIPES
 
 
@@ -31,7 +31,7 @@ def other(value: object) -> object:
 
 @pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
 def test_every_field_has_a_flag_and_a_line(field: dataclasses.Field) -> None:
-    assert len(explanations()[field.name]) > 10
+    assert len(field.metadata["text"]) > 10
     value, flag = other(field.default), "--" + field.name.replace("_", "-")
     parser = argparse.ArgumentParser()
     add_config_flags(parser)

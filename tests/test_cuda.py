@@ -59,7 +59,7 @@ def steps(run: Run, count: int) -> dict[str, torch.Tensor]:
     """The weights after that many steps."""
     for seed in range(count):
         train.train_step(run, [drawn_batch(run, seed)])
-    return copy.deepcopy(run.stage.model.state_dict())
+    return copy.deepcopy(run.model.state_dict())
 
 
 @contextlib.contextmanager

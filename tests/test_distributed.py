@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -15,26 +16,20 @@ import pytest
 import torch
 
 import train
+import training.run
 from common import distributed
+from data.synthetic.dataset import SyntheticDataset
 from tests.kill_test import read_log
-from tests.tiny import FLAGS, random_batch, tiny_run, train_on, use_tiny_networks
+from tests.tiny import FLAGS, build_tiny, build_tiny_teacher, random_batch, tiny_run, train_on, use_tiny_networks
 from training import report as run_report
+from training import setup
 from training.checkpoint import load_training_state
 from training.run_folder import find_run
+from training.schedule import STUDENT
 
 # Adam turns a gradient that is rounding alone into a whole step: at a small rate such steps stay below the limit
-FEW = (
-    "--train-samples",
-    "43",
-    "--val-samples",
-    "3",
-    "--amp",
-    "off",
-    "--weight-alignment",
-    "0.1",
-    "--learning-rate",
-    "2e-5",
-)
+FEW = ["--train-samples", "43", "--val-samples", "3", "--amp", "off"]
+FEW += ["--weight-alignment", "0.1", "--learning-rate", "2e-5"]
 
 
 def launch(*flags: str, processes: int = 2) -> subprocess.Popen:
@@ -48,6 +43,12 @@ def launch(*flags: str, processes: int = 2) -> subprocess.Popen:
     )
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def fit_alone(output: Path, *flags: str, code: int = 0) -> Path:
     assert train.main([*flags, "--output", str(output)]) == code
     return find_run(str(output), "")
@@ -57,8 +58,8 @@ def test_two_processes_are_one_with_the_same_global_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     use_tiny_networks(monkeypatch)
-    for name in ("curves", "preview"):
-        monkeypatch.setattr(run_report.plots, name, lambda *_: None)
+    monkeypatch.setattr(run_report, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(run_report, "preview_rows", lambda *_: [])
     seed = fit_alone(tmp_path / "seed", *FLAGS, "--train-samples", "4", "--epochs", "1", "--amp", "off")
     flags = [*FLAGS, *FEW, "--epochs", "1", "--init-from", str(seed / "best.safetensors")]
 
@@ -117,8 +118,8 @@ def losses_of_both_stages(settings: dict) -> list[dict[str, float]]:
     found = []
     for epoch in range(2):
         if epoch:
-            run.start_student_stage()
-        run.stage.start_epoch(run.schedule)
+            run.enter_stage(STUDENT)
+        run.start_epoch()
         train_on(run, *({name: v[share] for name, v in random_batch(2 * epoch + i, 4).items()} for i in range(2)))
         found.append(run.meter.means())
         train.close_epoch(run)
@@ -180,6 +181,55 @@ def test_a_rank_that_dies_ends_the_job_within_a_minute(tmp_path: Path) -> None:
     assert "resume with --resume" in printed
 
 
+FAILING = {  # where rank 1 fails: what to replace by an error
+    "data": (SyntheticDataset, "__getitem__"),
+    "forward": (training.run, "weighted"),
+    "backward": (torch.Tensor, "backward"),
+    "validation": (train, "validate_sets"),
+    "saving": (train, "capture"),
+}
+NEVER = 3600  # seconds
+
+
+def train_with_a_failure(rank: int, where: str, port: int, folder: Path) -> None:
+    """A process that fails if it is rank 1. Rank 0 then waits in its next collective for ever, as under NCCL."""
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    sys.stderr = open(folder / f"{rank}.txt", "w")  # noqa: SIM115 (the process keeps it)
+    failed = folder / "failed"
+
+    def fail(*_: object, **__: object) -> None:
+        failed.touch()
+        raise RuntimeError(f"planted in {where}")
+
+    def wait_for_ever(*_: object, **__: object) -> None:
+        while not failed.exists():
+            time.sleep(0.01)
+        time.sleep(NEVER)
+
+    setup.build_model, setup.build_teacher = build_tiny, build_tiny_teacher
+    setattr(*FAILING[where], fail if rank else wait_for_ever)
+    torch.distributed.destroy_process_group = lambda: time.sleep(NEVER)  # NCCL's waits for the others
+    os._exit(train.main([*FLAGS, "--train-samples", "8", "--epochs", "1", "--output", str(folder)]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="forks")
+@pytest.mark.parametrize("where", FAILING)
+def test_an_error_on_one_rank_ends_it_at_once_while_the_other_waits_for_ever(where: str, tmp_path: Path) -> None:
+    fork, port = multiprocessing.get_context("fork"), free_port()
+    ranks = [fork.Process(target=train_with_a_failure, args=(r, where, port, tmp_path)) for r in range(2)]
+    for process in ranks:
+        process.start()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "failed").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ranks[1].join(10)
+    ended, waiting = ranks[1].exitcode, ranks[0].is_alive()
+    ranks[0].kill()  # as torchrun does when one has ended
+    ranks[0].join()
+    assert ended == 1 and waiting and f"planted in {where}" in (tmp_path / "1.txt").read_text()
+
+
 @pytest.mark.parametrize(
     ("patience", "environment", "minutes"),
     [
@@ -222,9 +272,7 @@ os._exit(7)  # past the destructors of gloo's threads, which may abort by now
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_long_patience_is_none_with_the_dead() -> None:
     """By itself: torchrun, which would end the other process anyway, is not there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     alone = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     alone.pop(distributed.TIMEOUT_MINUTES, None)
     ranks = [

@@ -21,6 +21,7 @@ from data.synthetic.folder import write_folder
 from experiments import benchmark_prediction as prediction
 from models import build_model
 from tests.tiny import Batches, use_tiny_networks
+from training.log import draw_curves
 from training.run import Run
 
 SMALL = [
@@ -94,7 +95,7 @@ def test_overfitting_four_photos_lowers_sad_tenfold():
     )
     model = build_model(**config.model_options)
     run = Run(config, torch.device("cpu"), torch.float32, model, None, Batches(10**6), validation={})
-    run.stage.start_epoch(run.schedule)
+    run.start_epoch()
     dataset = SyntheticDataset(samples=4, size=64, seed=5)
     items = [dataset[(0, index)] for index in range(4)]
     batch = {
@@ -121,7 +122,7 @@ def test_overfitting_four_photos_lowers_sad_tenfold():
     raise AssertionError(f"SAD {before:.3f} only fell to {sad():.3f}")
 
 
-def test_pictures_are_made_of_anything(tmp_path):
+def test_pictures_are_made_of_anything(tmp_path, monkeypatch):
     """Odd sizes, one row, no rows: a report must never end a run."""
     rng = np.random.default_rng(0)
     rows = [
@@ -138,11 +139,15 @@ def test_pictures_are_made_of_anything(tmp_path):
         assert Image.open(tmp_path / "picture.png").size[0] > 4 * 300
         draw(tmp_path / "none.png", [])
         assert not (tmp_path / "none.png").exists()
-    plots.curves(tmp_path / "curves.png", [{"epoch": 0, "val_coarse_image_sad": 2.0}])
-    plots.curves(tmp_path / "curves.png", [{"epoch": 1, "loss": 1.0, "coarse_l1": 0.3, "val_refined_edge_mse": 0.1}])
-    assert Image.open(tmp_path / "curves.png").size == (1200, 800)
-    assert plots._by_stage({"loss": 1.0, "teacher_l1": 2.0}) == {"teacher_loss": 1.0, "teacher_l1": 2.0}
-    assert plots._by_stage({"loss": 1.0, "coarse_l1": 2.0}) == {"loss": 1.0, "coarse_l1": 2.0}
+    rows: list[dict] = [{"epoch": 0, "stage": "start", "val_coarse_image_mad": 2.0}]
+    rows += [{"epoch": 1, "stage": "teacher", "loss": 9.0}, {"epoch": 2, "stage": "student", "loss": 1.0}]
+    for shown in ([], rows):
+        draw_curves(tmp_path / "curves.png", shown)
+        assert Image.open(tmp_path / "curves.png").size == (1300, 800)
+    monkeypatch.setattr(plots, "curves", lambda path, panels, xlabel: drawn.extend(panels[0].lines))
+    drawn: list[plots.Line] = []
+    draw_curves(tmp_path / "curves.png", rows)  # the stages' losses differ: one line through both would seem to rise
+    assert [line.points for line in drawn[:2]] == [[(2, 1.0)], [(1, 9.0)]]
     assert not list(tmp_path.glob(".*"))
 
 

@@ -25,11 +25,11 @@ from tests.tiny import Batches
 from training import setup
 from training.optimization import load_optimizer_state
 from training.run import Run
+from training.schedule import STUDENT, TEACHER
 
 ROOT = Path(__file__).resolve().parent.parent
 CUDA = torch.device("cuda:0")
 READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "unique")
-STUDENT_STAGE, TEACHER_STAGE = False, True
 CONFIG = Config(pretrained=False, image_size=64, batch_size=2, epochs=2)
 
 
@@ -70,34 +70,33 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch._subclasses.fake_tensor.init_gpu_context", lambda *_: None)
 
 
-def fake_run(is_teacher_stage: bool, precision: torch.dtype, networks: Any, device: torch.device = CUDA) -> Run:
+def fake_run(stage: str, precision: torch.dtype, networks: Any, device: torch.device = CUDA) -> Run:
     """A run of Tiny on fake CUDA tensors, in one of its stages."""
-    for part in networks:
+    for part in filter(None, networks):
         make_fake(part, device)
-    run = Run(CONFIG, device, precision, *networks, Batches(4), validation={})
-    if not is_teacher_stage:
-        run.progress.epoch = run.progress.teacher_epochs = 1
-        run.enter_stage(is_teacher_stage=False)
-    run.stage.start_epoch(run.schedule)
+    run = Run(CONFIG, device, precision, networks, Batches(4), validation={})
+    run.progress.epoch = 0 if stage == TEACHER else 1
+    run.enter_stage(stage)
+    run.start_epoch()
     return run
 
 
 @pytest.mark.parametrize(
-    ("is_teacher_stage", "precision"),
-    [(TEACHER_STAGE, torch.bfloat16), (STUDENT_STAGE, torch.float16)],
+    ("stage", "precision"),
+    [(TEACHER, torch.bfloat16), (STUDENT, torch.float16)],
     ids=["teacher", "student"],
 )
 def test_a_step_waits_for_nothing(
-    fake_cuda, monkeypatch: pytest.MonkeyPatch, is_teacher_stage: bool, precision: torch.dtype
+    fake_cuda, monkeypatch: pytest.MonkeyPatch, stage: str, precision: torch.dtype
 ) -> None:
     networks = setup.build_networks(CONFIG)  # reads numbers from tensors, which fake ones do not have
     with FakeTensors():
-        run = fake_run(is_teacher_stage, precision, networks)
+        run = fake_run(stage, precision, networks)
         batch = fake_batch(CONFIG)
 
         def backward(loss: Tensor) -> None:  # autograd itself needs a driver
             assert loss.device == CUDA and loss.dtype == torch.float32
-            for parameter in run.stage.model.parameters():
+            for parameter in run.model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
 
         monkeypatch.setattr(torch.Tensor, "backward", backward)
@@ -106,7 +105,7 @@ def test_a_step_waits_for_nothing(
             with Waits() as waits:
                 train.train_step(run, [batch])
             assert not waits.found
-    terms = {"teacher_bce"} if is_teacher_stage else {"refined_edge", "lower_octaves_edge", "alignment"}
+    terms = {"teacher_bce"} if stage == TEACHER else {"refined_edge", "lower_octaves_edge", "alignment"}
     assert run.meter.sums.keys() >= terms and run.progress.step == 2
 
 
@@ -144,17 +143,17 @@ def test_a_wait_is_noticed(fake_cuda) -> None:
     assert [wait.split(" ")[0] for wait in waits.found] == ["_to_copy"] * 3 + ["_local_scalar_dense", "index"]
 
 
-@pytest.mark.parametrize("is_teacher_stage", [TEACHER_STAGE, STUDENT_STAGE], ids=["teacher", "student"])
-def test_the_estimate_on_a_cpu_keeps_what_cuda_keeps(fake_cuda, is_teacher_stage: bool) -> None:
+@pytest.mark.parametrize("stage", [TEACHER, STUDENT], ids=["teacher", "student"])
+def test_the_estimate_on_a_cpu_keeps_what_cuda_keeps(fake_cuda, stage: str) -> None:
     """The backward pass needs a driver, so the memory of a step is estimated on the CPU, in the types of CUDA."""
     kept = []
     for device in (torch.device("cpu"), CUDA):
         networks = setup.build_networks(CONFIG)
         with FakeTensors(), LiveBytes() as memory, cuda_types():
-            run = fake_run(is_teacher_stage, torch.bfloat16, networks, device)
+            run = fake_run(stage, torch.bfloat16, networks, device)
             before, batch = memory.live, fake_batch(CONFIG)
             with torch.autocast(device.type, torch.bfloat16):
-                terms = train.stage_losses(run, batch, run.schedule.loss_weights, scale=1)
+                terms = run.batch_losses(batch, scale=1)
             kept.append(memory.live - before)
     assert terms and kept[1] > 30 * 2**20
     assert kept[0] == pytest.approx(kept[1], rel=0.01)
@@ -162,7 +161,7 @@ def test_the_estimate_on_a_cpu_keeps_what_cuda_keeps(fake_cuda, is_teacher_stage
 
 def test_the_estimate_counts_all_that_stays() -> None:
     """A peak is more than weights, gradients, both moments, the average, and the teacher."""
-    network, teacher = (sum(p.numel() * 4 for p in part.parameters()) for part in setup.build_networks(CONFIG))
+    network, teacher = (sum(p.numel() * 4 for p in part.parameters()) for part in setup.build_networks(CONFIG)[:2])
     configs = [dataclasses.replace(CONFIG, batch_size=batch) for batch in (2, 4)]
     peak, larger = (estimate_peak(config, "student", torch.float32) for config in configs)
     assert 5 * network + teacher < peak < larger < 10 * network

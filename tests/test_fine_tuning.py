@@ -20,7 +20,7 @@ from tests.tiny import FLAGS, build_tiny
 from training import report as run_report
 from training import setup
 from training.checkpoint import load_training_state
-from training.flags import config_from_flags
+from training.flags import config_from_flags, parse_flags
 
 tiny = run_fixtures.tiny  # pytest finds fixtures by name in the module
 
@@ -43,7 +43,7 @@ def test_fine_tuning_needs_pretrained_weights_for_a_teacher_only(
     monkeypatch.setattr(setup, "build_teacher", lambda network, **options: seen.append(options["pretrained"]))
     monkeypatch.setattr(setup, "load_initial_weights", lambda *_: None)
     for state in (None, {"teacher": None}):
-        setup.build_networks(config_from_flags(setup.parse_flags(None, flags)), state)
+        setup.build_networks(config_from_flags(parse_flags(None, flags)), state)
     assert any(seen) == pretrained and seen[-1] is False
 
 
@@ -58,7 +58,7 @@ def test_fine_tuning_keeps_the_checkpoints_working_size_unless_told_otherwise(tm
         (("--init-from", str(tmp_path / "none")), 0),  # that it is not there is said where it is loaded
         ((), 0),
     ):
-        parsed = setup.parse_flags(None, flags)
+        parsed = parse_flags(None, flags)
         setup.keep_working_size(parsed)
         assert config_from_flags(parsed).image_size == size, flags
 

@@ -9,7 +9,6 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-import train
 from common.errors import UserError
 from models import Guide
 from models.checkpoint import MODEL_FILE
@@ -18,6 +17,7 @@ from tests.kill_test import compare_runs
 from tests.run_fixtures import fit, posix
 from tests.test_resume import interrupt_at
 from tests.tiny import CHANNELS, random_batch, tiny_run, train_on, weights
+from training.schedule import STUDENT
 
 NAME = "mobilenetv3_small_050"
 
@@ -36,8 +36,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
 def guided_run(file: str, **settings):
     run = tiny_run(use_teacher=False, use_refiner=False, guide=NAME, guide_weights=file, **settings)
     run.guide = Guide(NAME, CHANNELS, weights_file=file)
-    run.enter_stage(is_teacher_stage=False)
-    run.stage.start_epoch(run.schedule)
+    run.enter_stage(STUDENT)
+    run.start_epoch()
     return run
 
 
@@ -64,7 +64,7 @@ def test_a_photo_without_a_mask_teaches_by_the_guide_alone(file: str) -> None:
     run = guided_run(file)
     batch = random_batch(0)
     batch["unknown"] = torch.ones_like(batch["unknown"])
-    terms = train.stage_losses(run, batch, run.schedule.loss_weights, 1)
+    terms = run.batch_losses(batch, scale=1)
     assert all(value == 0 for name, value in terms.items() if name not in ("loss", "guide")) and terms["guide"] > 0
     terms["loss"].backward()
     assert run.network.student.stages[0].weight.grad.abs().sum() > 0

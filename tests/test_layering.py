@@ -16,7 +16,7 @@ USES = {
     "common": set(),
     "losses": {"common", "models"},
     "metrics": {"common"},
-    "config": {"common"},
+    "config": {"common", "losses"},
     "models": {"common"},
     "data": {"common", "metrics"},
     "matting": {"common", "models"},

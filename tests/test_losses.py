@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import losses
 from common.resize import resize_alpha
+from config import Config
 from losses import (
     BINOMIAL,
+    COLUMNS,
+    REFINED,
+    Term,
     _blur,
     alignment_loss,
     edge_loss,
@@ -17,6 +24,7 @@ from losses import (
     l1_loss,
     laplacian_loss,
     matting_losses,
+    weighted,
 )
 from models.matting_network import MattingOutput, saturating_sigmoid
 
@@ -35,7 +43,7 @@ def output_for(logits: torch.Tensor) -> MattingOutput:
 def test_finite_for_constant_truths_and_saturated_predictions(truth, logit, dtype):
     logits = torch.full((2, 1, 32, 32), logit, dtype=dtype, requires_grad=True)
     output, targets = output_for(logits), [torch.zeros(2, 8, 4, 4)]
-    terms = matting_losses(output, torch.full((2, 1, 32, 32), truth), WEIGHTS, teacher_features=targets)
+    terms = weighted(matting_losses(output, torch.full((2, 1, 32, 32), truth), WEIGHTS, None, targets), WEIGHTS)
     terms["loss"].backward()
     assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
     assert logits.grad.isfinite().all()
@@ -85,7 +93,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
         octaves = [resize_alpha(coarse, (16, 16)).sqrt(), coarse.square()]
         output = MattingOutput(logits[part], coarse, octaves, [f[part] for f in features])
         targets = [t[part] for t in teacher]
-        return matting_losses(output, alpha[part], WEIGHTS, known[part], targets)
+        return weighted(matting_losses(output, alpha[part], WEIGHTS, known[part], targets), WEIGHTS)
 
     whole, first, second = terms(slice(0, 4)), terms(slice(0, 2)), terms(slice(2, 4))
     for name in whole:
@@ -128,36 +136,40 @@ def test_no_term_needs_a_kernel_that_is_not_deterministic_on_cuda():
     output = output._replace(octaves=output.octaves[-1:])
     known = torch.ones(1, 1, 64, 64)
     with Operations() as operations:
-        matting_losses(output, torch.rand(1, 1, 64, 64), WEIGHTS, known, targets)["loss"].backward()
+        terms = matting_losses(output, torch.rand(1, 1, 64, 64), WEIGHTS, known, targets)
+        weighted(terms, WEIGHTS)["loss"].backward()
     kinds = ("reflection_pad", "replication_pad", "adaptive_", "avg_pool", "max_pool2d_with_indices_backward", "_aa_")
     assert "sigmoid_backward" in operations.names  # the backward pass is seen
     assert not [name for name in operations.names if any(kind in name for kind in kinds)]
 
 
-def test_a_term_of_weight_zero_is_left_out_and_names_are_stable():
+def test_only_the_wanted_terms_are_computed_by_the_names_of_the_log():
     output, targets = output_for(torch.randn(1, 1, 16, 16)), [torch.zeros(1, 8, 4, 4)]
-    weights = WEIGHTS | {"laplacian": 0.0}
-    names = set(matting_losses(output, torch.rand(1, 1, 16, 16), weights, teacher_features=targets))
-    assert names == {
-        "loss",
-        "coarse_bce",
-        "coarse_l1",
-        "coarse_gradient",
-        "refined_l1",
-        "refined_gradient",
-        "refined_edge",
-        "lower_octaves_l1",
-        "lower_octaves_gradient",
-        "lower_octaves_edge",
-        "alignment",
-    }
-    without_refiner = output._replace(octaves=None)
-    assert set(matting_losses(without_refiner, torch.rand(1, 1, 16, 16), weights)) == {
-        "loss",
-        "coarse_bce",
-        "coarse_l1",
-        "coarse_gradient",
-    }
+    alpha, wanted = torch.rand(1, 1, 16, 16), WEIGHTS.keys() - {"laplacian"}
+
+    def names(output):
+        return set(weighted(matting_losses(output, alpha, wanted, None, targets), WEIGHTS))
+
+    student = {name for name in COLUMNS if not name.startswith("teacher") and "laplacian" not in name} - {"guide"}
+    assert names(output) == {"loss"} | student
+    assert {"coarse_bce", "refined_edge", "lower_octaves_l1", "alignment"} <= student
+    assert names(output._replace(octaves=None)) == {"loss", "coarse_bce", "coarse_l1", "coarse_gradient", "alignment"}
+
+
+def test_a_row_of_the_table_is_all_that_a_new_term_needs(monkeypatch):
+    """Its setting apart: the sum, the log's columns, and what is frozen follow."""
+    term = Term("spread", lambda matte, truth: matte.std(), (REFINED,))
+    monkeypatch.setattr(losses, "TERMS", (*losses.TERMS, term))
+    terms = matting_losses(output_for(torch.randn(1, 1, 16, 16)), torch.rand(1, 1, 16, 16), {"spread"})
+    found = weighted(terms, {"spread": 2.0})
+    assert set(found) == {"loss", "refined_spread", "lower_octaves_spread"}
+    assert found["loss"] == 2 * (found["refined_spread"] + found["lower_octaves_spread"])
+    assert losses.has_weight_on(REFINED, dict.fromkeys(WEIGHTS, 0.0) | {"spread": 1.0})
+
+
+def test_every_term_has_a_setting_and_every_setting_a_term():
+    names = {field.name for field in dataclasses.fields(Config) if field.metadata["group"] == "losses"}
+    assert {f"weight_{term.name}" for term in losses.TERMS} == names
 
 
 def test_pixels_whose_truth_is_not_known_count_in_no_loss():
@@ -171,10 +183,10 @@ def test_pixels_whose_truth_is_not_known_count_in_no_loss():
         moved[..., 8:24, 8:24] += change
         moved.requires_grad_()
         coarse = saturating_sigmoid(moved)
-        losses = matting_losses(MattingOutput(moved, coarse, [coarse * 1.0], []), alpha, WEIGHTS, known)
-        losses["loss"].backward()
+        found = matting_losses(MattingOutput(moved, coarse, [coarse * 1.0], []), alpha, WEIGHTS, known)
+        weighted(found, WEIGHTS)["loss"].backward()
         assert moved.grad[..., 8:24, 8:24].abs().max() == 0 < moved.grad.abs().max()
-        return losses
+        return found
 
     for name, value in terms(0.0).items():
         assert value.item() > 0 and value.item() == terms(3.0)[name].item(), name
@@ -189,7 +201,7 @@ def test_terms_of_the_other_octaves_are_one_mean():
     octaves = [resize_alpha(coarse, (size, size)) for size in (8, 16, 32)]
     terms = matting_losses(MattingOutput(logits, octaves[-1], octaves, []), alpha, WEIGHTS)
     expected = [l1_loss(octave, resize_alpha(alpha, octave.shape[-2:])).item() for octave in octaves]
-    assert terms["refined_l1"].item() == pytest.approx(expected[2])
-    assert terms["lower_octaves_l1"].item() == pytest.approx((expected[0] + expected[1]) / 2)
-    weighted = sum(WEIGHTS[name.split("_")[-1]] * term.item() for name, term in terms.items() if name != "loss")
-    assert terms["loss"].item() == pytest.approx(weighted, rel=1e-5)
+    assert terms["refined", "l1"].item() == pytest.approx(expected[2])
+    assert terms["lower_octaves", "l1"].item() == pytest.approx((expected[0] + expected[1]) / 2)
+    total = sum(WEIGHTS[name] * term.item() for (_, name), term in terms.items())
+    assert weighted(terms, WEIGHTS)["loss"].item() == pytest.approx(total, rel=1e-5)

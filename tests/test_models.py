@@ -9,7 +9,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 
 from common.errors import UserError
 from common.resize import resize_alpha
-from losses import matting_losses, teacher_losses
+from losses import matting_losses, teacher_losses, weighted
 from models import build_model, build_teacher, encoder
 from models.checkpoint import MODEL_FILE, load_model, save_model
 from models.encoder import Encoder, FittedBlock
@@ -151,8 +151,8 @@ def test_every_parameter_gets_a_finite_gradient(model):
     awake(model.refiner)  # at exactly zero, the layers before the head have none in the first step
     autoencoder = build_teacher(model, backbone=TINY)
     alpha = torch.rand(2, 1, 64, 64)
-    teacher_losses(autoencoder(alpha), alpha, WEIGHTS)["loss"].backward()
-    matting_losses(model(torch.rand(2, 3, 64, 64)), alpha, WEIGHTS)["loss"].backward()
+    weighted(teacher_losses(autoencoder(alpha), alpha, WEIGHTS), WEIGHTS)["loss"].backward()
+    weighted(matting_losses(model(torch.rand(2, 3, 64, 64)), alpha, WEIGHTS), WEIGHTS)["loss"].backward()
     torch.nn.init.zeros_(model.refiner.head.weight)
     for name, parameter in (*model.named_parameters(), *autoencoder.named_parameters()):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -180,10 +180,9 @@ def test_alignment_sends_no_gradient_into_the_teacher(model):
     autoencoder = build_teacher(model, backbone=TINY)
     alpha = torch.rand(1, 1, 64, 64)
     targets = [feature.requires_grad_() for feature in autoencoder.targets(alpha)]
-    only_alignment = dict.fromkeys(WEIGHTS, 0.0) | {"alignment": 1.0}
     model.zero_grad()
     output = model(torch.rand(1, 3, 64, 64))
-    matting_losses(output, alpha, only_alignment, teacher_features=targets)["loss"].backward()
+    matting_losses(output, alpha, {"alignment"}, None, targets)["", "alignment"].backward()
     assert all(feature.grad is None for feature in targets)
     assert all(parameter.grad is None for parameter in autoencoder.parameters())
     assert any(parameter.grad.abs().sum() > 0 for parameter in model.student.parameters() if parameter.grad is not None)
@@ -203,7 +202,7 @@ def test_a_student_that_starts_as_its_teacher_sees_a_grey_photo_as_the_teacher_s
     grey = torch.rand(1, 1, 64, 64)
     image = model.student.mean + (grey - 0.5) / 0.5 * model.student.std  # both normalize: equal after it
     with torch.no_grad():
-        for seen, truth in zip(model.student(image), autoencoder.teacher(grey), strict=True):
+        for seen, truth in zip(model.student(image), autoencoder.encoder(grey), strict=True):
             torch.testing.assert_close(seen, truth, atol=1e-4, rtol=0)
         torch.testing.assert_close(model(image).coarse_alpha, autoencoder(grey).coarse_alpha, atol=1e-3, rtol=0)
 
@@ -363,7 +362,7 @@ def test_local_backbone_weights_load_in_both_namings(tmp_path, naming):
     autoencoder = build_teacher(model, backbone=TINY, backbone_weights=weights)
     expected = source.layers[2].downsample.reduction.weight
     assert torch.equal(model.student.get_parameter("backbone.layers_2.downsample.reduction.weight"), expected)
-    assert autoencoder.teacher.backbone.patch_embed.proj.weight.shape[1] == 1
+    assert autoencoder.encoder.backbone.patch_embed.proj.weight.shape[1] == 1
 
 
 def test_an_encoder_of_ones_own_starts_both_twins(tmp_path):
@@ -375,7 +374,7 @@ def test_an_encoder_of_ones_own_starts_both_twins(tmp_path):
     for own, theirs in zip(source.student.backbone.parameters(), model.student.backbone.parameters(), strict=True):
         assert torch.equal(own, theirs)
     name = "backbone.layers_2.blocks.0.mlp.fc1.weight"
-    assert torch.equal(autoencoder.teacher.state_dict()[name], source.student.state_dict()[name])
+    assert torch.equal(autoencoder.encoder.state_dict()[name], source.student.state_dict()[name])
     assert not torch.equal(model.decoder.head.weight, source.decoder.head.weight)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import evaluate
 from common.files import write_json
-from training.run_folder import write_log
+from training.log import write_log
 
 ROOT = Path(__file__).resolve().parent.parent
 CAT = "\u732b"

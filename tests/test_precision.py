@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 
 import train
+import training.run
 from common.devices import DeviceError, choose_precision
 from common.errors import UserError
-from losses import matting_losses
+from losses import matting_losses, weighted
 from models import MattingOutput
 from models.matting_network import saturating_sigmoid
 from models.refiner import uncertainty
@@ -25,11 +26,7 @@ WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment
 def poison(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     """Make the loss of the batches to come `value` times what it is."""
     monkeypatch.setattr(
-        train,
-        "matting_losses",
-        lambda *arguments, **options: {
-            name: term * value for name, term in matting_losses(*arguments, **options).items()
-        },
+        training.run, "weighted", lambda *given: {name: term * value for name, term in weighted(*given).items()}
     )
 
 
@@ -38,7 +35,7 @@ def moving_parts(run) -> dict:
         {
             "model": run.network.state_dict(),
             "average": run.average.network.state_dict(),
-            "optimizer": run.stage.optimizer.state_dict()["state"],
+            "optimizer": run.optimizer.state_dict()["state"],
         }
     )
 
@@ -49,7 +46,7 @@ def test_step_that_is_not_finite_moves_nothing(
     precision: torch.dtype, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tiny_run(precision=precision, ema_decay=0.0, use_teacher=False)
-    run.stage.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # no overflow of its own in this test
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # no overflow of its own in this test
     for seed in (0, 1):
         train_on(run, random_batch(seed))
     before = moving_parts(run)
@@ -89,11 +86,11 @@ def test_one_bad_batch_of_a_group_skips_the_group(monkeypatch: pytest.MonkeyPatc
     before = copy.deepcopy(run.network.state_dict())
     values = iter([math.nan, 1.0])
 
-    def losses(*arguments, **options) -> dict:
+    def losses(*given) -> dict:
         value = next(values)
-        return {name: term * value for name, term in matting_losses(*arguments, **options).items()}
+        return {name: term * value for name, term in weighted(*given).items()}
 
-    monkeypatch.setattr(train, "matting_losses", losses)
+    monkeypatch.setattr(training.run, "weighted", losses)
     train_on(run, random_batch(0), random_batch(1))
     assert differences(before, run.network.state_dict()) == []
     assert run.progress.step == 1
@@ -106,7 +103,7 @@ def test_scale_stays_one_without_fp16_and_halves_with_it(monkeypatch: pytest.Mon
         run = tiny_run(precision=precision, use_teacher=False)
         for seed in range(4):
             train_on(run, random_batch(seed))
-        scales[precision] = run.stage.scaler.get_scale()
+        scales[precision] = run.scaler.get_scale()
     assert scales == {torch.bfloat16: 1.0, torch.float16: 2.0**12}
 
 
@@ -114,11 +111,11 @@ def test_run_stops_and_names_the_photos(monkeypatch: pytest.MonkeyPatch) -> None
     run = tiny_run(batches_per_epoch=20, max_bad_steps=3, use_teacher=False)
     run.loader[:] = [random_batch(seed) for seed in range(20)]
 
-    def losses(*arguments, **options) -> dict:
-        terms = matting_losses(*arguments, **options)
+    def losses(*given) -> dict:
+        terms = weighted(*given)
         return {name: term * math.nan for name, term in terms.items()} if run.progress.batch >= 4 else terms
 
-    monkeypatch.setattr(train, "matting_losses", losses)
+    monkeypatch.setattr(training.run, "weighted", losses)
     with pytest.raises(UserError) as stopped:
         train.train_one_epoch(run)
     message = str(stopped.value)
@@ -147,6 +144,7 @@ def test_losses_at_the_extremes_of_half_precision(dtype: torch.dtype, truth: flo
     output = MattingOutput(logits, coarse.to(dtype), [refined.to(dtype)], features)
     targets = [-feature.detach() for feature in features]
     terms = matting_losses(output, torch.full((1, 1, 32, 32), truth), WEIGHTS, teacher_features=targets)
+    terms = weighted(terms, WEIGHTS)
     assert all(torch.isfinite(term) and term.dtype == torch.float32 for term in terms.values())
     terms["loss"].backward()
     assert all(torch.isfinite(leaf.grad).all() for leaf in (logits, delta, *features))

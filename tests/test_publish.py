@@ -221,7 +221,7 @@ def test_the_card_states_the_facts_of_the_run(folder):
 
 
 def test_the_cards_training_command_gives_the_runs_settings(folder):
-    from training.setup import parse_flags
+    from training.flags import parse_flags
 
     [line] = [line for line in model_card(folder).splitlines() if line.startswith("python train.py")]
     flags = parse_flags(None, line.replace("'", "").split()[2:])

@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ import train
 from common.errors import UserError
 from tests import run_fixtures
 from tests.run_fixtures import fit, posix
-from training import setup
+from training import run_folder, setup
 from training.checkpoint import load_training_state
 from training.errors import resume_hint
+from training.log import LOG_FILE
 from training.run import Run
-from training.run_folder import CONFIG_FILE, LOCK_FILE, LOG_FILE, PREVIOUS_STATE_FILE, STATE_FILE, create_run, find_run
+from training.run_folder import CONFIG_FILE, LOCK_FILE, PREVIOUS_STATE_FILE, STATE_FILE, create_run, find_run
 
 tiny = run_fixtures.tiny  # pytest finds fixtures by name in the module
 
@@ -59,18 +61,37 @@ def test_settings_of_another_version_are_named(tmp_path: Path, capsys: pytest.Ca
         assert part in error and error.count("\n") == 1
 
 
-def test_a_run_is_of_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("owner", [f"{socket.gethostname()} {os.getppid()}", "another-host 1"])
+def test_a_run_is_of_one_process_at_a_time(owner: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
     assert not (folder / LOCK_FILE).exists()
     settings = (folder / CONFIG_FILE).read_bytes()
-    for owner in (f"{socket.gethostname()} {os.getppid()}", "another-host 1"):
-        (folder / LOCK_FILE).write_text(owner, encoding="utf-8")
-        assert train.main(["--resume", str(folder), "--epochs", "2"]) == 2
-        said = capsys.readouterr().err
-        host, process = owner.split()
-        assert f"Process {process} on {host} trains in {folder} now" in said and said.count("\n") == 1
-        assert (folder / LOCK_FILE).read_text(encoding="utf-8") == owner  # not taken away by the one refused
-        assert (folder / CONFIG_FILE).read_bytes() == settings
+    (folder / LOCK_FILE).write_text(owner, encoding="utf-8")
+    assert train.main(["--resume", str(folder), "--epochs", "2"]) == 2
+    said = capsys.readouterr().err
+    host, process = owner.split()
+    assert f"Process {process} on {host} trains in {folder} now" in said and said.count("\n") == 1
+    assert (folder / LOCK_FILE).read_text(encoding="utf-8") == owner  # not taken away by the one refused
+    assert (folder / CONFIG_FILE).read_bytes() == settings
+
+
+def test_the_lock_of_another_host_is_taken_over_without_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fit(tmp_path, "--epochs", "1", "--train-samples", "2")
+    lock = folder / LOCK_FILE
+    lock.write_text("another-host 1", encoding="utf-8")
+    os.utime(lock, (time.time() - 310,) * 2)
+    fit(tmp_path, "--resume", str(folder))
+    monkeypatch.setattr(run_folder, "RENEW_SECONDS", 0.01)
+    alive = run_folder.Lock(folder)
+    os.utime(lock, (0, 0))
+    deadline = time.monotonic() + 60
+    while lock.stat().st_mtime == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lock.stat().st_mtime > time.time() - 100
+    alive.release()
+    assert not lock.exists()
 
 
 @posix
@@ -149,7 +170,7 @@ def test_a_folder_that_cannot_be_written_gives_a_sentence(
     def refuse(path: Path) -> None:  # chmod would not stop root
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr(setup, "lock", refuse)
+    monkeypatch.setattr(setup, "Lock", refuse)
     assert train.main(["--resume", str(folder)]) == 2
     assert capsys.readouterr().err.startswith(f"{folder} cannot be used (Read-only file system): ")
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import train
+import training.run
 from common.errors import UserError
 from tests.kill_test import differences
 from tests.tiny import FLAGS, random_batch, tiny_run, train_on, use_tiny_networks
-from training import setup
 from training.random_state import random_state
 from training.run import Run
+from training.schedule import TEACHER
 from training.trial import check_memory
 
 OUT_OF_MEMORY = {
@@ -28,7 +29,7 @@ OUT_OF_MEMORY = {
 
 def limit_memory(monkeypatch: pytest.MonkeyPatch, largest: int, error: Exception) -> list[int]:
     """Let losses of a batch above `largest` run out of memory; the batch sizes that were tried."""
-    tried, losses = [], train.matting_losses
+    tried, losses = [], training.run.matting_losses
 
     def limited(output: Any, alpha: torch.Tensor, *arguments: Any) -> dict[str, torch.Tensor]:
         tried.append(len(alpha))
@@ -36,36 +37,31 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, largest: int, error: Exception
             raise error
         return losses(output, alpha, *arguments)
 
-    monkeypatch.setattr(train, "matting_losses", limited)
+    monkeypatch.setattr(training.run, "matting_losses", limited)
     return tried
 
 
 @pytest.mark.parametrize("form", OUT_OF_MEMORY)
 def test_a_batch_that_cannot_fit_is_named_with_one_that_does(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tiny_run(epochs=3, batch_size=12, accumulation_steps=2)
-    assert run.in_teacher_stage  # which fits: the student's stage is tried all the same
+    assert run.progress.stage == TEACHER  # which fits: the student's stage is tried all the same
     tried = limit_memory(monkeypatch, 4, OUT_OF_MEMORY[form])
     with pytest.raises(UserError, match=r"A batch of 12 .* --batch-size 3 --accumulation-steps 8.*-checkpointing"):
-        check_memory(run, train.stage_losses)
-    assert tried == [
-        12,
-        6,
-        3,
-        3,
-    ]  # two where batches accumulate: the second has the first one's gradients too
+        check_memory(run)
+    assert tried == [12, 6, 3, 3]  # two where batches accumulate: the second has the first one's gradients too
 
 
 def test_a_photo_that_cannot_fit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_memory(monkeypatch, 0, OUT_OF_MEMORY["torch"])
     run = tiny_run(batch_size=4, gradient_checkpointing=True)
     with pytest.raises(UserError, match="Not even a batch of 1 .*: try a smaller --image-size"):
-        check_memory(run, train.stage_losses)
+        check_memory(run)
 
 
 def test_another_error_is_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_memory(monkeypatch, 0, RuntimeError("a fault of the program"))
     with pytest.raises(RuntimeError, match="a fault"):
-        check_memory(tiny_run(), train.stage_losses)
+        check_memory(tiny_run())
 
 
 @pytest.mark.parametrize("settings", [dict(use_teacher=False), {}, dict(accumulation_steps=2)], ids=str)
@@ -75,15 +71,15 @@ def test_a_run_after_the_trial_is_the_run_without_it(settings: dict[str, Any]) -
         torch.manual_seed(7)
         if with_trial:
             state = copy.deepcopy((run.network.state_dict(), random_state(run.device)))
-            check_memory(run, train.stage_losses)
+            check_memory(run)
             assert differences(state, (run.network.state_dict(), random_state(run.device))) == []
             assert all(parameter.grad is None for parameter in run.network.parameters())
-            assert run.progress.step == run.progress.batch == 0 and run.in_teacher_stage == bool(run.teacher)
-        run.stage.start_epoch(run.schedule)
+            assert run.progress.step == run.progress.batch == 0 and (run.progress.stage == TEACHER) == bool(run.teacher)
+        run.start_epoch()
         train_on(run, *(random_batch(seed) for seed in range(4)))
         return run
 
-    parts = [(run.stage.model.state_dict(), run.stage.optimizer.state_dict()["state"]) for run in map(trained, (0, 1))]
+    parts = [(run.model.state_dict(), run.optimizer.state_dict()["state"]) for run in map(trained, (0, 1))]
     assert differences(*parts) == []
 
 
@@ -91,7 +87,7 @@ def test_train_says_it_before_it_makes_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     use_tiny_networks(monkeypatch)
-    monkeypatch.setattr(setup, "TRIED_ON", ("cpu",))
+    monkeypatch.setattr(train, "TRIED_ON", ("cpu",))
     limit_memory(monkeypatch, 2, OUT_OF_MEMORY["torch"])
     flags = [*FLAGS, "--output", str(tmp_path / "runs"), "--batch-size", "8", "--epochs", "3"]
     assert train.main(flags) == 2

@@ -22,8 +22,8 @@ from models import MattingNetwork, Refiner, TeacherAutoencoder
 from models.decoder import Decoder
 from models.encoder import pad
 from training import setup
-from training.run import Run
-from training.schedule import Progress, Schedule
+from training.run import Networks, Run
+from training.schedule import STUDENT
 
 CHANNELS = (8, 8, 16, 16)
 FLAGS = (
@@ -81,7 +81,7 @@ def build_tiny(
 
 def build_tiny_teacher(network: MattingNetwork, *, drop_path: float = 0.0, **_) -> TeacherAutoencoder:
     """Takes what models.build_teacher takes."""
-    return TeacherAutoencoder(teacher=TinyEncoder(1, drop_path), decoder=copy.deepcopy(network.decoder))
+    return TeacherAutoencoder(encoder=TinyEncoder(1, drop_path), decoder=copy.deepcopy(network.decoder))
 
 
 def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,12 +98,12 @@ def tiny_run(batches_per_epoch: int = 4, precision: torch.dtype = torch.float32,
     network = build_tiny(drop_path=config.drop_path, use_refiner=config.use_refiner)
     if network.refiner:
         nn.init.normal_(network.refiner.head.weight, std=0.1)  # past the start, where every part has a gradient
-    has_teacher = Schedule(config, Progress(), 1).teacher_epochs > 0
+    has_teacher = config.first_stage_epochs > 0
     teacher = build_tiny_teacher(network, drop_path=config.drop_path) if has_teacher else None
     loader = Batches(batches_per_epoch)
-    run = Run(config, torch.device("cpu"), precision, network, teacher, loader, validation={})
+    run = Run(config, torch.device("cpu"), precision, Networks(network, teacher), loader, validation={})
     run.folder = Path("nowhere")
-    run.stage.start_epoch(run.schedule)
+    run.start_epoch()
     return run
 
 
@@ -123,18 +123,16 @@ def train_on(run: Run, *batches: dict) -> Tensor:
     """Steps on these batches; the weights of what was trained."""
     for group in groups(batches, run.config.accumulation_steps):
         train.train_step(run, group)
-    return weights(run.stage.model)
+    return weights(run.model)
 
 
-def train_epoch(run: Run, *batches: dict) -> bool:
+def train_epoch(run: Run, *batches: dict) -> None:
     """An epoch of these batches through train.py's own loop; it ends as finish_epoch ends it, but without a file."""
-    if run.in_teacher_stage and not run.schedule.wants_teacher_stage:
-        run.start_student_stage()
+    if run.schedule.stage_is_over:
+        run.enter_stage(STUDENT)
     run.loader[:] = batches
-    interrupted = train.train_one_epoch(run)
-    if not interrupted:
-        train.close_epoch(run)
-    return interrupted
+    train.train_one_epoch(run)
+    train.close_epoch(run)
 
 
 def weights(model: nn.Module) -> Tensor:

@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.processes import is_main, print_once, rank, world_size
 from models.checkpoint import MODEL_FILE, save_model
+from training.optimization import load_optimizer_state
 from training.random_state import random_state, restore_random_state
 from training.run import Run
 from training.run_folder import PREVIOUS_STATE_FILE, STATE_FILE
@@ -28,14 +29,18 @@ def capture(run: Run) -> dict[str, Any]:
     """
     run.meter.check(run.config.max_bad_steps)
     own = {"meter": run.meter.state_dict(), "random": random_state(run.device)}
+    stage = {
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "precision": str(run.precision),
+    }
     return {
         "network": run.network.state_dict(),
         "teacher": run.teacher.state_dict() if run.teacher else None,
         "guide": run.guide.state_dict() if run.guide else None,
         "average": run.average.network.state_dict(),
         "average_updates": run.average.updates,
-        "stage": run.stage.state_dict(),
-        "is_teacher_stage": run.in_teacher_stage,
+        "stage": stage,
         "progress": asdict(run.progress),
         "layout": layout(run),
         "ranks": distributed.all_gather_objects([own]),
@@ -80,8 +85,10 @@ def _load(run: Run, state: dict[str, Any]) -> None:
     run.average.network.load_state_dict(state["average"])
     run.average.updates = state["average_updates"]
     vars(run.progress).update(vars(type(run.progress)(**state["progress"])))
-    run.enter_stage(is_teacher_stage=state["is_teacher_stage"])
-    run.stage.load_state_dict(state["stage"])
+    run.enter_stage(run.progress.stage)
+    load_optimizer_state(run.optimizer, state["stage"]["optimizer"])
+    if state["stage"]["precision"] == str(run.precision):
+        run.scaler.load_state_dict(state["stage"]["scaler"])
     if rank() < len(state["ranks"]):  # a rank that is new starts from its own seed
         own = state["ranks"][rank()]
         run.reset_meter(own["meter"])
@@ -129,19 +136,25 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     )
 
 
-def check_types(state: dict[str, Any], folder: Path) -> None:
-    """Raise UserError for values that capture does not write; what is left to be wrong is found by restore."""
-    fault = _fault(state)
-    if fault:
+def saved_state(folder: Path | None) -> dict[str, Any] | None:
+    """The state to resume, with values as capture writes them; what else may be wrong is found by restore.
+
+    None for a new run, and for one that was killed before its first saving: it starts over. Raises UserError.
+    """
+    if not folder or not any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE)):
+        return None
+    state = load_training_state(folder)
+    if fault := _fault(state):
         raise UserError(
             f"The state in {folder} is not as train.py wrote it ({fault}): start a new run, or fine-tune its "
             "best.safetensors with --init-from."
         )
+    return state
 
 
 def _fault(state: dict[str, Any]) -> str:
     tables: dict[str, Any] = dict.fromkeys(("network", "average", "stage", "progress", "layout"), dict)
-    others = {"teacher": dict | None, "average_updates": int, "is_teacher_stage": bool, "ranks": list}
+    others = {"teacher": dict | None, "guide": dict | None, "average_updates": int, "ranks": list}
     for name, kind in (tables | others).items():
         if not isinstance(state.get(name, Ellipsis), kind):
             return f"{name} is missing or of a wrong type"
@@ -179,8 +192,3 @@ def save_best(run: Run, scores: dict[str, float]) -> bool:
             )
             written = False
     return distributed.broadcast_object(written)
-
-
-def has_state(folder: Path) -> bool:
-    """Whether there is anything to resume; a run that was killed before its first saving starts over."""
-    return any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE))

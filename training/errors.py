@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +40,11 @@ def explained() -> Iterator[None]:
         if sentence := sentence_of(error):
             raise UserError(sentence, FAILED if is_out_of_memory(error) else NOT_STARTED) from error
         if distributed.is_lost_peer(error):
-            leave_without_peer(error)
+            raise UserError(
+                f"Process {rank()} stops, since another process of this run is gone or silent "
+                f"({str(error).splitlines()[0]}): look for that one's message, then resume with --resume.",
+                FAILED,
+            ) from error
         raise
 
 
@@ -86,15 +88,3 @@ def loaded(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str
         raise UserError(
             f"The photos could not be loaded ({reason}): mend this, then resume with: {resume_hint(folder)}"
         ) from error
-
-
-def leave_without_peer(error: Exception) -> None:
-    """Leave at once when another process is gone: to close the group in order would be to wait for it."""
-    print(
-        f"Process {rank()} stops, since another process of this run is gone or silent "
-        f"({str(error).splitlines()[0]}): look for that one's message, then resume with --resume.",
-        file=sys.stderr,
-        flush=True,
-    )
-    sys.stdout.flush()
-    os._exit(1)

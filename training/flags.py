@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
-import re
 import typing
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import config
+from common.command import new_parser
 from config import Config, require
 from training.recipes import RECIPES
 
 NAMES = tuple[str, ...]  # type of the fields that take several names
+METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 class StoreTuple(argparse.Action):
@@ -24,30 +23,48 @@ class StoreTuple(argparse.Action):
         setattr(namespace, self.dest, tuple(values))
 
 
-@functools.cache
-def explanations() -> dict[str, str]:
-    """Field name -> the comment after it in config.py."""
-    source = Path(config.__file__).read_text(encoding="utf-8")
-    return dict(re.findall(r"^    ([a-z0-9_]+): [^=]+ = .*?  # (.+)$", source, flags=re.MULTILINE))
+def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """train.py's command line: --resume, --recipe, and a flag for each setting."""
+    parser = new_parser(description)
+    parser.usage = "%(prog)s [--recipe NAME] [--dataset NAME ...] [--resume [RUN]] [options]"
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="resume the newest run, or the named run folder, with its own settings; flags given with it still hold",
+    )
+    add_config_flags(parser)
+    return parser.parse_args(argv)
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag per field of Config; a flag that is not given leaves nothing in the namespace."""
-    parser.add_argument(
+    """One flag per field of Config, in groups; a flag that is not given leaves nothing in the namespace."""
+    fields, types = dataclasses.fields(Config), typing.get_type_hints(Config)
+    names = dict.fromkeys(["essential", *(field.metadata["group"] for field in fields)])
+    groups = {name: parser.add_argument_group(name) for name in names}
+    groups["essential"].add_argument(
         "--recipe",
         choices=RECIPES,
         default=argparse.SUPPRESS,
         help="settings that belong together, see training/recipes.py; other flags still hold",
     )
-    types = typing.get_type_hints(Config)
-    for field in dataclasses.fields(Config):
-        text = f"{explanations()[field.name]} (default: {field.default!r})".replace("%", "%%")
-        kind: dict[str, Any] = dict(type=types[field.name], metavar=types[field.name].__name__.upper())
+    for field in fields:
+        kind: dict[str, Any] = dict(type=types[field.name], metavar=METAVARS.get(types[field.name]))
         if types[field.name] is bool:
             kind = dict(action=argparse.BooleanOptionalAction)
         elif types[field.name] == NAMES:
             kind = dict(nargs="+", action=StoreTuple, metavar="NAME")
-        parser.add_argument("--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **kind)
+        text = f"{field.metadata['text']} (default: {shown(field.default) or 'none'})".replace("%", "%%")
+        flag = "--" + field.name.replace("_", "-")
+        groups[field.metadata["group"]].add_argument(flag, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def shown(value: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def config_from_flags(flags: argparse.Namespace, base: Config | None = None) -> Config:

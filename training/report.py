@@ -8,39 +8,34 @@ from typing import Any
 
 from tqdm import tqdm
 
-from common import plots
 from common.errors import UserError
 from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
 from models import MattingNetwork
 from training.errors import resume_hint
+from training.log import DRAWN, draw_curves, is_validated, shipped_matte, validation_column, write_log
 from training.optimization import unscaled_learning_rate
 from training.run import Run
-from training.run_folder import write_log
+from training.schedule import START, TEACHER
 
 PREVIEW_PHOTOS = 4
 
 
 def summary(row: dict[str, Any], epochs: int, is_best: bool) -> str:
-    """The line that is printed after an epoch; row: of training_log.csv."""
+    """The line that is printed for a row of training_log.csv."""
     skipped = f"  {row['skipped_steps']} steps skipped, not finite" if row["skipped_steps"] else ""
     loss = f"loss {row['loss']:.4f}  {row['images_per_second']:.1f} images/s  " if "loss" in row else ""
     start = f"epoch {row['epoch']}/{epochs}  {loss}"
-    if "val_coarse_image_sad" not in row:
-        stage = "teacher's stage" if any(name.startswith("teacher_") for name in row) else "not validated"
-        return f"{start}{stage}{skipped}"
-    refined = "val_refined_image_sad" in row
-    prefix = "val_refined" if refined else "val_coarse"
+    if not is_validated(row):
+        return f"{start}{'teacher' if row['stage'] == TEACHER else 'not validated'}{skipped}"
+    matte = shipped_matte([row])
 
     def figure(name: str) -> str:
-        coarse = f" (coarse {row['val_coarse_' + name]:.3f})" if refined else ""
-        return f"{row[f'{prefix}_{name}']:.3f}{coarse}"
+        coarse = f" (coarse {row[validation_column('coarse', name)]:.4g})" if matte != "coarse" else ""
+        return f"{row[validation_column(matte, name)]:.4g}{coarse}"
 
-    return (
-        f"{start}val MAD {row[f'{prefix}_image_mad']:.4f}  SAD {figure('image_sad')}  edge SAD {figure('edge_sad')}  "
-        f"MSE {row[f'{prefix}_image_mse']:.5f}  Grad {row[f'{prefix}_image_grad']:.3f}"
-        f"{skipped}{'  best' if is_best else ''}"
-    )
+    figures = "  ".join(f"{title} {figure(name)}" for name, title in DRAWN.items())
+    return f"{start}val {figures}{skipped}{'  best' if is_best else ''}"
 
 
 def preview_rows(network: MattingNetwork, validation: Iterable[Any]) -> list[dict[str, Any]]:
@@ -84,18 +79,25 @@ class Report:
             print_once(f"All {run.progress.epoch} epochs of this run are done: give a larger --epochs to train longer.")
 
     def row(self) -> dict[str, Any]:
-        """What training_log.csv says of the epoch that ends, before its validation; every rank must come here."""
+        """What training_log.csv says of the epoch so far, before its validation; every rank must come here."""
         run, progress = self.run, self.run.progress
         images = progress.batch * run.config.batch_size * world_size()
         return {
-            "epoch": progress.epoch + bool(progress.batch),
+            "epoch": progress.epoch + 1,
+            "stage": progress.stage,
             "step": progress.step,
-            "learning_rate": unscaled_learning_rate(run.stage.optimizer) if progress.batch else 0.0,
+            "learning_rate": unscaled_learning_rate(run.optimizer),
             "seconds": progress.epoch_seconds,
             "images_per_second": images / max(progress.epoch_seconds, 1e-9),
             "skipped_steps": run.meter.read_bad_steps()[0],
             **run.meter.means(),
         }
+
+    @staticmethod
+    def start_row() -> dict[str, Any]:
+        """The row before the first step, of what the checkpoint of --init-from can do."""
+        zeros = dict.fromkeys(("step", "learning_rate", "seconds", "images_per_second", "skipped_steps"), 0)
+        return {"epoch": 0, "stage": START, **zeros}
 
     def write(self, is_best: bool) -> None:
         """The line of the epoch that ended, the log, the curves and a preview; rank 0 alone does this."""
@@ -105,14 +107,17 @@ class Report:
         print_once(summary(rows[-1], run.config.epochs, is_best))
         if self.events:
             for name, value in rows[-1].items():
-                self.events.add_scalar(name, value, rows[-1]["epoch"])
+                if name != "stage":
+                    self.events.add_scalar(name, value, rows[-1]["step"])
             self.events.flush()
         self._write_log()
-        self._try("curves", lambda: plots.curves(run.folder / "curves.png", rows))
-        if "val_coarse_image_sad" in rows[-1]:
+        self._try("curves", lambda: draw_curves(run.folder / "curves.png", rows))
+        if is_validated(rows[-1]):
             self._try("preview", self._write_preview)
 
     def _write_preview(self) -> None:
+        from common import plots  # with matplotlib, which training itself has no use for
+
         run = self.run
         plots.preview(run.folder / "preview.png", preview_rows(run.average.network, run.validation.values()))
 

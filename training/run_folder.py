@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import socket
-from collections.abc import Sequence
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from common.errors import UserError
-from common.files import TEMPORARY_FILES, atomic_write, write_json
+from common.files import TEMPORARY_FILES, write_json
+from training.log import LOG_FILE
 
-LOG_FILE = "training_log.csv"
 CONFIG_FILE = "config.json"
 STATE_FILE = "last.pt"
 PREVIOUS_STATE_FILE = "last.previous.pt"
 LOCK_FILE = ".lock"  # which process trains here, on which host
+RENEW_SECONDS, STALE_SECONDS = 30, 300
 
 
 def create_run(output: str, name: str) -> Path:
@@ -95,32 +96,51 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
 
 
-def lock(folder: Path) -> None:
-    """Mark the folder as this process's. Raises UserError if another one trains in it.
+class Lock:
+    """Marks a run's folder as this process's, until release. Raises UserError if another process trains there.
 
-    A lock whose process is gone is taken over; whether one of another host is, nobody here can tell.
+    A thread renews the file's time. A lock that has not been renewed for STALE_SECONDS is taken over, from whichever
+    host; on this host so is one whose process is gone.
     """
-    path, own = folder / LOCK_FILE, f"{socket.gethostname()} {os.getpid()}\n"
-    for _ in range(2):
-        try:
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(own)
-            return
-        except FileExistsError:
-            host, _, process = path.read_text(encoding="utf-8", errors="replace").strip().rpartition(" ")
-            is_here = host == socket.gethostname()
-            if not process.isdecimal() or (is_here and not _runs(int(process))):
-                path.unlink(missing_ok=True)
-                continue
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK_FILE
+        self._released = threading.Event()
+        for _ in range(2):
+            try:
+                with open(self.path, "x", encoding="utf-8") as file:
+                    file.write(f"{socket.gethostname()} {os.getpid()}\n")
+                break
+            except FileExistsError:
+                self._take_over()
+        else:
+            raise UserError(f"{self.path} cannot be written: delete it, if nothing trains there.")
+        threading.Thread(target=self._renew, daemon=True).start()
+
+    def _take_over(self) -> None:
+        host, _, process = self.path.read_text(encoding="utf-8", errors="replace").strip().rpartition(" ")
+        is_here = host == socket.gethostname()
+        if process.isdecimal() and (_runs(int(process)) if is_here else _age(self.path) < STALE_SECONDS):
             raise UserError(
-                f"Process {process} on {host or 'another host'} trains in {folder} now: stop it first. If it is gone, "
-                f"delete {path}."
-            ) from None
-    raise UserError(f"{path} cannot be written: delete it, if nothing trains there.")
+                f"Process {process} on {host or 'another host'} trains in {self.path.parent} now: stop it first. If it "
+                f"is gone, its lock is taken over {STALE_SECONDS // 60} minutes after its last sign of life."
+            )
+        self.path.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._released.wait(RENEW_SECONDS):
+            with contextlib.suppress(OSError):  # a file server that is away for a moment
+                os.utime(self.path)
+
+    def release(self) -> None:
+        self._released.set()
+        self.path.unlink(missing_ok=True)
 
 
-def unlock(folder: Path) -> None:
-    (folder / LOCK_FILE).unlink(missing_ok=True)
+def _age(path: Path) -> float:
+    """Seconds since the file was written, by the clock of its file system: hosts' clocks differ."""
+    with tempfile.NamedTemporaryFile(prefix=".part-", dir=path.parent) as now:
+        return os.stat(now.name).st_mtime - path.stat().st_mtime
 
 
 def _runs(process: int) -> bool:
@@ -141,14 +161,3 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of savings that a kill cut off; they can be as large as the state itself."""
     for path in folder.glob(TEMPORARY_FILES):
         path.unlink(missing_ok=True)
-
-
-def write_log(folder: Path, rows: Sequence[dict]) -> None:
-    """training_log.csv, whole, from the rows that the training state holds: no duplicate and no gap after a kill."""
-    # Where the columns come from: "epoch" to "skipped_steps" from report.Report.row; the loss and its terms from
-    # losses.py, averaged by meter.Meter; "val_..." from train.validation_scores. docs/training.md explains each.
-    # Names are taken from the last row first: the row before the first step has no losses yet.
-    columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))
-    with atomic_write(folder / LOG_FILE) as temporary:
-        log = pd.DataFrame(list(rows), columns=columns)
-        log.to_csv(temporary, index=False, float_format="%.6g", errors="backslashreplace")

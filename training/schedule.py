@@ -1,4 +1,4 @@
-"""The two-stage schedule: a run's progress, the stage of an epoch, and the learning rate and loss weights of a step.
+"""The two-stage schedule: a run's progress, and the learning rate and loss weights that its settings ask for there.
 
 In the first epochs the teacher and its decoder learn to reproduce the true alpha. Then the teacher is frozen, and
 student, decoder and refiner learn to predict alpha from the photo. Each stage has its own learning-rate schedule.
@@ -13,17 +13,16 @@ from typing import Any
 from config import Config
 from training.optimization import learning_rate_at
 
+START, TEACHER, STUDENT = "start", "teacher", "student"  # in the log; START: before the first step, with --init-from
+
 
 @dataclass
 class Progress:
-    """What a run has done, in plain Python values, saved as they are.
+    """What a run has done, in plain Python values, saved as they are."""
 
-    train.py writes it at each step and epoch, training.checkpoint.restore when a run resumes, and
-    its is_record when the validation photos have changed.
-    """
-
+    stage: str = STUDENT  # TEACHER or STUDENT; Run.enter_stage changes it
+    stage_start: int = 0  # epochs finished when the stage began
     epoch: int = 0  # epochs finished
-    teacher_epochs: int = 0  # of them, those of the first stage
     batch: int = 0  # batches done in the current epoch
     step: int = 0  # optimizer steps
     epoch_seconds: float = 0.0
@@ -34,11 +33,13 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)  # of training_log.csv
 
 
+@dataclass(frozen=True)
 class Schedule:
     """What `config` asks for at the epoch and batch that `progress` has reached."""
 
-    def __init__(self, config: Config, progress: Progress, batches_per_epoch: int) -> None:
-        self.config, self.progress, self.batches_per_epoch = config, progress, batches_per_epoch
+    config: Config
+    progress: Progress
+    batches_per_epoch: int
 
     @property
     def steps_per_epoch(self) -> int:
@@ -49,25 +50,15 @@ class Schedule:
         return self.config.epochs * self.steps_per_epoch
 
     @property
-    def teacher_epochs(self) -> int:
-        """Epochs of the first stage. The last epoch is always the student's."""
-        return min(self.config.teacher_epochs, self.config.epochs - 1) if self.config.use_teacher else 0
-
-    @property
-    def wants_teacher_stage(self) -> bool:
-        """Whether the current epoch belongs to the teacher. Never again once the student has started, even if a resumed
-        run has more teacher epochs; run.in_teacher_stage says which stage the run has entered."""
-        return self.progress.teacher_epochs == self.progress.epoch < self.teacher_epochs
+    def stage_is_over(self) -> bool:
+        """Whether the teacher has had its epochs. It gets no more once the student has started, even if a resumed run
+        is given more."""
+        return self.progress.stage == TEACHER and self.progress.epoch >= self.config.first_stage_epochs
 
     @property
     def student_is_frozen(self) -> bool:
         """Whether the student encoder is frozen in this epoch of its own stage."""
-        return self.progress.epoch - self.progress.teacher_epochs < self.config.freeze_encoder_epochs
-
-    @property
-    def aligns(self) -> bool:
-        """Whether the alignment loss pulls the student's features toward a trained teacher's."""
-        return bool(self.progress.teacher_epochs and self.config.weight_alignment)
+        return self.progress.epoch - self.progress.stage_start < self.config.freeze_encoder_epochs
 
     @property
     def step_in_stage(self) -> int:
@@ -76,14 +67,14 @@ class Schedule:
         Counted from epochs and batches, not from the steps made: a run that resumes with twice the processes makes half
         as many steps per epoch, and its schedules must still end with its last epoch.
         """
-        first_epoch = 0 if self.wants_teacher_stage else self.progress.teacher_epochs
         in_epoch = self.progress.batch // self.config.accumulation_steps
-        return (self.progress.epoch - first_epoch) * self.steps_per_epoch + in_epoch
+        return (self.progress.epoch - self.progress.stage_start) * self.steps_per_epoch + in_epoch
 
     @property
     def stage_steps(self) -> int:
-        epochs = self.teacher_epochs if self.wants_teacher_stage else self.config.epochs - self.progress.teacher_epochs
-        return self.steps_per_epoch * epochs
+        is_teacher = self.progress.stage == TEACHER
+        last_epoch = self.config.first_stage_epochs if is_teacher else self.config.epochs
+        return (last_epoch - self.progress.stage_start) * self.steps_per_epoch
 
     @property
     def learning_rate(self) -> float:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from common import distributed
-from common.command import new_parser
 from common.devices import choose_device, choose_precision, describe
 from common.errors import UserError
 from common.processes import is_main, own_cores, print_once, rank, world_size
@@ -20,63 +19,38 @@ from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set, build_validation_sets, parse_source
 from data.loader import build_training_loader
 from data.quick_check import quick_check
-from models import Guide, MattingNetwork, TeacherAutoencoder, build_model, build_teacher
+from models import Guide, MattingNetwork, build_model, build_teacher
 from models.checkpoint import MODEL_FILE, find_model, load_weights, read_metadata
-from training.checkpoint import check_types, has_state, load_training_state, restore
-from training.flags import add_config_flags, config_from_dict, config_from_flags
+from training.flags import config_from_dict, config_from_flags
 from training.random_state import seed_everything
 from training.recipes import RECIPES
 from training.report import require_tensorboard
-from training.run import Run
-from training.run_folder import create_run, find_run, lock, read_settings, remove_leftovers, write_settings
-from training.schedule import Progress, Schedule
-from training.trial import Losses, check_memory
+from training.run import Networks, Run
+from training.run_folder import Lock, create_run, find_run, read_settings, remove_leftovers, write_settings
 
 REFINER_OPTIONS = ("use_refiner", "refiner_channels", "refiner_blocks", "use_colours", "use_attention", "use_octaves")
-TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a step may take a minute
 
 
-def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = new_parser(description)
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="RUN",
-        help="resume the newest run, or the named run folder, with its own settings; flags given with it still hold",
-    )
-    add_config_flags(parser)
-    return parser.parse_args(argv)
-
-
-def prepare(flags: argparse.Namespace, losses: Losses) -> Run:
-    """The run that the flags ask for, ready for its next step; losses: train.stage_losses, to try one before it.
-
-    Raises one of training.errors.EXPECTED_ERRORS.
-    """
-    resumed, base = None, None
-    if flags.resume is not None:
-        resumed = find_run(getattr(flags, "output", Config().output), flags.resume)
-        base = config_from_dict(*read_settings(resumed))
-    else:
+def choose_settings(flags: argparse.Namespace) -> tuple[Config, Path | None]:
+    """The settings that the flags ask for, and the folder of the run to resume, if any. Raises UserError."""
+    if flags.resume is None:
         keep_working_size(flags)
-    config = config_from_flags(flags, base)
+        return config_from_flags(flags), None
+    folder = find_run(getattr(flags, "output", Config().output), flags.resume)
+    return config_from_flags(flags, config_from_dict(*read_settings(folder))), folder
+
+
+def start_process(config: Config, resumed: Path | None) -> tuple[torch.device, torch.dtype]:
+    """This process's device and precision, its place among torchrun's processes, and its seed. Raises UserError."""
     device = choose_device(config.device)
+    precision = choose_precision(config.amp, device)
     distributed.setup(device)
     if distributed.broadcast_object(str(resumed)) != str(resumed):  # another run wrote while the processes started
         raise UserError(f"The processes found different newest runs, one of them {resumed}: name the run to resume.")
-    state = None
-    if resumed and has_state(resumed):
-        state = load_training_state(resumed)
-        check_types(state, resumed)
-    run = build_run(config, device, state)
-    if resumed and state:
-        restore(run, state, resumed)
-    if device.type in TRIED_ON:
-        check_memory(run, losses)
-    run.folder = open_folder(config, resumed)
-    announce(run)
-    return run
+    if config.tensorboard:
+        require_tensorboard()
+    seed_everything(config.seed, config.deterministic)
+    return device, precision
 
 
 def keep_working_size(flags: argparse.Namespace) -> None:
@@ -87,14 +61,8 @@ def keep_working_size(flags: argparse.Namespace) -> None:
         flags.image_size = read_metadata(checkpoint)["model"]["image_size"]
 
 
-def build_run(config: Config, device: torch.device, state: dict[str, Any] | None) -> Run:
-    """Data, networks and all that trains them. With a saved state no weights need to be loaded or downloaded."""
-    precision = choose_precision(config.amp, device)
-    if config.tensorboard:
-        require_tensorboard()
-    seed_everything(config.seed, config.deterministic)
-    if state is None:
-        check_dataset(config)
+def build_data(config: Config, device: torch.device) -> tuple[DataLoader, dict[str, Dataset]]:
+    """The loader of this process's share of the training set, and the validation sets by name. Raises UserError."""
     settings = Augmentation(config.training_size, scale=(config.crop_scale_min, config.crop_scale_max))
     training_set = build_training_set(
         config.dataset,
@@ -107,25 +75,12 @@ def build_run(config: Config, device: torch.device, state: dict[str, Any] | None
     validation = build_validation_sets(
         config.dataset, image_size=config.working_size, samples=config.val_samples, seed=config.seed
     )
+    workers = loader_workers(config, device)
+    pinned = device.type == "cuda"
     loader = build_training_loader(
-        training_set,
-        config.batch_size,
-        loader_workers(config, device),
-        config.seed,
-        rank(),
-        world_size(),
-        pin_memory=device.type == "cuda",
+        training_set, config.batch_size, workers, config.seed, rank(), world_size(), pin_memory=pinned
     )
-    network, teacher = build_networks(config, state)
-    guide = None
-    if config.guide:
-        guide = Guide(
-            config.guide, network.student.channels, weights_file=config.guide_weights, pretrained=state is None
-        )
-    torch.manual_seed(config.seed + rank())  # equal weights, but each rank draws its own drop paths
-    for part in filter(None, (network, teacher, guide)):
-        part.to(device).to(memory_format=torch.channels_last)  # in place
-    return Run(config, device, precision, network, teacher, loader, validation, guide)
+    return loader, validation
 
 
 def check_dataset(config: Config) -> None:
@@ -140,10 +95,11 @@ def check_dataset(config: Config) -> None:
         raise UserError("\n".join(errors))
 
 
-def build_networks(
-    config: Config, state: dict[str, Any] | None = None
-) -> tuple[MattingNetwork, TeacherAutoencoder | None]:
-    """The network and, where the run has a first stage, its teacher, with their first weights."""
+def build_networks(config: Config, state: dict[str, Any] | None = None) -> Networks:
+    """The network, where the run has a first stage its teacher, and its guide, if any, with their first weights.
+
+    With a saved state no weights need to be loaded or downloaded.
+    """
     fresh = state is None
     start: dict[str, Any] = dict(
         drop_path=config.drop_path, backbone_weights=config.backbone_weights if fresh else None
@@ -156,7 +112,7 @@ def build_networks(
     )
     if config.init_from and fresh:
         load_initial_weights(network, find_model(Path(config.init_from), config.output), config.model_options)
-    has_teacher = bool(state["teacher"]) if state else Schedule(config, Progress(), 1).teacher_epochs > 0
+    has_teacher = bool(state["teacher"]) if state else config.first_stage_epochs > 0
     teacher = None
     if has_teacher and config.use_teacher:
         # no checkpoint holds a teacher: it needs ImageNet weights even where --init-from gives the student's
@@ -166,8 +122,11 @@ def build_networks(
     if config.gradient_checkpointing:
         network.student.set_gradient_checkpointing()
         if teacher:
-            teacher.teacher.set_gradient_checkpointing()
-    return network, teacher
+            teacher.encoder.set_gradient_checkpointing()
+    guide = None
+    if config.guide:
+        guide = Guide(config.guide, network.student.channels, weights_file=config.guide_weights, pretrained=fresh)
+    return Networks(network, teacher, guide)
 
 
 def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dict[str, Any]) -> None:
@@ -196,13 +155,14 @@ def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dic
         ) from error
 
 
-def open_folder(config: Config, resumed: Path | None) -> Path:
+def open_folder(run: Run, resumed: Path | None) -> None:
     """The run's folder, made or tidied by rank 0; its config.json holds the settings that the run has from now on."""
+    config = run.config
     outcome: Path | Exception | None = None
     if is_main():
         try:
             outcome = resumed or create_run(config.output, f"{config.method}_{config.variant.name}")
-            lock(outcome)
+            run.lock = Lock(outcome)
             remove_leftovers(outcome)
             write_settings(outcome, config.as_dict())
         except (UserError, OSError) as error:  # the other ranks wait for it
@@ -210,13 +170,13 @@ def open_folder(config: Config, resumed: Path | None) -> Path:
     outcome = distributed.broadcast_object(outcome)
     if isinstance(outcome, Exception):
         raise outcome
-    return outcome
+    run.folder = outcome
 
 
 def announce(run: Run) -> None:
     config, progress, schedule, processes = run.config, run.progress, run.schedule, world_size()
     photos = sum(len(dataset) for dataset in run.validation.values())
-    teacher = f", the first {schedule.teacher_epochs} epochs the teacher's" if schedule.teacher_epochs else ""
+    teacher = f", the first {config.first_stage_epochs} epochs the teacher's" if config.first_stage_epochs else ""
     print_once(
         f"{run.folder}\n{config.method} {config.variant.name} at {config.working_size} px on {processes} x "
         f"{describe(run.device)}, {str(run.precision).removeprefix('torch.')}\n"

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 
@@ -15,19 +13,18 @@ from common.devices import autocast, describe, free_cache, is_out_of_memory
 from common.errors import UserError
 from training.random_state import random_state, restore_random_state
 from training.run import Run
-from training.schedule import Progress, Schedule
-from training.stage import Stage
+from training.schedule import STUDENT, Progress
 
-Losses = Callable[[Run, dict[str, Any], Mapping[str, float], int], dict[str, torch.Tensor]]  # train.stage_losses
+TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a step may take a minute
 
 
-def check_memory(run: Run, losses: Losses) -> None:
+def check_memory(run: Run) -> None:
     """Try a step of the student's stage on the largest view; the run is then as it was, bit for bit.
 
     Raises UserError that names the largest halving of the batch size that fits.
     """
     asked = run.config.batch_size
-    own = next((asked >> k for k in range(asked.bit_length()) if step_fits(run, losses, asked >> k)), 0)
+    own = next((asked >> k for k in range(asked.bit_length()) if step_fits(run, asked >> k)), 0)
     fitting = min(distributed.all_gather_objects([own]))  # a GPU may be shared with another program
     if fitting == asked:
         return
@@ -43,12 +40,12 @@ def check_memory(run: Run, losses: Losses) -> None:
     )
 
 
-def step_fits(run: Run, losses: Losses, batch_size: int) -> bool:
+def step_fits(run: Run, batch_size: int) -> bool:
     """Whether forward and backward of the student's stage go through, beside the moments that AdamW will have."""
     random = random_state(run.device)
     try:
         # a resumed stage has its moments already
-        _try_step(_in_student_stage(run), losses, batch_size, has_moments=bool(run.stage.optimizer.state))
+        _try_step(_in_student_stage(run), batch_size, has_moments=bool(run.optimizer.state))
         return True
     except Exception as error:
         if not is_out_of_memory(error):
@@ -63,20 +60,20 @@ def step_fits(run: Run, losses: Losses, batch_size: int) -> bool:
 def _in_student_stage(run: Run) -> Run:
     """A view of the run, with its own networks, as it will be when the student learns and the teacher is frozen."""
     trial = copy.copy(run)
-    epochs = run.schedule.teacher_epochs
-    trial.progress = Progress(epoch=epochs, teacher_epochs=epochs)
-    trial.schedule = Schedule(run.config, trial.progress, run.schedule.batches_per_epoch)
-    trial.stage = Stage(run.network, run.config, run.device, run.precision, run.guide)
-    run.network.requires_grad_(True).train()  # the stage's own start_epoch chooses again
+    start = run.config.first_stage_epochs
+    trial.progress = Progress(epoch=start, stage_start=start)
+    trial.enter_stage(STUDENT)
+    trial.losses = trial.plain_losses()  # by itself: a process that runs out of memory would leave the others waiting
+    run.network.requires_grad_(True).train()  # the first epoch chooses again
     return trial
 
 
-def _try_step(run: Run, losses: Losses, batch_size: int, *, has_moments: bool) -> None:
+def _try_step(run: Run, batch_size: int, *, has_moments: bool) -> None:
     size, channels = run.config.training_size, {"image": 3, "alpha": 1, "unknown": 1}
     batch = {name: torch.zeros(batch_size, c, size, size, dtype=torch.uint8) for name, c in channels.items()}
     moments = [torch.empty_like(p) for p in run.network.parameters() for _ in range(2) if not has_moments]
     for _ in range(min(2, run.config.accumulation_steps)):  # at the second the first one's gradients are held
         with autocast(run.device, run.precision):
-            terms = losses(run, batch, run.schedule.loss_weights, run.config.smallest_downscale)
-        terms["loss"].backward()
+            loss = run.batch_losses(batch, run.config.smallest_downscale)["loss"]
+        loss.backward()
     del moments
