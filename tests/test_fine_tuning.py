@@ -95,15 +95,21 @@ def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, c
     assert "use_refiner True, here False" in capsys.readouterr().err
 
 
+def replace_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Let the validations to come find these for the figure that decides."""
+    measure, left = train.validate_sets, iter(scores)
+
+    def measured(*arguments, **options):
+        result = measure(*arguments, **options)
+        return result._replace(figures=result.figures | {"refined_image_mad": next(left)})
+
+    monkeypatch.setattr(train, "validate_sets", measured)
+
+
 def test_early_stop_and_time_limit(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, scores = train.validate, iter([3.0, 1.0, 2.0, math.nan, 0.5])
-    monkeypatch.setattr(
-        train,
-        "validate",
-        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_mad": next(scores)},
-    )
+    replace_scores(monkeypatch, [3.0, 1.0, 2.0, math.nan, 0.5])
     folder = fit(tmp_path, "--epochs", "9", "--train-samples", "2", "--early-stop-epochs", "2")
     # five: the teacher's, and four of the student's
     assert len(read_log(folder)) == 5 and "stopped early" in capsys.readouterr().out
@@ -146,7 +152,7 @@ def test_what_a_full_disk_or_a_broken_photo_costs(
 def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, scores, calls = train.validate, iter([1.0, 3.0, 2.0]), []
+    calls = []
 
     def full_at_first(*arguments, **options) -> None:
         calls.append(1)
@@ -155,11 +161,7 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
         checkpoint.save_model(*arguments, **options)
 
     monkeypatch.setattr("training.checkpoint.save_model", full_at_first)
-    monkeypatch.setattr(
-        train,
-        "validate",
-        lambda *arguments, **options: measure(*arguments, **options) | {"refined_image_mad": next(scores)},
-    )
+    replace_scores(monkeypatch, [1.0, 3.0, 2.0])
     folder = fit(tmp_path, "--epochs", "3", "--train-samples", "2", "--no-use-teacher")
     printed = capsys.readouterr().out
     assert "could not be written (Error while serializing: I/O error: No space left" in printed

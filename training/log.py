@@ -13,12 +13,12 @@ from typing import Any
 
 from common.files import atomic_write
 from losses import COLUMNS, column
+from metrics import DRAWN
 from training.schedule import STUDENT, TEACHER
 
 LOG_FILE = "training_log.csv"
 MATTES = ("coarse", "refined")
 DECIDES = "image_mad"  # the best epoch has the lowest, of the matte that the run ships
-DRAWN = {DECIDES: "MAD", "edge_mad": "edge MAD", "edge_grad": "edge Grad"}
 Row = Mapping[str, Any]
 
 

@@ -11,9 +11,10 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
+from metrics import DRAWN
 from models import MattingNetwork
 from training.errors import resume_hint
-from training.log import DRAWN, draw_curves, is_validated, shipped_matte, validation_column, write_log
+from training.log import draw_curves, is_validated, shipped_matte, validation_column, write_log
 from training.optimization import unscaled_learning_rate
 from training.run import Run
 from training.schedule import START, TEACHER
@@ -34,7 +35,8 @@ def summary(row: dict[str, Any], epochs: int, is_best: bool) -> str:
         coarse = f" (coarse {row[validation_column('coarse', name)]:.4g})" if matte != "coarse" else ""
         return f"{row[validation_column(matte, name)]:.4g}{coarse}"
 
-    figures = "  ".join(f"{title} {figure(name)}" for name, title in DRAWN.items())
+    shown = [name for name in DRAWN if validation_column(matte, name) in row]  # no photo may have an edge
+    figures = "  ".join(f"{DRAWN[name]} {figure(name)}" for name in shown)
     return f"{start}val {figures}{skipped}{'  best' if is_best else ''}"
 
 
