@@ -15,6 +15,9 @@ own colours, 7.7 for PyMatting at full size, 5.6 with step 2, 5.7 with step 1 at
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -48,7 +51,13 @@ def estimate_colours(image: np.ndarray, alpha: np.ndarray, side: int = ESTIMATIO
 
 def _estimate(image: np.ndarray, alpha: np.ndarray) -> Colours:
     import numba
-    from pymatting import estimate_foreground_ml  # compiles for a minute on a machine's first use, then 2 s
+
+    try:
+        from pymatting import estimate_foreground_ml  # compiles for a minute on a machine's first use, then 2 s
+    except (RuntimeError, OSError):  # what numba compiled can be kept neither next to it nor in the user's cache
+        folder = numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        from pymatting import estimate_foreground_ml
 
     numba.set_num_threads(1)  # only its resizing is parallel: no faster, and it competes with the network
     return Colours(*estimate_foreground_ml(image, alpha, return_background=True))
