@@ -9,6 +9,7 @@ import contextlib
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from inference.foreground import composite
 from inference.rendering import SUBJECT, Predictor, Style, predict_matte, read_background, render, write_rendered
 
 PREVIEW_SIDE = 1280  # pixels; quick to send for any photo, while the downloads keep the photo's size
+GRACE = 10.0  # seconds that a photo's files stay after the next one was chosen: a page may still be loading them
 SQUARE = 16  # pixels of a preview; side of a square of the checkerboard
 GREYS = (255, 222)
 
@@ -90,9 +92,11 @@ class Studio:
             return _save(cut.folder, cut.source, self._read(cut.source), np.load(cut.matte), style)
 
     def discard(self, cut: Cut | None) -> None:
-        """Remove the files of a photo that nobody looks at any more."""
+        """Remove the files of a photo that nobody looks at any more, once a browser has got what it has asked for."""
         if cut is not None:
-            shutil.rmtree(cut.folder, ignore_errors=True)
+            timer = threading.Timer(GRACE, shutil.rmtree, (cut.folder,), {"ignore_errors": True})
+            timer.daemon = True
+            timer.start()
 
     def warm_up(self) -> None:
         """Load and compile everything before the first visitor comes: numba compiles foreground estimation."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import signal
 import socket
+import time
 import urllib.request
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -32,8 +34,16 @@ def red_is_alpha(image: torch.Tensor) -> torch.Tensor:
     return image[:1].float() / 255
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @pytest.fixture
-def studio(tmp_path: Path) -> Studio:
+def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    monkeypatch.setattr(web_files, "GRACE", 0.3)
     return Studio(red_is_alpha, tmp_path / "cuts", max_pixels=10_000)
 
 
@@ -141,6 +151,8 @@ def test_files_go_with_their_photo(studio: Studio, photo: Path, tmp_path: Path) 
     first, second = studio.cut(photo), studio.cut(photo)
     assert first.folder != second.folder
     studio.discard(first)
+    assert read(first.preview).shape == (HEIGHT, WIDTH, 3)  # a browser may be loading it
+    wait_for(lambda: not first.folder.exists())
     assert list(studio.root.iterdir()) == [second.folder]
     with pytest.raises(UserError, match="choose it again"):
         studio.compose(first, "blur")
@@ -271,7 +283,7 @@ class TestPage:
         assert bad[page.cut] is None
         assert "ZeroDivisionError" in bad[page.status]
         assert bad[page.compare] is None
-        assert not good[page.cut].folder.exists()
+        wait_for(lambda: not good[page.cut].folder.exists())
         assert page.place(bad[page.cut], "Blur", "#ffffff", None)[page.placed] is None
 
     def test_no_subject_is_said_on_the_page(self, page, tmp_path: Path) -> None:
