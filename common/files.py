@@ -109,6 +109,21 @@ def digest(path: str | Path) -> str:
     return found.hexdigest()[:12]
 
 
+def state_of(path: str | Path) -> list[int] | None:
+    """Bytes and time (ns) of a file, by which another one in its place is known; None if it is not there."""
+    with suppress(OSError):
+        status = os.stat(path)
+        return [status.st_size, status.st_mtime_ns]
+    return None
+
+
+def is_another_file(first: str | Path, second: str | Path) -> bool:
+    """Whether both exist and are two. As the disk says: links, and on some systems letters in another case, are one."""
+    with suppress(OSError):
+        return not os.path.samefile(first, second)
+    return False
+
+
 def make_folder(folder: str | Path, cure: str) -> None:
     """Make a folder and those above it. Raises UserError; cure: what to do then."""
     try:

@@ -6,6 +6,8 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +49,21 @@ class Inputs:
                 if files.setdefault(os.path.abspath(found.path), found) is not found and found.path == path:
                     self.dropped["named twice"] += 1
         self.files = list(files.values())
+        self._stems = cache(self._read_stems)
+
+    def named_alike(self, source: Path) -> list[Path]:
+        """The other photos and videos in a file's folder with the same stem, in any case; outputs are none."""
+        folder = os.path.dirname(os.path.abspath(source))
+        stem = source.stem if is_named_as_media(source.name) else source.name
+        return [path for path in self._stems(folder).get(stem.casefold(), ()) if path.name != source.name]
+
+    def _read_stems(self, folder: str) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        with suppress(OSError):  # a folder that cannot be listed: its files fail one by one, each with its reason
+            for path in (Path(folder, name) for name in os.listdir(folder) if is_named_as_media(name)):
+                if not self.is_output(path):
+                    found.setdefault(path.stem.casefold(), []).append(path)
+        return found
 
     def _expand(self, path: Path) -> list[Path]:
         """The lines of a list, relative to the current folder, or the files of a pattern that no shell has expanded."""

@@ -1,9 +1,8 @@
 """Which output belongs to each input of predict.py, by one rule.
 
 An output has its input's path below the folder that all inputs share, and another suffix: sub/cat.jpg -> sub/cat.png.
-Where another file of that folder would get the same name, as cat.webp would, both keep their suffix (cat.jpg.png), and
-so does one that would become itself. Nothing that predict.py did not write is overwritten, nor the output of another
-input that still exists: such a job is refused.
+Where another file of that folder would get the same name, or a file its own, it keeps its suffix: cat.jpg.png. Nothing
+that predict.py did not write is overwritten, nor the output of another input that still exists: that job is refused.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import is_another_file
 from inference.inputs import Inputs
 from inference.manifest import Manifest
 from inference.media import VIDEO, is_named_as_media, kind_of
@@ -39,19 +38,17 @@ def plan_jobs(inputs: Inputs, manifest: Manifest, suffixes: Mapping[str, str], n
     if name and len(inputs.files) != 1:
         file = manifest.folder / name
         raise UserError(f"{file} is the name of one output, for {len(inputs.files)} inputs: give --output a folder.")
-    siblings = cache(lambda folder: _by_stem(folder, manifest))
     taken: dict[str, Path] = {}  # in one case: A.png and a.png are one file on many systems
     jobs = []
     for source, kind, refusal in inputs.files:
-        folder = os.path.dirname(os.path.abspath(source))
-        below = Path(os.path.relpath(folder, inputs.root))
+        suffix = suffixes[kind]
+        below = Path(os.path.relpath(os.path.dirname(os.path.abspath(source)), inputs.root))
         stem = source.stem if is_named_as_media(source.name) else source.name
-        rivals = [other for other in siblings(folder).get(stem.casefold(), ()) if other != source.name]
-        is_long = any(suffixes.get(kind_of(Path(folder, other))) == suffixes[kind] for other in rivals)
-        is_long |= os.path.realpath(manifest.folder / below / (stem + suffixes[kind])) == os.path.realpath(source)
-        output = below / (name or (source.name if is_long else stem) + suffixes[kind])
-        if name and Path(name).suffix.lower().replace(".jpeg", ".jpg") != suffixes[kind]:
-            refusal = f"{source} is a {kind}, whose output ends in {suffixes[kind]} here, unlike {name}: rename that."
+        is_long = any(suffixes.get(kind_of(other)) == suffix for other in inputs.named_alike(source))
+        is_long |= os.path.realpath(manifest.folder / below / (stem + suffix)) == os.path.realpath(source)
+        if name and Path(name).suffix.lower().replace(".jpeg", ".jpg") != suffix:
+            refusal = f"{source} is a {kind}, whose output ends in {suffix} here, unlike {name}: rename that."
+        output = below / (name or (source.name if is_long else stem) + suffix)
         job = Job(source, output, kind == VIDEO, refusal)
         jobs.append(job if refusal else _checked(job, manifest, taken))
     if all(job.refusal for job in jobs):
@@ -59,39 +56,17 @@ def plan_jobs(inputs: Inputs, manifest: Manifest, suffixes: Mapping[str, str], n
     return jobs
 
 
-def _by_stem(folder: str, manifest: Manifest) -> dict[str, list[str]]:
-    """The names of the photos and videos in a folder, outputs left out, by their stem in one case."""
-    found: dict[str, list[str]] = {}
-    try:
-        names = os.listdir(folder)
-    except OSError:  # then its files fail one by one, each with its reason
-        names = []
-    for name in filter(is_named_as_media, names):
-        if not manifest.row_of(Path(folder, name)):
-            found.setdefault(Path(name).stem.casefold(), []).append(name)
-    return found
-
-
 def _checked(job: Job, manifest: Manifest, taken: dict[str, Path]) -> Job:
     """The job, marked if its output is up to date, refused if it would overwrite what it must not."""
     target = manifest.folder / job.output
-    row = manifest.row_of(target)
+    row, would = manifest.row_of(target), f"{job.source} would overwrite {target}"
     rival = taken.setdefault(job.output.as_posix().casefold(), job.source)
     if rival is not job.source:
         why = f"{job.source} would have the same output as {rival}: rename one, or give each its own --output."
     elif row is None and os.path.lexists(target):
-        would = f"{job.source} would overwrite {target}"
         why = f"{would}, which predict.py did not write: move that, or choose another --output."
-    elif row and _is_another(row["source"], job.source):
-        why = f"{job.source} would overwrite {target}, the output of {row['source']}: choose another --output."
+    elif row and is_another_file(row["source"], job.source):
+        why = f"{would}, the output of {row['source']}: choose another --output."
     else:
         return replace(job, is_done=manifest.is_up_to_date(row, job.source))
     return replace(job, refusal=why)
-
-
-def _is_another(owner: str, source: Path) -> bool:
-    """Whether `owner` exists and is another file. As the disk says: links and letters in another case may be one."""
-    try:
-        return not os.path.samefile(owner, source)
-    except OSError:
-        return os.path.lexists(owner) and os.path.realpath(source) != owner
