@@ -55,7 +55,8 @@ def _estimate(image: np.ndarray, alpha: np.ndarray) -> Colours:
     try:
         from pymatting import estimate_foreground_ml  # compiles for a minute on a machine's first use, then 2 s
     except (RuntimeError, OSError):  # what numba compiled can be kept neither next to it nor in the user's cache
-        folder = numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
+        folder = tempfile.mkdtemp(prefix="numba-")
+        numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         from pymatting import estimate_foreground_ml
 

@@ -18,7 +18,7 @@ HOLDS = {"png": KINDS, "webp": KINDS[1:], "jpg": KINDS[2:]}  # format of a photo
 USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite": "mp4"}
 
 
-def parse_options(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_options(argv: Sequence[str] | None, description: str | None = None) -> argparse.Namespace:
     """The command line's options, with output_name where --output names a file.
 
     Ends the program with exit code 2 where they do not go together.
