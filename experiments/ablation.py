@@ -67,16 +67,8 @@ def run_all(output: Path, variants: Sequence[str], seeds: int, hours: float, com
                 print("The time is over; the same command resumes.")
                 return
             folder = output / folder_name(name, seed)
-            flags = [
-                "--output",
-                str(folder),
-                *common,
-                *VARIANTS[name],
-                "--seed",
-                str(seed),
-                "--max-hours",
-                f"{left:.4f}",
-            ]
+            limits = f"--seed {seed} --max-hours {left:.4f}".split()
+            flags = ["--output", str(folder), *common, *VARIANTS[name], *limits]
             if started := sorted(folder.glob("*/config.json")):
                 flags += ["--resume", str(started[-1].parent)]
             print(f"{name}, seed {seed}", flush=True)
