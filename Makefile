@@ -36,7 +36,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python predict.py --checkpoint $(STARTER)
 	@echo "test_results/ holds the mattes. Now a training of a few minutes, on drawn subjects."
 	$(BIN)/python train.py --dataset synthetic --init-from $(STARTER) --no-pretrained --image-size 96 \
-	    --max-student-downscale 1 --train-samples 360 --val-samples 32 --batch-size 12 --epochs 4 --output demo_results \
+	    --max-student-downscale 1 --train-samples 288 --val-samples 32 --batch-size 12 --epochs 3 --output demo_results \
 	    $(DEMO_FLAGS)
 	$(BIN)/python predict.py --output demo_results/mattes --checkpoint $$(ls -d demo_results/TSR-Matte_* | tail -n 1)
 	@echo "test_results/ holds the starter model's mattes, demo_results/ the training's: log, curves, preview and mattes."

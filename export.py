@@ -8,8 +8,11 @@
 Needs `pip install -r requirements/export.txt -c requirements/constraints.txt`. Writes two files, for a
 TwinSwin-Matte only the first:
 
-    matte.onnx           image -> coarse_alpha, refined_alpha; at the working size, or any other
-    matte.refiner.onnx   image, coarse_alpha -> refined_alpha; for tiles of a photo at its native size
+    matte.onnx           image -> coarse_alpha, refined_alpha; of a photo reduced to the working size
+    matte.refiner.onnx   image, coarse_alpha -> refined_alpha; for tiles, in octaves up to the photo's own size
+
+A photo fed at its own size gives garbage: the student was trained at the working size. examples/matte_onnx.py does what
+predict.py does with numpy and onnxruntime alone.
 
 image (N, 3, H, W) and the alphas (N, 1, H, W) are float32 in [0, 1]; N, H and W are free. A height or width that is not
 a multiple of 4 is padded inside by replicating the border, and cropped. The metadata of each file holds the rest:

@@ -76,6 +76,8 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             assert flag not in ("-r", "-c") or (ROOT / file).is_file(), f"{file} does not exist"
     elif program == "python" and rest[0] == "-c":
         ast.parse(rest[1])
+    elif program == "python" and rest[0].startswith("examples/"):
+        assert (ROOT / rest[0]).is_file(), f"{rest[0]} does not exist"
     elif program == "python" and rest[:2] != ["-m", "pytest"]:
         name, flags = (rest[1], rest[2:]) if rest[0] == "-m" else (rest[0].removesuffix(".py"), rest[1:])
         check_flags(name, flags, monkeypatch)

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
@@ -43,19 +44,24 @@ def clone(tmp_path: Path) -> Path:
     folder = tmp_path / "clone"
     (folder / "notebooks").mkdir(parents=True)
     for path in ROOT.iterdir():
-        if path.name not in ("notebooks", "checkpoints"):
+        if path.name not in ("notebooks", "checkpoints", "test_results"):
             (folder / path.name).symlink_to(path)
     return folder
 
 
 def test_it_runs_from_the_first_cell_to_the_last(notebook, clone, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(clone / "notebooks")}}).execute()
+    client = NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(clone / "notebooks")}})
+    client.create_kernel_manager().shutdown_wait_time = 60  # seconds; it removes a gigabyte when it ends
+    client.execute()
     cells = code_cells(notebook)
     assert cells["set-up"].outputs == []
     assert "0 errors" in "".join(output.get("text", "") for output in cells["dataset"].outputs)
     (log,) = [output for output in cells["fine-tune"].outputs if output.output_type == "execute_result"]
     assert log.data["text/html"].count("<tr>") == 5  # the log's epochs, from the start to the fourth
+    before, after = map(float, re.findall(r"0\.\d+", cells["compare"].outputs[0].text))
+    assert after < 0.8 * before
+    assert Image.open(clone / "test_results" / "astronaut_cutout.png").mode == "RGBA"
     for name in ("photo", "compare"):
         assert cells[name].outputs[-1].data["image/png"]
     assert not (clone / "checkpoints").exists()
