@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import models.encoder
 from common.photos import write_alpha, write_image
 from data.pairs import find_pairs
-from experiments import student, thin
+from experiments import average, student, thin
 from models import build_model
 from models.checkpoint import MODEL_FILE, load_model, save_model
 from tests.predict_fixtures import picture
@@ -57,6 +58,23 @@ def test_the_student_alone_predicts_the_coarse_matte_of_the_whole(tmp_path: Path
     image = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(alone.coarse_alpha(image), whole.coarse_alpha(image))
+
+
+def test_the_average_lies_between_its_two_models_and_refuses_another_shape(tmp_path: Path, capsys, monkeypatch):
+    create, small = models.encoder.timm.create_model, dict(depths=(1, 1, 1, 1), embed_dim=16, num_heads=(1, 2, 4, 8))
+    monkeypatch.setattr(models.encoder.timm, "create_model", lambda name, **options: create(name, **options, **small))
+    options = dict(backbone="swin_tiny_patch4_window7_224", image_size=32, use_refiner=True)
+    for name, refiner in (("a", True), ("b", True), ("c", False)):
+        changed = options | {"use_refiner": refiner}
+        model = build_model(**changed, pretrained=False)
+        (tmp_path / name).mkdir()
+        save_model(tmp_path / name / MODEL_FILE, model, model_options=changed, config={}, scores={})
+    a, b, c, between = (str(tmp_path / name) for name in "abcd")
+    assert average.main([a, b, between, "--share", "0.25"]) == 0
+    first, second, third = (load_model(Path(path) / MODEL_FILE).state_dict() for path in (a, b, between))
+    name = "decoder.head.weight"
+    torch.testing.assert_close(third[name], 0.75 * first[name] + 0.25 * second[name])
+    assert average.main([a, c, between]) == 2 and "other weights" in capsys.readouterr().err
 
 
 def test_no_checkpoint_is_one_sentence(tmp_path: Path, capsys):
