@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-TILE = 192  # pixels; each is computed with receptive_radius pixels more to each side
-GATE = 1 / 510  # attention below which a correction cannot change an 8-bit matte by more than one level
+GATE = 0.12  # attention, 4 alpha (1 - alpha), of an alpha of .03 or .97: a cell with none above is sure
+CELL = 8  # pixels
+TILE = 48  # rows of pixels that a window refines, with receptive_radius pixels more to each side
+GAP, LONGEST = 3, 4  # cells between two parts of a row that share a tile; length of the longest tile in its heights
 
 
 class Matting:
@@ -46,22 +49,42 @@ class Matting:
 
     def refine(self, image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         """One octave: image uint8 (3, H, W), alpha (1, H, W) -> refined alpha (1, H, W)."""
-        height, width = alpha.shape[1:]
-        halo, refined = self.needs["receptive_radius"], alpha.copy()
-        high, wide = min(height, TILE + 2 * halo), min(width, TILE + 2 * halo)
-        for y in range(0, height, TILE):
-            for x in range(0, width, TILE):
-                inside = alpha[:, y : y + TILE, x : x + TILE]
-                if self.needs["use_attention"] and (4 * inside * (1 - inside)).max() < GATE:
-                    continue
-                # at the photo's border the window is moved, not cut: it ends where the photo ends
-                top, left = min(max(y - halo, 0), height - high), min(max(x - halo, 0), width - wide)
-                rows, columns = slice(top, top + high), slice(left, left + wide)
-                inputs = {"image": as_float(image[:, rows, columns]), "coarse_alpha": alpha[None, :, rows, columns]}
-                result = self.refiner.run(["refined_alpha"], inputs)[0][0]
-                tile = result[:, y - top : y - top + TILE, x - left : x - left + TILE]
-                refined[:, y : y + TILE, x : x + TILE] = tile
+        halo, refined = self.needs["receptive_radius"], alpha.round()  # of the sure cells; windows replace the others
+        for row, column, columns in cover(uncertain_cells(alpha[0])):
+            # at the photo's border the window is moved inward, not cut: it ends where the photo ends
+            rows, own_rows = window(row * CELL, TILE, halo, alpha.shape[1])
+            across, own_across = window(column * CELL, columns * CELL, halo, alpha.shape[2])
+            inputs = {"image": as_float(image[:, rows, across]), "coarse_alpha": alpha[None, :, rows, across]}
+            result = self.refiner.run(["refined_alpha"], inputs)[0][0]
+            refined[:, rows, across][:, own_rows, own_across] = result[:, own_rows, own_across]
         return refined
+
+
+def uncertain_cells(alpha: np.ndarray) -> np.ndarray:
+    """(H, W) -> whether each cell has a pixel to refine, bool (rows, columns)."""
+    attention = np.pad(4 * alpha * (1 - alpha), [(0, -length % CELL) for length in alpha.shape])
+    rows, columns = (length // CELL for length in attention.shape)
+    return attention.reshape(rows, CELL, columns, CELL).max((1, 3)) >= GATE
+
+
+def cover(cells: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Row, column and columns of tiles of TILE rows that hold every cell that is True."""
+    span, row = TILE // CELL, 0
+    while row < len(cells):
+        if cells[row].any():
+            found = np.flatnonzero(cells[row : row + span].any(0)).tolist()
+            for run in np.split(found, np.flatnonzero(np.diff(found) > GAP) + 1):
+                for start in range(run[0], run[-1] + 1, LONGEST * span):
+                    columns = min(LONGEST * span, run[-1] + 1 - start)
+                    yield row, start, columns + columns % 2
+        row += span if cells[row].any() else 1
+
+
+def window(start: int, length: int, halo: int, end: int) -> tuple[slice, slice]:
+    """Where a tile's window lies along one axis of a photo of `end` pixels, and which part of the window is valid."""
+    length = min(end, length + 2 * halo)
+    first = max(0, min(start - halo, end - length))
+    return slice(first, first + length), slice(halo * (first > 0), length - halo * (first + length < end))
 
 
 def pyramid(image: np.ndarray, smallest: int) -> list[np.ndarray]:

@@ -106,8 +106,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     ),
     # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
     "fine-tune": dict(
-        learning_rate=2e-5,  # a tenth: keep what the checkpoint has learned
-        freeze_encoder_epochs=2,  # decoder and refiner adapt before the encoder follows
+        learning_rate=2e-4,  # a tenth of it gains nothing in some hundred steps
+        encoder_lr_scale=1.0,  # a kind that it has not seen must be found first, which is the encoder's work
+        refiner_lr_scale=1.0,
+        batch_size=8,
+        max_student_downscale=1,
         use_teacher=False,  # a released file holds none, and a new one would have too few mattes to learn from
         epochs=30,
         early_stop_epochs=8,  # a small set is soon overfit
