@@ -57,10 +57,11 @@ class Work(Counter):
 
 
 class WatchedRefiner:
-    """A refiner that notes its seconds, pixels and operations."""
+    """A refiner that notes its seconds and pixels, and its windows: photos, size, borders."""
 
     def __init__(self, refiner: Refiner, work: Work) -> None:
         self.refiner, self.work = refiner, work
+        self.windows: list[tuple[int, torch.Size, Borders]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.refiner, name)
@@ -69,7 +70,7 @@ class WatchedRefiner:
         with self.work.timed("refiner", image.device):
             refined = self.refiner(image, alpha, borders)
         self.work["computed"] += refined.numel()
-        self.work["operations"] += len(image) * operations(self.refiner, image.shape[-2:], borders)
+        self.windows.append((len(image), image.shape[-2:], borders))
         return refined
 
 
@@ -117,12 +118,16 @@ def measure_photo(
     def refine(image: Tensor, alpha: Tensor) -> Tensor:
         nonlocal native
         native = Work(pixels=alpha.numel(), uncertain=((alpha > UNCERTAIN[0]) & (alpha < UNCERTAIN[1])).sum().item())
+        refiner = WatchedRefiner(model.refiner, native)
         with native.timed("gate", device):
-            refined, share = refine_uncertain(WatchedRefiner(model.refiner, native), image, alpha[0])
+            refined, share = refine_uncertain(refiner, image, alpha[0])
         native["gate"] -= native["refiner"]
+        counting = Work()  # operations are counted once a shape, which takes time of its own
+        with counting.timed("counting", device):
+            native["operations"] = sum(n * operations(model.refiner, *window) for n, *window in refiner.windows)
         native["refined"] = share * alpha.numel()
         whole.update({part: native[part] for part in ("gate", "refiner", "operations")})
-        whole["pyramid"] -= native["gate"] + native["refiner"]
+        whole["pyramid"] -= native["gate"] + native["refiner"] + counting["counting"]
         octaves.setdefault(round(max(photo.shape) / max(alpha.shape)), Work()).update(native)
         return refined[None]
 
