@@ -23,10 +23,10 @@ from models.octaves import climb, interpolate
 from models.refiner import Borders, crop, uncertainty
 
 AnyPhoto = Tensor | np.ndarray | Image.Image
-GATE = 0.12  # attention of an alpha of .03 or .97: a cell with none between is sure (measured in docs/benchmarks.md)
+GATE = 0.15  # attention of an alpha of .04 or .96: a cell with none between is sure (measured in docs/benchmarks.md)
 CELL = 8  # pixels; the squares of which each is uncertain or not
-TILE = 48  # rows of pixels that a window refines, a multiple of CELL; fewer skip more, more waste less on halos
-GAP, LONGEST = 3, 4  # cells between two parts of a row that share a tile; length of the longest tile in its heights
+TILE = 80  # rows of pixels that a window refines, a multiple of CELL; fewer skip more, more waste less on halos
+GAP, LONGEST = 6, 4  # cells between two parts of a row that share a tile; length of the longest tile in its heights
 BYTES_PER_CHANNEL = 28  # peak memory of the refiner per pixel and channel, in float32; checked by a test
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,15 @@ UNCERTAIN = (0.02, 0.98)  # alphas between these count as uncertain pixels
 PARTS = ("student", "pyramid", "gate", "refiner", "writing")
 
 
-class Work(Counter):
+class Work(defaultdict):
     """Sums over one photo or, of an octave, over all: seconds by part, pixels by kind, operations of the refiner."""
+
+    def __init__(self, **sums: float) -> None:
+        super().__init__(float, sums)
+
+    def add(self, sums: Mapping[str, float]) -> None:
+        for name, value in sums.items():
+            self[name] += value
 
     @contextlib.contextmanager
     def timed(self, part: str, device: torch.device) -> Iterator[None]:
@@ -111,35 +118,36 @@ def measure_photo(
     model: MattingNetwork, file: Path, octaves: dict[int, Work], *, precision: torch.dtype, peak: float, other: Any
 ) -> dict[str, Any]:
     """Seconds of each part on a photo, shares at its native size, peak memory; adds the octaves' own to `octaves`."""
-    device, whole, native = model.device, Work(), Work()
+    device, refiner, whole, native = model.device, model.refiner, Work(), Work()
+    assert refiner is not None
     photo = to_uint8(read_photo(file).image)
     image = as_pixels(photo).to(device)
 
     def refine(image: Tensor, alpha: Tensor) -> Tensor:
         nonlocal native
         native = Work(pixels=alpha.numel(), uncertain=((alpha > UNCERTAIN[0]) & (alpha < UNCERTAIN[1])).sum().item())
-        refiner = WatchedRefiner(model.refiner, native)
+        watched = WatchedRefiner(refiner, native)
         with native.timed("gate", device):
-            refined, share = refine_uncertain(refiner, image, alpha[0])
+            refined, share = refine_uncertain(watched, image, alpha[0])
         native["gate"] -= native["refiner"]
         counting = Work()  # operations are counted once a shape, which takes time of its own
         with counting.timed("counting", device):
-            native["operations"] = sum(n * operations(model.refiner, *window) for n, *window in refiner.windows)
+            native["operations"] = sum(n * operations(refiner, size, borders) for n, size, borders in watched.windows)
         native["refined"] = share * alpha.numel()
-        whole.update({part: native[part] for part in ("gate", "refiner", "operations")})
+        whole.add({part: native[part] for part in ("gate", "refiner", "operations")})
         whole["pyramid"] -= native["gate"] + native["refiner"] + counting["counting"]
-        octaves.setdefault(round(max(photo.shape) / max(alpha.shape)), Work()).update(native)
+        octaves.setdefault(round(max(photo.shape) / max(alpha.shape)), Work()).add(native)
         return refined[None]
 
     with peak_memory(device) as used, autocast(device, precision):
         with whole.timed("student", device):
             coarse = model.coarse_alpha(resize_to_working_size(image, model.image_size)[None].float() / 255)
         with whole.timed("pyramid", device):
-            alpha = climb(image, coarse, refine, model.refiner.use_octaves)[-1]
+            alpha = climb(image, coarse, refine, refiner.use_octaves)[-1]
     megabytes = (used() or 0) / 2**20
     with whole.timed("writing", device), tempfile.TemporaryDirectory() as folder:
         write_alpha(Path(folder) / "alpha.png", alpha[0, 0].cpu().numpy())
-    whole.update({kind: native[kind] for kind in ("pixels", "uncertain", "refined", "computed")})
+    whole.add({kind: native[kind] for kind in ("pixels", "uncertain", "refined", "computed")})
     row = {"size": f"{photo.shape[1]}x{photo.shape[0]}"} | whole.row(peak) | {"MB": megabytes}
     row["all s"] = sum(seconds for part, seconds in row.items() if part.endswith(" s"))
     if other is not None:

@@ -103,14 +103,14 @@ def test_memory_setting_bounds_the_batch_of_tiles(monkeypatch):
     assert 0.5 * estimate < peak <= 1.15 * estimate or peak == 0
     refiner = awake_refiner()
     seen = []
-    window = (48 + 2 * refiner.receptive_radius) ** 2
+    window = (48 + 2 * refiner.receptive_radius) * (16 + 2 * refiner.receptive_radius)
     monkeypatch.setattr(Refiner, "forward", lambda self, photos, mattes, borders: seen.append(photos.shape) or mattes)
     monkeypatch.setattr(matting, "crop", lambda x, pixels, borders: x)
     a_tile = window * refiner.channels * BYTES_PER_CHANNEL
     image, coarse = torch.zeros(3, 256, 256, dtype=torch.uint8), torch.zeros(1, 256, 256)
-    coarse[:, 4::48, 4::48] = 0.5  # every tile is one cell, rounded up to two
-    refine_uncertain(refiner, image, coarse, max_memory=3 * a_tile)
-    assert 2 * window < max(n * h * w for n, _, h, w in seen) <= 3 * window
+    coarse[:, 4::48, 4::80] = 0.5  # every tile is one cell, rounded up to two
+    refine_uncertain(refiner, image, coarse, tile=48, max_memory=3 * a_tile)
+    assert max(n * h * w for n, _, h, w in seen) == 3 * window
 
 
 @pytest.fixture(scope="module")
