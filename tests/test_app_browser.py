@@ -111,7 +111,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             yield Server(f"http://127.0.0.1:{port}", checkpoint, environment, folder / "witness.txt")
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
     assert "Traceback" not in (folder / "log.txt").read_text()
     assert list((folder / "temporary").glob("tsr-matte-*")) == []  # nothing of anybody's photos is left
 

@@ -62,19 +62,6 @@ def test_a_broken_file_is_named(failure, tmp_path, name, data, reason):
     assert reason in failure(name)
 
 
-def test_a_folder_named_like_a_photo_is_named(failure, tmp_path):
-    (tmp_path / "in" / "x.jpg").mkdir(parents=True)
-    assert "is a folder" in failure("x.jpg")
-
-
-def test_a_name_in_a_list_that_is_too_long_is_named(run, tmp_path, capsys):
-    source, name = save(tmp_path / "in" / "a.jpg"), 400 * "x" + ".jpg"
-    (tmp_path / "list.txt").write_text(f"{tmp_path / 'in' / name}\n{source}\n", encoding="utf-8")
-    assert run("--input", tmp_path / "list.txt", "--output", tmp_path / "out", "--skip-existing") == 1
-    assert set(contents(tmp_path / "out")) == {"a.png"}
-    assert f"failed: {tmp_path / 'in' / name} " in capsys.readouterr().err
-
-
 @pytest.mark.skipif(os.name == "nt", reason="whole paths are short there")
 def test_an_output_name_that_is_too_long_is_named(run, tmp_path, capsys):
     save(tmp_path / "in" / "a.jpg")
@@ -93,13 +80,6 @@ def test_a_link_to_nothing_is_named(failure, tmp_path):
     except OSError:
         pytest.skip("no links here")
     assert "No such file" in failure("gone.jpg")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_a_pipe_is_named_and_not_waited_for(failure, tmp_path):
-    (tmp_path / "in").mkdir()
-    os.mkfifo(tmp_path / "in" / "pipe.jpg")
-    assert "is a pipe" in failure("pipe.jpg")
 
 
 def test_an_unreadable_file_is_named(failure, tmp_path, monkeypatch):

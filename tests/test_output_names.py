@@ -1,4 +1,4 @@
-"""Names that stdout cannot hold cost neither the work nor its files; every script starts with print_any_name."""
+"""Names that stdout cannot hold cost neither the work nor its files; every script's main is a common.command."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SCRIPTS = [path for path in FILES if "__main__" in path.read_text(encoding="utf-
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_main_starts_with_print_any_name(path):
+def test_every_main_is_a_command(path):
+    """Which starts with print_any_name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     main = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
-    body = main.body[1:] if ast.get_docstring(main) else main.body
-    assert ast.unparse(body[0]) == "print_any_name()"
+    assert [ast.unparse(decorator) for decorator in main.decorator_list] == ["command"]
 
 
 def pairs(folder: Path, *names: str) -> Path:

@@ -196,6 +196,32 @@ def test_what_a_folder_leaves_out_is_counted(run, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines().count(said) == 2
 
 
+def test_the_closing_lines_count_what_was_left_out(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "predict_alpha", flat_mattes(0.3))
+    frames = [Image.fromarray(picture(number)) for number in range(3)]
+    for name in ("a.gif", "b.tif", "c.webp"):
+        save(Path("in") / name, picture(9), save_all=True, append_images=frames)
+    save(Path("in/d.png"), np.dstack([picture(), np.zeros((24, 36), np.uint8)]))
+    Path("list.txt").write_text("# mine\nin\nin/d.png\n# not this: x.jpg\n", encoding="utf-8")
+    assert run("--input", "list.txt", "--output", "out") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-6:-1] == [
+        "3 inputs left out: 2 commented out in list.txt, 1 named twice",
+        "frames left out: 6 (in/a.gif, in/c.webp)",
+        "no subject found: 4 (in/a.gif, in/b.tif, in/c.webp, in/d.png)",
+        "pages left out: 3 (in/b.tif)",
+        "an alpha channel that is empty is ignored: 1 (in/d.png)",
+    ]
+
+
+def test_a_subject_that_the_photo_itself_hides_is_said(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "predict_alpha", flat_mattes(1.0))
+    source = save(tmp_path / "a.png", np.dstack([picture(), np.full((24, 36), 90, np.uint8)]))
+    assert run("--input", source, "--output", tmp_path / "out") == 0
+    assert "the subject lies where the photo itself is transparent: 1" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 @pytest.mark.parametrize("name", ["x.jpg", "x.mp4", "x.txt", "x"])
 def test_a_pipe_is_not_waited_for(run, tmp_path, capsys, name):
