@@ -29,9 +29,9 @@ from common.truth import NEARLY, edge_seeds
 
 EDGE_RADIUS_IN_LONG_SIDES = 0.01  # 10 pixels at 1024
 EDGE_RULE = (
-    f"edge band: pixels with 0 < true alpha < 1 (in a truth with compression noise: {NEARLY} of 255 levels from 0 and "
-    f"1), and pixels where true 0 meets true 1, grown by a disc of {EDGE_RADIUS_IN_LONG_SIDES:.0%} of the long side (at "
-    "least 1 pixel)"
+    f"edge band: pixels with 0 < true alpha < 1 (in one with compression noise: {NEARLY} of 255 levels from 0 and 1), "
+    f"and pixels where true 0 meets true 1, grown by a disc of {EDGE_RADIUS_IN_LONG_SIDES:.0%} of the long side "
+    "(at least 1 pixel)"
 )
 REGIONS = ("image", "edge")
 COMPOSITE_COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "green": (0.0, 1.0, 0.0)}

@@ -66,24 +66,25 @@ def preview(path: Path, rows: Sequence[Mapping]) -> None:
         pictures(path, _header(rows), [_pictures(row) for row in rows])
 
 
-def comparison(path: Path, rows: Sequence[Mapping], pair: tuple[str, str]) -> None:
-    """Mattes of several models side by side, and how the two of `pair` differ: red where the first has more, blue where
-    the second has. Below each photo the crop where they differ most, enlarged.
+def comparison(path: Path, rows: Sequence[Mapping], pair: tuple[str, str] | None = None) -> None:
+    """Mattes of several models side by side; below each photo the crop where the first two differ most, enlarged.
+
+    pair: the two that are compared instead, with a picture of how they differ: red where the first has more, blue where
+    the second has.
 
     rows: dicts of name, image uint8 (H, W, 3), mattes {label: (H, W)} and, where it is known, truth (H, W), alphas in
     [0, 1].
     """
     lines = []
     for row in rows:
-        first, second = (row["mattes"][label] for label in pair)
-        shown = [*_pictures(row), _heat(first - second)]
+        first, second = (row["mattes"][label] for label in pair or list(row["mattes"])[:2])
+        shown = [*_pictures(row), *([_heat(first - second)] if pair else [])]
         top, left, side = _largest_difference(first, second)
         crops = [picture[top : top + side, left : left + side].copy() for picture in shown]
-        for picture in (shown[0], shown[-1]):
-            cv2.rectangle(picture, (left, top), (left + side, top + side), (255, 60, 60), max(1, side // 60))
+        cv2.rectangle(shown[0], (left, top), (left + side, top + side), (255, 60, 60), max(1, side // 60))
         lines += [shown, crops]
     if lines:
-        pictures(path, [*_header(rows), f"{pair[0]} less {pair[1]}"], lines)
+        pictures(path, [*_header(rows), *([f"{pair[0]} less {pair[1]}"] if pair else [])], lines)
 
 
 def _heat(difference: np.ndarray) -> np.ndarray:

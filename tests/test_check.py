@@ -101,12 +101,6 @@ def test_clean_set_has_no_fault(clean_set: Path, tmp_path: Path, capsys: pytest.
     assert "train: 6 pairs" in capsys.readouterr().out
 
 
-def test_8_bit_values_in_a_16_bit_file(dataset: Path) -> None:
-    levels = np.rint(truth(dataset, 2) * 255).astype(np.uint16)
-    cv2.imwrite(str(alpha(dataset, 2)), levels)
-    assert [fault.kind for fault in check_dataset(dataset).faults] == ["alpha_scale"]
-
-
 def test_subject_that_touches_the_border_is_not_inverted(dataset: Path) -> None:
     matte = np.zeros((128, 128), np.float32)
     matte[30:, 20:] = 1  # fills two borders
