@@ -31,6 +31,17 @@ def match_images(*folders: Path) -> dict[str, list[list[Path]]]:
     return match_by_name(folders, SUFFIXES)
 
 
+def files_by_name(*folders: Path) -> dict[str, Path]:
+    """The one photo of each name in these folders together. Raises UserError where two share a name."""
+    files = {}
+    for name, sides in match_images(*folders).items():
+        first, *others = [path for side in sides for path in side]
+        if others:
+            raise UserError(f"{first} and {others[0]} share a name: rename or remove one of them.")
+        files[name] = first
+    return files
+
+
 def say_left_out(folder: Path) -> str:
     """One sentence about the files below a folder that are not read as photos, or "" for none."""
     others = count_others(folder, SUFFIXES, on_error=lambda error: None)

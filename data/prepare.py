@@ -34,7 +34,7 @@ from common.photos import PhotoError, photo_size, read_alpha, read_photo, to_uin
 from common.pool import bounded_map
 from common.processes import usable_cores
 from common.truth import is_soft
-from data.pairs import match_images, sizes_differ
+from data.pairs import files_by_name, sizes_differ
 from data.public_sets import PUBLIC_SETS, PublicSet, Split
 
 
@@ -58,7 +58,7 @@ def find_splits(public: PublicSet, source: Path) -> list[Found]:
 
 
 def _find_pairs(split: Split, source: Path, number: str) -> Found:
-    photos, truths = _files_by_name([source / split.photos]), _files_by_name(sorted(source.glob(split.truths)))
+    photos, truths = files_by_name(source / split.photos), files_by_name(*sorted(source.glob(split.truths)))
     partners = {name: re.sub(number, "", name) for name in photos}
     pairs = [(name, photo, truths[partners[name]]) for name, photo in photos.items() if partners[name] in truths]
     if not pairs:
@@ -66,17 +66,6 @@ def _find_pairs(split: Split, source: Path, number: str) -> Found:
     alone = [photo for name, photo in photos.items() if partners[name] not in truths]
     alone += [truths[name] for name in truths.keys() - partners.values()]
     return Found(split, pairs, sorted(alone))
-
-
-def _files_by_name(folders: Sequence[Path]) -> dict[str, Path]:
-    """The one file of each name in these folders. Raises UserError if there are two."""
-    files = {}
-    for name, sides in match_images(*folders).items():
-        first, *others = [path for side in sides for path in side]
-        if others:
-            raise UserError(f"{first} and {others[0]} share a name: remove the one that is wrong.")
-        files[name] = first
-    return files
 
 
 def prepare(public: PublicSet, found: Sequence[Found], root: Path, long_side: int = 0) -> dict[str, list[str]]:

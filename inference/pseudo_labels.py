@@ -29,7 +29,7 @@ from common.command import command, new_parser
 from common.errors import UserError
 from common.files import atomic_folder
 from common.photos import PhotoError, read_photo, to_uint8, write_alpha
-from data.pairs import match_images
+from data.pairs import files_by_name
 from data.prepare import link
 from inference.loading import onnx_module
 from models.encoder import IMAGENET_MEAN, IMAGENET_STD
@@ -127,14 +127,6 @@ def write_map(folder: Path, name: str, plane: np.ndarray) -> None:
     write_alpha(path, plane)
 
 
-def named_photos(source: Path) -> dict[str, Path]:
-    """The photos below a folder by name, the path below it without suffix. Raises UserError where two share one."""
-    found = {name: files for name, (files,) in match_images(source).items()}
-    for first, second in (files[:2] for files in found.values() if len(files) > 1):
-        raise UserError(f"{first} and {second.name} share a name: rename or remove one of them.")
-    return {name: files[0] for name, files in found.items()}
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
@@ -148,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--maps needs a MODEL")
     write = write_maps if options.maps else label
     sessions = [open_network(model) for model in options.models]
-    written, faults = write(sessions, photos := named_photos(options.source), options.root)
+    written, faults = write(sessions, photos := files_by_name(options.source), options.root)
     for fault in faults:
         print(fault, file=sys.stderr)
     left = len(photos) - written - len(faults)

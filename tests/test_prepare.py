@@ -152,7 +152,7 @@ def lose_the_truths(source: Path, root: Path) -> str:
 
 def name_twice(source: Path, root: Path) -> str:
     shutil.copy(source / "DIS-TR" / "gt" / "00-train_1280.png", source / "DIS-TR" / "gt" / "00-train_1280.jpg")
-    return "share a name: remove the one that is wrong."
+    return "share a name: rename or remove one of them."
 
 
 def make_the_root(source: Path, root: Path) -> str:
