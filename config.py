@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from dataclasses import dataclass
 from functools import partial
@@ -116,9 +117,12 @@ class Config:
 
     # run
     output: str = essential("checkpoints", "where run folders are made")
+    tag: str = essential("", "a word for the name of the run's folder")
     log_interval: int = run(20, "steps between readings of the loss: each reading waits for the device")
     save_every_minutes: float = run(15.0, "last.pt is also written this often within an epoch; 0 = only at its end")
     validate_every: int = run(1, "epochs from one validation to the next; the last epoch always has one")
+    validate_every_steps: int = run(0, "also validate within an epoch, after this many steps; 0 = never")
+    keep_previous: bool = run(True, "keep the state before last.pt too, as last.previous.pt: twice the disk")
     early_stop_epochs: int = run(0, "stop after this many epochs without a lower validation MAD; 0 = never")
     max_bad_steps: int = run(20, "non-finite steps in a row after which the run stops")
     max_hours: float = run(0.0, "stop cleanly after this time; 0 = no limit")
@@ -143,6 +147,7 @@ class Config:
             self.image_size == 0 or self.image_size >= 32,
             f"image_size is {self.image_size}: the encoder needs at least 32 pixels (0 takes the variant's own)",
         )
+        require(re.fullmatch(r"[\w.+-]*", self.tag), f"tag is {self.tag}: use letters, digits and . _ + - alone")
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: choose 0 (off) or a value such as 0.999")
         require(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}: choose a share from 0 to below 1")
         require(self.num_workers >= -1, f"num_workers is {self.num_workers}: choose -1 (as the cores allow) or more")
@@ -225,11 +230,11 @@ ABOVE_ZERO = (
 )  # fmt: skip
 NOT_NEGATIVE = (
     "seed", "encoder_lr_scale", "teacher_epochs", "freeze_encoder_epochs", "early_stop_epochs", "save_every_minutes",
-    "max_hours", "gradient_clip",
+    "max_hours", "gradient_clip", "validate_every_steps",
 )  # fmt: skip
 CHOICES = {"amp": ("auto", "bf16", "fp16", "off"), "lr_schedule": ("cosine", "constant")}
 
 
-def require(holds: bool, sentence: str) -> None:
+def require(holds: object, sentence: str) -> None:
     if not holds:
         raise UserError(sentence + ".")

@@ -89,15 +89,15 @@ def prepare(flags: argparse.Namespace) -> Run:
 def fit(run: Run) -> None:
     """Both stages, epoch by epoch, to the last epoch, an interrupt, the time limit or the early stop."""
     config, progress = run.config, run.progress
-    report = Report(run)
-    with run.interrupt.listening():
+    with contextlib.closing(Report(run)) as report, run.interrupt.listening():
         if config.init_from and not progress.rows and not progress.step:
-            measure(run, report, report.start_row())  # what the checkpoint can do before anything changes it
+            # what the checkpoint can do before anything changes it
+            measure(run, report, report.start_row(), is_due=True)
         while progress.epoch < config.epochs and not stops_early(run):
             if run.schedule.stage_is_over:
                 run.enter_stage(STUDENT)
             try:
-                train_one_epoch(run)
+                train_one_epoch(run, report)
             except Stopped:
                 save_state(run, required=True)
                 report.interrupted()
@@ -106,9 +106,10 @@ def fit(run: Run) -> None:
             if progress.epoch < config.epochs and distributed.any_rank([run.interrupt.wanted()])[0]:
                 report.interrupted()
                 return
+        report.finished()
 
 
-def train_one_epoch(run: Run) -> None:
+def train_one_epoch(run: Run, report: Report) -> None:
     """The rest of the current epoch. Raises Stopped where it is interrupted, between two steps."""
     config, progress = run.config, run.progress
     run.start_epoch()
@@ -129,7 +130,10 @@ def train_one_epoch(run: Run) -> None:
             interrupted, due = distributed.any_rank([run.interrupt.wanted(), due])
             if interrupted:
                 raise Stopped
-            if due:
+            if is_due_within(run):
+                measure(run, report, report.row(), is_due=True)
+                marked = saved = time.monotonic()
+            elif due:
                 save_state(run)
                 saved = time.monotonic()
     run.meter.check(config.max_bad_steps)
@@ -174,7 +178,7 @@ def finish_epoch(run: Run, report: Report) -> None:
     """Validate the averaged weights, add the row of the log, keep the best weights, save the state."""
     row = report.row()
     close_epoch(run)
-    measure(run, report, row)
+    measure(run, report, row, is_due(run, row))
 
 
 def close_epoch(run: Run) -> None:
@@ -184,10 +188,10 @@ def close_epoch(run: Run) -> None:
     run.reset_meter()
 
 
-def measure(run: Run, report: Report, row: dict[str, Any]) -> None:
+def measure(run: Run, report: Report, row: dict[str, Any], is_due: bool) -> None:
     """Add a row to the log, with the figures of the averaged weights if they are due; keep the best; save the state."""
     progress, is_best = run.progress, False
-    if is_due(run, row):
+    if is_due:
         result = validation(run)
         row |= {"val_photos": result.photos} | {f"val_{name}": value for name, value in result.figures.items()}
         is_best = is_record(progress, result)
@@ -221,6 +225,13 @@ def is_due(run: Run, row: Mapping[str, Any]) -> bool:
     return row["stage"] != TEACHER and (epoch % run.config.validate_every == 0 or epoch >= run.config.epochs)
 
 
+def is_due_within(run: Run) -> bool:
+    """Whether to validate after this step, within its epoch: for sets of which an epoch takes a day."""
+    every, progress = run.config.validate_every_steps, run.progress
+    at_end = progress.batch >= run.schedule.batches_per_epoch
+    return bool(every) and progress.stage == STUDENT and progress.step % every == 0 and not at_end
+
+
 def validation(run: Run) -> Validation:
     """Figures of the averaged weights; the same on every rank. Raises UserError if no photo can be scored."""
     workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, own_cores())
@@ -236,7 +247,7 @@ def save_state(run: Run, required: bool = False) -> None:
     state, error = capture(run), None
     if is_main():
         try:
-            save_training_state(run.folder, state)
+            save_training_state(run.folder, state, run.config.keep_previous)
         except (UserError, OSError, RuntimeError) as problem:  # torch's zip writer raises RuntimeError for a full disk
             error = str(problem).splitlines()[0]
             print_once(f"The state of {run.folder} could not be saved, the one before it stays: {error}")

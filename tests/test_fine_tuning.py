@@ -14,7 +14,7 @@ import train
 from data.synthetic.dataset import SyntheticDataset
 from models import checkpoint
 from tests import run_fixtures
-from tests.kill_test import read_log
+from tests.kill_test import differences, read_log
 from tests.run_fixtures import fit
 from tests.tiny import FLAGS, build_tiny
 from training import report as run_report
@@ -95,6 +95,27 @@ def test_a_trained_twinswin_may_get_a_refiner_but_not_lose_one(tmp_path: Path, c
     assert "use_refiner True, here False" in capsys.readouterr().err
 
 
+def test_a_long_epoch_is_validated_within_and_the_end_names_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flags = ("--epochs", "2", "--train-samples", "8", "--no-use-teacher", "--tag", "mine", "--no-keep-previous")
+    often = fit(tmp_path / "often", *flags, "--validate-every-steps", "3")
+    printed = capsys.readouterr().out
+    rows = read_log(often)
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("1", "4"), ("2", "6"), ("2", "8")]
+    assert all(row["val_refined_image_mad"] for row in rows)
+    assert f"Next: python predict.py --checkpoint {often}/best.safetensors" in printed
+    assert "TSR-Matte_SwinTiny_mine_" in often.name and sorted(f.name for f in often.glob("*.pt")) == ["last.pt"]
+    assert printed.count("Best: MAD") == 1 and "min left" in printed and " GB (" in printed
+    plain = fit(tmp_path / "plain", *flags)  # what is measured in between changes nothing
+    states = [load_training_state(folder) for folder in (often, plain)]
+    assert differences(*(state["network"] for state in states)) == []
+    fit(tmp_path / "plain", "--resume", "--epochs", "8")
+    assert "the learning rate rises from" in capsys.readouterr().out
+    fit(tmp_path / "one", "--epochs", "1", "--train-samples", "2")
+    assert "1 epochs leave 0 for the teacher" in capsys.readouterr().out
+
+
 def replace_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let the validations to come find these for the figure that decides."""
     measure, left = train.validate_sets, iter(scores)
@@ -165,7 +186,7 @@ def test_a_best_that_a_full_disk_did_not_keep_is_not_the_best(
     folder = fit(tmp_path, "--epochs", "3", "--train-samples", "2", "--no-use-teacher")
     printed = capsys.readouterr().out
     assert "could not be written (Error while serializing: I/O error: No space left" in printed
-    assert printed.count("  best\n") == 2 and len(read_log(folder)) == 3
+    assert printed.count("  best") == 2 and len(read_log(folder)) == 3
     assert checkpoint.read_metadata(folder / "best.safetensors")["scores"]["refined_image_mad"] == 2.0
     progress = load_training_state(folder)["progress"]
     assert (progress["best_score"], progress["best_epoch"]) == (2.0, 3)

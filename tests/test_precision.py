@@ -19,6 +19,7 @@ from models.matting_network import saturating_sigmoid
 from models.refiner import uncertainty
 from tests.kill_test import differences
 from tests.tiny import random_batch, tiny_run, train_on
+from training.report import Report
 
 WEIGHTS = dict(bce=1.0, l1=1.0, gradient=1.0, laplacian=0.5, edge=1.0, alignment=0.1)
 
@@ -117,7 +118,7 @@ def test_run_stops_and_names_the_photos(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(training.run, "weighted", losses)
     with pytest.raises(UserError) as stopped:
-        train.train_one_epoch(run)
+        train.train_one_epoch(run, Report(run))
     message = str(stopped.value)
     assert message.startswith("3 steps in a row had no finite loss")
     assert all(f"photo_{seed}_{i}" in message for seed in (4, 5, 6) for i in (0, 1)) and "photo_3_0" not in message

@@ -90,9 +90,9 @@ def test_saving_within_an_epoch_changes_nothing_and_is_exact(tmp_path: Path, mon
     monkeypatch.setattr(
         train,
         "save_training_state",
-        lambda folder, state: (
+        lambda folder, state, keep: (
             saved.append(state["ranks"][0]["meter"]["sums"].get("loss")),
-            save_training_state(folder, state),
+            save_training_state(folder, state, keep),
         ),
     )
     often = fit(tmp_path / "often", *flags, "--save-every-minutes", "1e-9")

@@ -285,10 +285,10 @@ def test_epoch_reads_at_the_log_interval_and_stops_at_a_step_border(monkeypatch:
     monkeypatch.setattr(train, "save_state", lambda run, required=False: None)
     run.loader[:] = batches(*range(7))
     with pytest.raises(Stopped):
-        train.train_one_epoch(run)
+        train.train_one_epoch(run, Report(run))
     assert run.progress.batch == 6 and reads == [4]
     run.loader[:] = run.loader[6:]
-    train.train_one_epoch(run)
+    train.train_one_epoch(run, Report(run))
     assert run.progress.step == 4 and run.meter.counts["loss"] == 7
 
 

@@ -22,6 +22,7 @@ from models import MattingNetwork, Refiner, TeacherAutoencoder
 from models.decoder import Decoder
 from models.encoder import pad
 from training import setup
+from training.report import Report
 from training.run import Networks, Run
 from training.schedule import STUDENT
 
@@ -131,7 +132,7 @@ def train_epoch(run: Run, *batches: dict) -> None:
     if run.schedule.stage_is_over:
         run.enter_stage(STUDENT)
     run.loader[:] = batches
-    train.train_one_epoch(run)
+    train.train_one_epoch(run, Report(run))
     train.close_epoch(run)
 
 

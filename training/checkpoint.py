@@ -105,12 +105,14 @@ def layout(run: Run) -> dict[str, int]:
     }
 
 
-def save_training_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write last.pt; the one before it stays as last.previous.pt."""
+def save_training_state(folder: Path, state: dict[str, Any], keep_previous: bool = True) -> None:
+    """Write last.pt; the one before it stays as last.previous.pt, or not."""
     path = folder / STATE_FILE
     with atomic_write(path) as temporary:
         torch.save(state, temporary)
-        if path.exists():
+        if not keep_previous:
+            (folder / PREVIOUS_STATE_FILE).unlink(missing_ok=True)
+        elif path.exists():
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())  # before the old state leaves its place
             os.replace(path, folder / PREVIOUS_STATE_FILE)

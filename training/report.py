@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
+import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tqdm import tqdm
@@ -13,8 +16,9 @@ from common.processes import is_main, print_once, world_size
 from matting import predict_mattes
 from metrics import DRAWN
 from models import MattingNetwork
+from models.checkpoint import MODEL_FILE
 from training.errors import resume_hint
-from training.log import draw_curves, is_validated, shipped_matte, validation_column, write_log
+from training.log import DECIDES, draw_curves, is_validated, shipped_matte, validation_column, write_log
 from training.optimization import unscaled_learning_rate
 from training.run import Run
 from training.schedule import START, TEACHER
@@ -29,15 +33,18 @@ def summary(row: dict[str, Any], epochs: int, is_best: bool) -> str:
     start = f"epoch {row['epoch']}/{epochs}  {loss}"
     if not is_validated(row):
         return f"{start}{'teacher' if row['stage'] == TEACHER else 'not validated'}{skipped}"
+    return f"{start}val {figures_of(row)}{skipped}{'  best' if is_best else ''}"
+
+
+def figures_of(row: dict[str, Any]) -> str:
+    """The figures of a validated row in words, with those of the coarse matte in brackets."""
     matte = shipped_matte([row])
 
     def figure(name: str) -> str:
         coarse = f" (coarse {row[validation_column('coarse', name)]:.4g})" if matte != "coarse" else ""
-        return f"{row[validation_column(matte, name)]:.4g}{coarse}"
+        return f"{DRAWN[name]} {row[validation_column(matte, name)]:.4g}{coarse}"
 
-    shown = [name for name in DRAWN if validation_column(matte, name) in row]  # no photo may have an edge
-    figures = "  ".join(f"{DRAWN[name]} {figure(name)}" for name in shown)
-    return f"{start}val {figures}{skipped}{'  best' if is_best else ''}"
+    return "  ".join(figure(name) for name in DRAWN if validation_column(matte, name) in row)  # there may be no edge
 
 
 def preview_rows(network: MattingNetwork, validation: Iterable[Any]) -> list[dict[str, Any]]:
@@ -75,6 +82,11 @@ class Report:
             from torch.utils.tensorboard import SummaryWriter
 
             self.events = SummaryWriter(str(run.folder))
+        self._artist = ThreadPoolExecutor(1)
+        self._drawing: Future | None = None
+        self._rows: list[dict[str, Any]] | None = None  # to draw
+        self._preview: list[dict[str, Any]] | None = None
+        self._started, self._first_epoch = time.monotonic(), run.progress.epoch
         if run.progress.rows:
             self._write_log()  # a kill may have come between the saving and the log
         if run.progress.epoch >= run.config.epochs:
@@ -106,22 +118,57 @@ class Report:
         if not is_main():
             return
         run, rows = self.run, self.run.progress.rows
-        print_once(summary(rows[-1], run.config.epochs, is_best))
+        print_once(summary(rows[-1], run.config.epochs, is_best) + self._time_left())
         if self.events:
             for name, value in rows[-1].items():
                 if name != "stage":
                     self.events.add_scalar(name, value, rows[-1]["step"])
             self.events.flush()
         self._write_log()
-        self._try("curves", lambda: draw_curves(run.folder / "curves.png", rows))
-        if is_validated(rows[-1]):
-            self._try("preview", self._write_preview)
+        if is_best:
+            self._try("preview", self._predict_preview)
+        self._rows = list(rows)
+        if not self._drawing or self._drawing.done():  # else the next epoch, or the end, draws these too
+            self._drawing = self._artist.submit(self._draw)
 
-    def _write_preview(self) -> None:
+    def _predict_preview(self) -> None:
+        self._preview = preview_rows(self.run.average.network, self.run.validation.values())
+
+    def _draw(self) -> None:
+        """Curves and preview; in a thread, since drawing them takes as long as some training steps."""
         from common import plots  # with matplotlib, which training itself has no use for
 
+        folder, rows, self._rows = self.run.folder, self._rows, None
+        if rows:
+            self._try("curves", lambda: draw_curves(folder / "curves.png", rows))
+        preview, self._preview = self._preview, None
+        if preview:
+            self._try("preview", lambda: plots.preview(folder / "preview.png", preview))
+
+    def close(self) -> None:
+        """Wait until all is drawn."""
+        self._artist.submit(self._draw)
+        self._artist.shutdown()
+
+    def _time_left(self) -> str:
+        """By the epochs of this process so far, with their validations."""
+        done, left = self.run.progress.epoch - self._first_epoch, self.run.config.epochs - self.run.progress.epoch
+        if not done or not left:
+            return ""
+        minutes = round((time.monotonic() - self._started) / done * left / 60)
+        return f"  about {minutes // 60} h {minutes % 60:02d} min left"
+
+    def finished(self) -> None:
+        """The best epoch, its figures, its file, and what to do with it."""
         run = self.run
-        plots.preview(run.folder / "preview.png", preview_rows(run.average.network, run.validation.values()))
+        decides = validation_column(shipped_matte(run.progress.rows), DECIDES)
+        best = [row for row in run.progress.rows if row.get(decides) == run.progress.best_score]
+        if best and is_main() and (run.folder / MODEL_FILE).is_file():
+            checkpoint = shlex.quote(str(run.folder / MODEL_FILE))
+            print_once(
+                f"Best: {figures_of(best[-1])}, epoch {run.progress.best_epoch} of {run.progress.epoch}\n{checkpoint}\n"
+                f"Next: python predict.py --checkpoint {checkpoint} --input PHOTOS"
+            )
 
     def interrupted(self) -> None:
         run = self.run

@@ -161,7 +161,9 @@ def open_folder(run: Run, resumed: Path | None) -> None:
     outcome: Path | Exception | None = None
     if is_main():
         try:
-            outcome = resumed or create_run(config.output, f"{config.method}_{config.variant.name}")
+            outcome = resumed or create_run(
+                config.output, "_".join(filter(None, (config.method, config.variant.name, config.tag)))
+            )
             run.lock = Lock(outcome)
             remove_leftovers(outcome)
             write_settings(outcome, config.as_dict())
@@ -185,10 +187,30 @@ def announce(run: Run) -> None:
         f"{config.accumulation_steps} accumulated x {processes} processes), learning rate {config.learning_rate:g} "
         f"({config.lr_schedule}), {schedule.total_steps} steps{teacher}"
     )
+    print_once(f"The run's folder takes up to {disk_bytes(run) / 1e9:.1f} GB (half of it with --no-keep-previous)")
+    if config.use_teacher and config.teacher_epochs > config.first_stage_epochs:
+        print_once(
+            f"NOTE: {config.epochs} epochs leave {config.first_stage_epochs} for the teacher, not "
+            f"{config.teacher_epochs}: the last is always the student's. Give more --epochs, or --no-use-teacher."
+        )
     if progress.step or progress.rows:
         print_once(
             f"Resumes after {progress.epoch} epochs and {progress.batch} of {schedule.batches_per_epoch} batches."
         )
+        before = progress.rows[-1]["learning_rate"] if progress.rows else 0.0
+        if progress.epoch < config.epochs and 0 < 2 * before < schedule.learning_rate:
+            print_once(
+                f"NOTE: the learning rate rises from {before:.1e} to {schedule.learning_rate:.1e}, since its schedule "
+                f"now ends with epoch {config.epochs}: a part of what was learned at the low rate is lost for a while."
+            )
+
+
+def disk_bytes(run: Run) -> int:
+    """Of last.pt, its predecessor and best.safetensors: weights, their average, and AdamW's two moments."""
+    parts = [part for part in (run.network, run.teacher, run.guide) if part]
+    network, *others = [sum(4 * p.numel() for p in part.parameters()) for part in parts]
+    state = 4 * network + 3 * sum(others)
+    return state * (1 + run.config.keep_previous) + network
 
 
 def loader_workers(config: Config, device: torch.device) -> int:
