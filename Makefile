@@ -1,6 +1,7 @@
 # make demo     matte test_data/ with the starter model, then train it for 4 minutes (DEMO_FLAGS="--epochs 12")
 # make test     run the tests
 # make test-cuda  run the tests that need a GPU
+# make gpu-check  all that a GPU must do, and how fast it is, in 15 minutes (DRY=1: the same commands, tiny, on a CPU)
 # make lint     check style, formatting and types
 # make app      serve the web page on this machine (APP_FLAGS="--checkpoint C")
 # make export   export the newest checkpoint to ONNX (EXPORT_FLAGS="--half")
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 
-.PHONY: demo test test-cuda lint setup app test-app export test-export figures clean
+.PHONY: demo test test-cuda gpu-check lint setup app test-app export test-export figures clean
 
 setup: $(VENV)/.installed
 
@@ -46,6 +47,9 @@ test: $(VENV)/.installed-dev
 
 test-cuda: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/test_cuda.py -rs
+
+gpu-check: $(VENV)/.installed-dev
+	$(BIN)/python -m experiments.gpu_check $(if $(DRY),--dry)
 
 $(VENV)/.installed-app: requirements/app.txt $(VENV)/.installed
 	$(INSTALL) -r requirements/app.txt
@@ -80,4 +84,4 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) test_results demo_results .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) test_results demo_results gpu_check .pytest_cache .ruff_cache .mypy_cache
