@@ -95,7 +95,7 @@ def steps_of(scale: Scale, root: Path, runs: Path) -> list[Step]:
         Step("fp16", 60, 6, (*train, runs / "fp16", "--amp", "fp16" if scale.device == "cuda" else "off")),
         Step("stop", 45, 3, (*train, runs / "stopped", "--max-hours", 0.0005)),  # within the first epoch
         Step("resume", 60, 6, (*train, runs / "stopped", "--resume", "--max-hours", 0)),
-        Step("profile", 90, 3, ("-m", "experiments.gpu_check", "--measure", *(["--dry"] if scale == DRY else []))),
+        Step("profile", 90, 8, ("-m", "experiments.gpu_check", "--measure", *(["--dry"] if scale == DRY else []))),
         Step("parts", 90, 8, (*bench, "frozen-teacher", *fed)),
         Step("checkpointing", 60, 8, (*bench, "checkpointing")),
         Step("loader", 60, 8, ("benchmark.py", "--loader", root)),
