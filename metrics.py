@@ -65,8 +65,8 @@ class Truth:
     @cached_property
     def digest(self) -> str:
         """Of the contents: equal for the same truth, wherever its file lies and whatever it is called."""
-        is_known = self.known is None or self.known.all()
-        return content_hash(self.alpha) + ("" if is_known else content_hash(self.known))
+        unknown = "" if self.known is None or self.known.all() else content_hash(self.known)
+        return content_hash(self.alpha) + unknown
 
     def fill(self, prediction: np.ndarray) -> np.ndarray:
         """The prediction, float (H, W), with the truth's values where that is not known."""
@@ -78,7 +78,7 @@ class Truth:
 
 
 def content_hash(array: np.ndarray) -> str:
-    return hashlib.sha1(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha1(np.ascontiguousarray(array).data).hexdigest()
 
 
 def edge_radius(shape: tuple[int, int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,8 +48,7 @@ def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Sco
         )
     label = str(folders.predictions)
     jobs = [
-        Job(index, name, lambda files=files: score_files(label, files, options))
-        for index, (name, files) in enumerate(matches)
+        Job(index, name, partial(score_files, label, files, options)) for index, (name, files) in enumerate(matches)
     ][rank() :: world_size()]
     with thread_pool(workers) as pool:
         scores = score_all(jobs, len(jobs), pool, 2 * workers)

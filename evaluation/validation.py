@@ -13,6 +13,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,11 +184,11 @@ def _predicted(
             except UserError as error:  # it does not fit in memory
                 item = error
         if isinstance(item, (ValueError, OSError)):
-            yield Job(index, name, lambda error=item: _fail(error))
+            yield Job(index, name, partial(_fail, item))
         elif isinstance(item, Exception):
             raise item
         else:
-            yield Job(index, name, lambda item=item, mattes=mattes: _score_item(item, mattes, sources, options))
+            yield Job(index, name, partial(_score_item, item, mattes, sources, options))
 
 
 def _score_item(
@@ -216,7 +217,7 @@ def with_edge(truth: Truth) -> Truth:
         bits = np.frombuffer(zlib.decompress(packed), np.uint8)
         truth.edge = np.unpackbits(bits, count=truth.alpha.size).view(bool).reshape(truth.alpha.shape)
     elif len(_BANDS) < _MOST_BANDS:
-        _BANDS[truth.digest] = zlib.compress(np.packbits(truth.edge), 1)
+        _BANDS[truth.digest] = zlib.compress(np.packbits(truth.edge).tobytes(), 1)
     return truth
 
 
