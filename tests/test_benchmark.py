@@ -71,7 +71,7 @@ def test_real_photos_are_measured_by_part_and_octave(tmp_path: Path, monkeypatch
 def test_a_compiled_step_is_not_divided_into_parts_that_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.stage.torch.compile", lambda model, **_: model)
+    monkeypatch.setattr("training.run.torch.compile", lambda model, **_: model)
     plain, compiled = rows_of(tmp_path, *TRAIN, "teacher", "compile")
     assert {"teacher", "decoder", "loss", "rest", "loader"} <= plain.keys() and "student" not in plain
     assert "decoder" not in compiled and compiled["s/step"] > 0

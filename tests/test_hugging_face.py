@@ -17,6 +17,7 @@ FETCH = """
 import json, sys
 from pathlib import Path
 from common import hub
+from common.errors import UserError
 
 def outcome(name):
     try:
