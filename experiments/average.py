@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path, help="folder for best.safetensors")
     parser.add_argument("--share", type=float, default=0.5, metavar="0..1", help="of the fine-tuned weights")
     options = parser.parse_args(argv)
-    files = (find_model(name, "checkpoints") for name in (options.start, options.tuned))
-    write_between(*files, options.output / MODEL_FILE, options.share)
+    start, tuned = (find_model(name, "checkpoints") for name in (options.start, options.tuned))
+    write_between(start, tuned, options.output / MODEL_FILE, options.share)
     print(options.output / MODEL_FILE)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import huggingface_hub
 import safetensors.torch
@@ -73,9 +73,9 @@ class FittedBlock(SwinTransformerBlock):
         rows, columns = _at_most(self.window_size[0], height), _at_most(self.window_size[1], width)
         shift = self.shift_size[0] * (height > rows), self.shift_size[1] * (width > columns)
         x = F.pad(x.roll((-shift[0], -shift[1]), (1, 2)), (0, 0, 0, -width % columns, 0, -height % rows))
-        padded = x.shape[1:3]
+        padded = (x.shape[1], x.shape[2])
         places = window_partition(x, (rows, columns)).flatten(1, 2)  # (N windows, rows x columns, C)
-        attention = self.attn
+        attention: Any = self.attn
         qkv = attention.qkv(places).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)  # (N windows, heads, places, C / heads)
         scores = (query * attention.scale) @ key.transpose(-2, -1) + self._position_bias(rows, columns)
@@ -88,9 +88,9 @@ class FittedBlock(SwinTransformerBlock):
 
     def _position_bias(self, rows: int, columns: int) -> Tensor:
         """(heads, places, places) of a window of at most the full size."""
-        full = self.window_size
-        index = self.attn.relative_position_index.view(*full, *full)[:rows, :columns, :rows, :columns]
-        bias = self.attn.relative_position_bias_table[index.flatten()]
+        full, attention = self.window_size, cast(Any, self.attn)
+        index = attention.relative_position_index.view(*full, *full)[:rows, :columns, :rows, :columns]
+        bias = attention.relative_position_bias_table[index.flatten()]
         return bias.view(rows * columns, rows * columns, -1).permute(2, 0, 1)
 
 

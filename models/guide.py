@@ -7,6 +7,7 @@ Datasets, ECCV 2022). It needs no truth, so photos without masks can teach too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -33,7 +34,7 @@ class Guide(nn.Module):
         pretrained=False: the weights will come from a saved state. Raises UserError.
         """
         super().__init__()
-        self.network = _create_network(name, weights_file, pretrained).requires_grad_(False)
+        self.network: Any = _create_network(name, weights_file, pretrained).requires_grad_(False)
         maps = self._maps(torch.zeros(1, 3, 64, 64))
         strides = [64 // m.shape[-1] for m in maps]
         self.followed = [
@@ -73,7 +74,7 @@ class Guide(nn.Module):
         return self.network.forward_intermediates(x, intermediates_only=True)
 
 
-def _create_network(name: str, weights_file: str, pretrained: bool) -> nn.Module:
+def _create_network(name: str, weights_file: str, pretrained: bool) -> Any:
     if not timm.is_model(name):
         raise UserError(f"{name} is no network of timm: name one such as tf_efficientnet_lite2 with --guide.")
     network = timm.create_model(name, pretrained=False, num_classes=0).eval()
