@@ -77,7 +77,7 @@ class Guide(nn.Module):
 def _create_network(name: str, weights_file: str, pretrained: bool) -> Any:
     if not timm.is_model(name):
         raise UserError(f"{name} is no network of timm: name one such as tf_efficientnet_lite2 with --guide.")
-    network = timm.create_model(name, pretrained=False, num_classes=0).eval()
+    network: Any = timm.create_model(name, pretrained=False, num_classes=0).eval()
     try:
         network.forward_intermediates(torch.zeros(1, 3, 64, 64), intermediates_only=True)
     except (AttributeError, AssertionError, RuntimeError) as error:
