@@ -55,13 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with explained():
             run = prepare(flags)
-        with after_start(), explained():
-            fit(run)
-        distributed.shutdown()  # not after an error: it would wait for the other processes
+        with run.interrupt.listening():  # also while it ends: torchrun's SIGTERM must not cut short what it says
+            with after_start(), explained():
+                fit(run)
+            distributed.shutdown()  # not after an error: it would wait for the other processes
+            return 0
     finally:
         if run and run.lock:
             run.lock.release()
-    return 0
 
 
 def prepare(flags: argparse.Namespace) -> Run:

@@ -22,7 +22,7 @@ from experiments import benchmark_prediction as prediction
 from models import build_model
 from tests.tiny import Batches, use_tiny_networks
 from training.log import draw_curves
-from training.run import Run
+from training.run import Networks, Run
 
 SMALL = [
     "--no-pretrained",
@@ -94,7 +94,7 @@ def test_overfitting_four_photos_lowers_sad_tenfold():
         ema_decay=0.0,
     )
     model = build_model(**config.model_options)
-    run = Run(config, torch.device("cpu"), torch.float32, model, None, Batches(10**6), validation={})
+    run = Run(config, torch.device("cpu"), torch.float32, Networks(model, None), Batches(10**6), validation={})
     run.start_epoch()
     dataset = SyntheticDataset(samples=4, size=64, seed=5)
     items = [dataset[(0, index)] for index in range(4)]

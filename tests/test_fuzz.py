@@ -25,7 +25,7 @@ from common.errors import UserError
 from common.files import write_json
 from data.check import check_dataset
 from data.quick_check import quick_check
-from inference import loading
+from inference import loading, options
 from models import build, checkpoint
 from tests.tiny import TinyEncoder
 
@@ -133,7 +133,7 @@ def test_60_films_through_predict(tmp_path, monkeypatch, form):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(mutated(whole, chance))
             names.add(path.name)
-    monkeypatch.setattr(predict, "USUAL_VIDEO", {"alpha": form})
+    monkeypatch.setattr(options, "USUAL_VIDEO", {"alpha": form})
     code, rows = matte_folder(tmp_path / "in", tmp_path / "out", monkeypatch)
     done, failed = check_rows(rows, names, tmp_path / "out")
     assert code == 1 and done > 15 and failed > 5
