@@ -9,7 +9,7 @@ import pytest
 import benchmark
 from experiments import gpu_check
 from experiments.gpu_check import DRY, FULL, Step, steps_of
-from training import setup
+from training.flags import parse_flags
 
 
 @pytest.mark.parametrize("scale", [FULL, DRY])
@@ -21,7 +21,7 @@ def test_every_command_is_understood_and_all_take_15_minutes(scale):
         if script == "-m":
             assert flags[0] == "pytest" or gpu_check.parse(flags[1:]).measure
         else:
-            {"train.py": lambda given: setup.parse_flags(None, given), "benchmark.py": benchmark.parse}[script](flags)
+            {"train.py": lambda given: parse_flags(None, given), "benchmark.py": benchmark.parse}[script](flags)
 
 
 def test_a_step_that_fails_or_hangs_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
