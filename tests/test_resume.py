@@ -237,7 +237,16 @@ def test_second_interrupt_stops_at_once_but_not_the_same_one_twice(monkeypatch: 
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture
+def hears_hangups() -> Iterator[None]:
+    """A closed terminal counts, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @posix
+@pytest.mark.usefixtures("hears_hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_waits_for_a_batch_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     loaded = train.loaded
@@ -259,6 +268,7 @@ def test_a_run_that_waits_for_a_batch_is_stopped(tmp_path: Path, monkeypatch: py
 
 
 @posix
+@pytest.mark.usefixtures("hears_hangups")
 def test_a_closed_terminal_stops_but_nohup_goes_on() -> None:
     """The terminal, which is gone then, is written to no more: that would be an error."""
     import pty  # not on Windows
