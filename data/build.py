@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from common.errors import UserError
 from data.augmentation import Augmentation
 from data.dataset import CompositeDataset, MixedDataset, PhotoDataset, PhotoValidation
-from data.synthetic.dataset import SyntheticDataset, SyntheticValidation
 
 SYNTHETIC = "synthetic"
 
@@ -55,6 +54,8 @@ def build_training_set(
     sets: list[tuple[Dataset, float]] = []
     for path, weight in map(parse_source, datasets):
         if path == SYNTHETIC:
+            from data.synthetic.dataset import SyntheticDataset  # a sixth of what train.py would load, for this word
+
             drawn = SyntheticDataset(samples=samples, size=settings.image_size, seed=seed)
             sets.append((drawn, weight))
         else:
@@ -73,6 +74,8 @@ def build_validation_sets(datasets: Sequence[str], *, image_size: int, samples: 
     paths = list(dict.fromkeys(source.path for source in map(parse_source, datasets)))
     for path in paths:
         if path == SYNTHETIC:
+            from data.synthetic.dataset import SyntheticValidation  # see build_training_set
+
             sets[SYNTHETIC] = SyntheticValidation(samples=samples, size=image_size, seed=seed)
         elif len(paths) == 1 or (_existing(path) / "val").is_dir():
             name = Path(path).absolute().name

@@ -28,7 +28,6 @@ from common.truth import is_soft
 from data.alpha_faults import DOUBTFUL, alpha_faults
 from data.faults import Fault
 from evaluation.dis_metrics import dis_scores
-from inference.foreground import estimate_colours, native_foreground
 from metrics import IN_TRAINING, METRICS, Truth, composite_error, content_hash, matting_metrics
 
 Row = dict[str, Any]  # of one matte: "index" and "name" of its photo, "matte", and its figures by name
@@ -98,6 +97,8 @@ def shipped_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     The first use on a machine compiles for about a minute.
     """
+    from inference.foreground import estimate_colours, native_foreground  # train.py scores without it
+
     return native_foreground(image, alpha, estimate_colours(image, alpha))
 
 
