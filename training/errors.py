@@ -78,7 +78,7 @@ def is_shared_memory_full(error: Exception) -> bool:
 
 
 def loaded(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
-    """The loader's batches; an error of its own (broken files only) becomes a UserError with the way to resume."""
+    """The loader's batches; an error that it raises (broken files only) becomes a UserError with the way to resume."""
     try:
         yield from batches
     except (RuntimeError, ValueError, OSError) as error:
