@@ -12,6 +12,11 @@ Exit codes: 0 ended by Ctrl-C, 2 could not start.
 
 from __future__ import annotations
 
+from inference.options import app_options
+
+if __name__ == "__main__":
+    app_options(__doc__)  # --help and wrong flags are answered before the imports that take seconds
+
 import argparse
 import os
 import signal
@@ -25,7 +30,7 @@ from pathlib import Path
 import torch
 
 from common import hub
-from common.command import add_checkpoint, add_device, command, new_parser
+from common.command import command
 from common.devices import choose_device, describe
 from common.errors import UserError
 from config import Config
@@ -35,14 +40,12 @@ from matting import predict_alpha
 from models.checkpoint import MODEL_FILE, find_model
 
 RUNS = Config.output  # folder of the run folders
-MAX_PIXELS = 50_000_000  # take 16 s and 1.2 GB on one CPU core, the network not counted
-MAX_UPLOAD = 100  # MB
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parse_options(argv)
+    options = app_options(__doc__, argv)
     try:
         if find_spec("gradio") is None:
             raise UserError(
@@ -60,24 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.")
     return 0
-
-
-def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    flag = parser.add_argument
-    add_checkpoint(flag)
-    who = "address to listen on (default: %(default)s, this computer only; 0.0.0.0 admits the whole network)"
-    flag("--host", default="127.0.0.1", help=who)
-    flag("--port", type=int, default=7860, help="default: %(default)s")
-    behind = "path that a proxy serves the page at, such as /matte"
-    flag("--root-path", metavar="PATH", help=behind)
-    flag("--max-pixels", type=int, metavar="N", default=MAX_PIXELS, help="refuse larger photos (default: %(default)s)")
-    flag("--max-upload", type=int, metavar="MB", default=MAX_UPLOAD, help="refuse larger files (default: %(default)s)")
-    add_device(flag)
-    options = parser.parse_args(argv)
-    if options.max_pixels < 1 or options.max_upload < 1 or not 1 <= options.port <= 65535:
-        parser.error("--max-pixels and --max-upload must be positive, --port from 1 to 65535")
-    return options
 
 
 def model_facts(path: Path, device: torch.device, named: Path | None = None) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 from common.errors import UserError
-from losses import COARSE, LOGITS, TERMS
 
 MODEL_IDX = 0  # 0 = Tiny, 1 = Small, 2 = Base, 3 = Large, 4 = ConvNeXt-Tiny
 DATASET = "Datasets/DIS5K_Flat"  # folder with train/im, train/gt, val/im, val/gt; or the word synthetic
@@ -167,6 +166,8 @@ class Config:
             self.crop_scale_min <= self.crop_scale_max,
             f"crop_scale_min is {self.crop_scale_min}, above crop_scale_max {self.crop_scale_max}: swap them",
         )
+        from losses import COARSE, LOGITS, TERMS  # here, since it loads torch, which --help does without
+
         coarse = [f"weight_{term.name}" for term in TERMS if {COARSE, LOGITS}.intersection(term.looks_at)]
         require(
             any(getattr(self, name) for name in coarse),
@@ -212,7 +213,8 @@ class Config:
     @property
     def loss_weights(self) -> dict[str, float]:
         """Weights of losses.TERMS, by name."""
-        return {term.name: getattr(self, f"weight_{term.name}") for term in TERMS}
+        fields = [field.name for field in dataclasses.fields(self) if field.metadata["group"] == "losses"]
+        return {name.removeprefix("weight_"): getattr(self, name) for name in fields}
 
     @property
     def first_stage_epochs(self) -> int:

@@ -11,33 +11,35 @@ Exit codes: 0 all scored, 1 some files failed (each is named), 2 nothing could s
 
 from __future__ import annotations
 
+from evaluation.options import evaluate_options
+
+if __name__ == "__main__":
+    evaluate_options(__doc__)  # --help and wrong flags are answered before the imports that take seconds
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from common import distributed
-from common.command import add_checkpoint, add_device, command, new_parser
+from common.command import command
 from common.devices import choose_device
 from common.errors import UserError
 from common.files import make_folder
-from common.processes import is_main, own_cores
-from config import DATASET, Config
+from common.processes import is_main
+from config import Config
 from evaluation import checkpoints, tables
 from evaluation.folders import Folders, score_folders
 from evaluation.scoring import MetricOptions, Scores, report_failures
 from evaluation.validation import score_dataset
 
-MAX_COMPARED = 8
-
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parse_options(argv)
+    options = evaluate_options(__doc__, argv)
     try:
         for path in filter(None, (options.csv, options.json, options.compare and options.figure)):
             make_folder(path.parent, "choose another folder")  # before the work, so that it is not lost at its end
@@ -45,54 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         distributed.shutdown()
     return 1 if scores.failures else 0
-
-
-def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    folder: dict[str, Any] = dict(type=Path, metavar="DIR")
-    file: dict[str, Any] = dict(type=Path, metavar="FILE")
-    add = parser.add_argument_group("what to measure").add_argument
-    text = "folder with im (photos) and gt (true alphas), or with val inside; or synthetic (default: %(default)s)"
-    add("--dataset", metavar="DIR", default=DATASET, help=text)
-    add_checkpoint(add)
-    text = "checkpoints to put side by side; one with a refiner also shows its coarse matte, as TwinSwin-Matte"
-    add("--compare", type=Path, nargs="+", metavar="C", help=text)
-    add("--predictions", **folder, help="folder of mattes to score")
-    add("--ground-truth", **folder, help="folder of true alphas with the same names")
-    add("--unknown", **folder, help="folder of masks with the same names, white where the true alpha is not known")
-    add("--images", **folder, help="the photos of --predictions, for --composite")
-    add = parser.add_argument_group("more figures").add_argument
-    add("--dis", action="store_true", help="the DIS metrics too; they binarise the truth")
-    text = "the halo: the error of re-composites on black, white and green (the first use compiles for a minute)"
-    add("--composite", action="store_true", help=text)
-    text = "the means by kind of photo too: a kind is the part of a name before its first _, # or -"
-    add("--kinds", action="store_true", help=text)
-    add = parser.add_argument_group("output").add_argument
-    add("--csv", **file, help="write one line per matte")
-    add("--json", **file, help="write the summary")
-    text = "the picture that --compare draws (default: %(default)s)"
-    add("--figure", **file, default=Path("compare.png"), help=text)
-    add = parser.add_argument_group("machine").add_argument
-    text = "threads that read and score photos; 0 = no other than the network's (default here: %(default)s)"
-    add("--workers", type=int, metavar="N", default=min(8, own_cores()), help=text)
-    add_device(add)
-    options = parser.parse_args(argv)
-    check_options(parser, options)
-    return options
-
-
-def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End with exit code 2 where flags do not fit together."""
-    if bool(options.predictions) != bool(options.ground_truth):
-        parser.error("--predictions and --ground-truth belong together")
-    if sum(bool(given) for given in (options.predictions, options.compare, options.checkpoint)) > 1:
-        parser.error("choose one of --checkpoint, --compare and --predictions")
-    if options.predictions and options.composite and not options.images:
-        parser.error("--composite needs the photos: name their folder with --images")
-    if options.unknown and not options.predictions:
-        parser.error("--unknown belongs to --predictions; a data set has its own folder unknown")
-    if options.workers < 0 or len(options.compare or []) > MAX_COMPARED:
-        parser.error(f"--workers must not be negative, and --compare takes {MAX_COMPARED} checkpoints at most")
 
 
 def evaluate_folders(options: argparse.Namespace) -> Scores:

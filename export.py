@@ -23,7 +23,11 @@ Exit codes: 0 written and checked, 1 they differ or the disk is full (nothing is
 
 from __future__ import annotations
 
-import argparse
+from inference.options import export_options
+
+if __name__ == "__main__":
+    export_options(__doc__)  # --help and wrong flags are answered before the imports that take seconds
+
 import contextlib
 import copy
 import json
@@ -37,8 +41,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
-from common import hub
-from common.command import add_checkpoint, command, new_parser
+from common.command import command
 from common.errors import UserError, after_start
 from common.files import atomic_write, make_folder
 from config import Config
@@ -50,7 +53,7 @@ try:
 
     from inference import onnx_parity
     from inference.onnx_model import COARSE, IMAGE, NETWORK_PART, REFINED, REFINER_PART, cut
-except ImportError as error:  # optional packages: --help and the sentence about them must work without
+except ImportError as error:  # optional packages
     MISSING = str(error)
 else:
     MISSING = ""
@@ -63,7 +66,7 @@ HALF_TOLERANCE = 2e-2  # against float32: half has 11 bits, and the refiner's at
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(argv)
+    options = export_options(__doc__, argv)
     if MISSING:
         raise UserError(
             f"The export needs more packages ({MISSING}): install them with `pip install -r requirements/export.txt "
@@ -79,24 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for file in files:
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    add_checkpoint(parser.add_argument, formats="")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="F.onnx",
-        help="file to write; the refiner goes to F.refiner.onnx (default: in the checkpoint's folder)",
-    )
-    parser.add_argument("--half", action="store_true", help="float16 weights and arithmetic, for GPUs")
-    options = parser.parse_args(argv)
-    if options.output and options.output.suffix.lower() != ".onnx":
-        parser.error(f"--output {options.output}: the name must end in .onnx")
-    if hub.is_name(options.checkpoint) and not options.output:
-        parser.error(f"--checkpoint {options.checkpoint}: name the file to write with --output")
-    return options
 
 
 def variant_name(model_options: dict[str, Any]) -> str:

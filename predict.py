@@ -16,6 +16,11 @@ closed terminal.
 
 from __future__ import annotations
 
+from inference.options import VIDEO_SUFFIXES, predict_options
+
+if __name__ == "__main__":
+    predict_options(__doc__)  # --help and wrong flags are answered before the imports that take seconds
+
 import argparse
 import os
 import re
@@ -50,7 +55,6 @@ from inference.inputs import Inputs
 from inference.jobs import Job, plan_jobs
 from inference.manifest import Manifest, Row, new_row
 from inference.media import PHOTO, VIDEO
-from inference.options import VIDEO_SUFFIXES, parse_options
 from inference.rendering import (
     Predictor,
     Style,
@@ -70,7 +74,7 @@ NAMED = 5  # files at most of which a closing line gives the names
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parse_options(argv, __doc__)
+    options = predict_options(__doc__, argv)
     interrupt = Interrupt()
     try:
         with ExitStack() as stack:

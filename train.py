@@ -14,6 +14,11 @@ batch does not fit the GPU; 130 stopped at once, by a second Ctrl-C.
 
 from __future__ import annotations
 
+from training.flags import parse_flags
+
+if __name__ == "__main__":
+    parse_flags(__doc__)  # --help and wrong flags are answered before the imports that take seconds
+
 import argparse
 import contextlib
 import math
@@ -36,7 +41,6 @@ from evaluation.validation import Validation, final_figures, validate_sets
 from training import setup
 from training.checkpoint import capture, restore, save_best, save_training_state, saved_state
 from training.errors import explained, loaded, resume_hint
-from training.flags import parse_flags
 from training.log import is_validated
 from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, epoch_bar

@@ -9,6 +9,7 @@ from pathlib import Path
 from common.photos import SUFFIXES as PHOTO_SUFFIXES
 
 PHOTO, VIDEO = "photo", "video"
+FRAMES_SUFFIX = ".frames"  # of a folder 000001.png, 000002.png ... that predict.py writes
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts", ".wmv")
 SHARED_SUFFIXES = (".ts", ".mts")  # those of TypeScript too: only what such a file holds makes it a video
 

@@ -1,4 +1,4 @@
-"""The options of predict.py."""
+"""The options of predict.py, export.py, app.py and inference.pseudo_labels."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import photos
+from common import hub, photos
 from common.command import add_checkpoint, add_device, new_parser
-from inference import video
-from inference.media import is_named_as_media
-from inference.rendering import KINDS
+from inference.media import FRAMES_SUFFIX, is_named_as_media
 
-VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "mov": ".mov", "webm": ".webm", "png": video.FRAMES_SUFFIX}
+KINDS = ("alpha", "cutout", "foreground", "composite")
+VIDEO_SUFFIXES = {"mkv": ".mkv", "mp4": ".mp4", "mov": ".mov", "webm": ".webm", "png": FRAMES_SUFFIX}
 HOLDS = {"png": KINDS, "webp": KINDS[1:], "jpg": KINDS[2:]}  # format of a photo's output: what it can hold
 USUAL_VIDEO = {"alpha": "mkv", "cutout": "png", "foreground": "mp4", "composite": "mp4"}
+PAGE_PIXELS = 50_000_000  # take 16 s and 1.2 GB on one CPU core, the network not counted
+PAGE_UPLOAD = 100  # MB
 
 
-def parse_options(argv: Sequence[str] | None, description: str | None = None) -> argparse.Namespace:
+def predict_options(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's options, with output_name where --output names a file.
 
     Ends the program with exit code 2 where they do not go together.
     """
-    parser = build_parser(description)
+    parser = predict_parser(description)
     options = parser.parse_args(argv)
     positive = (options.max_pixels, options.max_memory, options.detail)
     if options.workers < 0 or any(value is not None and value < 1 for value in positive):
@@ -49,7 +50,7 @@ def parse_options(argv: Sequence[str] | None, description: str | None = None) ->
     return options
 
 
-def build_parser(description: str | None) -> argparse.ArgumentParser:
+def predict_parser(description: str | None) -> argparse.ArgumentParser:
     parser = new_parser(description)
     files = parser.add_argument_group("files").add_argument
     paths = "photos, videos, folders (all below them too), .txt lists of these (default: test_data)"
@@ -89,3 +90,51 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     workers = "photos read ahead of the network and written after it; each takes memory; 0: no threads (default: 1)"
     machine("--workers", type=int, metavar="N", default=1, help=workers)
     return parser
+
+
+def export_options(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = new_parser(description)
+    add_checkpoint(parser.add_argument, formats="")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="F.onnx",
+        help="file to write; the refiner goes to F.refiner.onnx (default: in the checkpoint's folder)",
+    )
+    parser.add_argument("--half", action="store_true", help="float16 weights and arithmetic, for GPUs")
+    options = parser.parse_args(argv)
+    if options.output and options.output.suffix.lower() != ".onnx":
+        parser.error(f"--output {options.output}: the name must end in .onnx")
+    if hub.is_name(options.checkpoint) and not options.output:
+        parser.error(f"--checkpoint {options.checkpoint}: name the file to write with --output")
+    return options
+
+
+def app_options(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = new_parser(description)
+    flag = parser.add_argument
+    add_checkpoint(flag)
+    who = "address to listen on (default: %(default)s, this computer only; 0.0.0.0 admits the whole network)"
+    flag("--host", default="127.0.0.1", help=who)
+    flag("--port", type=int, default=7860, help="default: %(default)s")
+    behind = "path that a proxy serves the page at, such as /matte"
+    flag("--root-path", metavar="PATH", help=behind)
+    flag("--max-pixels", type=int, metavar="N", default=PAGE_PIXELS, help="refuse larger photos (default: %(default)s)")
+    flag("--max-upload", type=int, metavar="MB", default=PAGE_UPLOAD, help="refuse larger files (default: %(default)s)")
+    add_device(flag)
+    options = parser.parse_args(argv)
+    if options.max_pixels < 1 or options.max_upload < 1 or not 1 <= options.port <= 65535:
+        parser.error("--max-pixels and --max-upload must be positive, --port from 1 to 65535")
+    return options
+
+
+def pseudo_label_options(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = new_parser(description)
+    parser.add_argument("models", type=Path, nargs="*", metavar="MODEL", help="ONNX files of U2-Net")
+    parser.add_argument("source", type=Path, metavar="PHOTOS", help="the folder of photos")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder to make")
+    parser.add_argument("--maps", action="store_true", help="write the networks' mean maps, not a data set")
+    options = parser.parse_args(argv)
+    if options.maps and not options.models:
+        parser.error("--maps needs a MODEL")
+    return options

@@ -16,6 +16,11 @@ Exit codes: 0 done, 1 photos that cannot be read were left out (each is named), 
 
 from __future__ import annotations
 
+from inference.options import pseudo_label_options
+
+if __name__ == "__main__":
+    pseudo_label_options(__doc__)  # --help and wrong flags are answered before the imports that take seconds
+
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +30,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.command import command, new_parser
+from common.command import command
 from common.errors import UserError
 from common.files import atomic_folder
 from common.photos import PhotoError, read_photo, to_uint8, write_alpha
@@ -130,14 +135,7 @@ def write_map(folder: Path, name: str, plane: np.ndarray) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = new_parser(__doc__)
-    parser.add_argument("models", type=Path, nargs="*", metavar="MODEL", help="ONNX files of U2-Net")
-    parser.add_argument("source", type=Path, metavar="PHOTOS", help="the folder of photos")
-    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder to make")
-    parser.add_argument("--maps", action="store_true", help="write the networks' mean maps, not a data set")
-    options = parser.parse_args(argv)
-    if options.maps and not options.models:
-        parser.error("--maps needs a MODEL")
+    options = pseudo_label_options(__doc__, argv)
     write = write_maps if options.maps else label
     sessions = [open_network(model) for model in options.models]
     written, faults = write(sessions, photos := files_by_name(options.source), options.root)

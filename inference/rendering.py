@@ -19,7 +19,6 @@ from common.photos import Photo, PhotoError
 from inference.foreground import Colours, blurred, composite, covering, estimate_colours, native_foreground
 from inference.profiles import convert
 
-KINDS = ("alpha", "cutout", "foreground", "composite")
 SUBJECT = 0.5  # alpha; a matte that nowhere reaches it shows no subject
 NO_SUBJECT = "no subject found"  # a note in manifest.json
 

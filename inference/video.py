@@ -16,6 +16,7 @@ from common import distributed
 from common.errors import UserError
 from common.files import atomic_folder, atomic_write, make_folder
 from common.photos import to_uint8
+from inference.media import FRAMES_SUFFIX
 from inference.rendering import NO_SUBJECT, Style, has_subject, render
 from inference.video_reader import BT709, EXACT, UNKNOWN, Film, Frame, filtered, make_filters
 
@@ -32,7 +33,6 @@ class Format(NamedTuple):
     others: str = ""
 
 
-FRAMES_SUFFIX = ".frames"  # of a folder 000001.png, 000002.png ...
 _PRORES = ("yuv444p10le", "yuv444p10le", "yuva444p10le")
 _H264 = {"crf": "18", "bf": "0"}  # with B-frames the length of a film of varying rate is written wrong
 _VP9 = {"crf": "20", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"}  # the last, or no transparency

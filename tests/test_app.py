@@ -302,7 +302,7 @@ class TestPage:
                 port = probe.getsockname()[1]
         except OSError:
             pytest.skip("no IPv6 here")
-        options = app.parse_options(["--host", "::1", "--port", str(port), "--root-path", "/matte"])
+        options = app.app_options(None, ["--host", "::1", "--port", str(port), "--root-path", "/matte"])
         for name, value in dict(GRADIO_ANALYTICS_ENABLED="False", NO_PROXY="::1", no_proxy="::1").items():
             monkeypatch.setenv(name, value)
         gradio = pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
@@ -328,7 +328,7 @@ class TestPage:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-            options = app.parse_options(["--port", str(taken.getsockname()[1])])
+            options = app.app_options(None, ["--port", str(taken.getsockname()[1])])
             try:
                 with pytest.raises(UserError, match=r"cannot listen on 127\.0\.0\.1, port \d+: the port is in use"):
                     app.serve(studio, ("run 7",), options)

@@ -102,8 +102,8 @@ def check_flags(name: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) ->
     module = importlib.import_module(name)
     if hasattr(module, "__path__"):  # python -m of a package
         module = importlib.import_module(f"{name}.__main__")
-    if hasattr(module, "parse_options"):
-        module.parse_options(flags)
+    if parse_all := getattr(module, f"{name}_options", None):
+        parse_all(None, flags)
         return
     parse = argparse.ArgumentParser.parse_args
 

@@ -21,7 +21,7 @@ USES = {
     "data": {"common", "metrics"},
     "matting": {"common", "models"},
     "inference": {"common", "data", "matting", "models"},
-    "evaluation": {"common", "data", "inference", "matting", "metrics", "models"},
+    "evaluation": {"common", "config", "data", "inference", "matting", "metrics", "models"},
     "publishing": {"common", "config", "data", "evaluation", "inference", "metrics", "models", "training"},
     "training": {"common", "config", "data", "evaluation", "inference", "losses", "matting", "metrics", "models"},
 }

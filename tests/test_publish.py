@@ -186,7 +186,7 @@ def test_an_export_of_another_epoch_is_not_published(folder, monkeypatch, capsys
 
 def test_an_export_from_the_hub_is_not_written_into_its_cache(capsys):
     with pytest.raises(SystemExit) as end:
-        export.parse_options(["--checkpoint", "hf:me/cats"])
+        export.export_options(None, ["--checkpoint", "hf:me/cats"])
     assert end.value.code == 2 and "--output" in capsys.readouterr().err
 
 

@@ -23,7 +23,7 @@ class StoreTuple(argparse.Action):
         setattr(namespace, self.dest, tuple(values))
 
 
-def parse_flags(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_flags(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """train.py's command line: --resume, --recipe, and a flag for each setting."""
     parser = new_parser(description)
     parser.usage = "%(prog)s [--recipe NAME] [--dataset NAME ...] [--resume [RUN]] [options]"

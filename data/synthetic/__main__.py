@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.command import command, new_parser
-from data.synthetic.folder import write_folder
 
 
 @command
@@ -26,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.count < 1 or options.size < 32:
         parser.error("--count must be at least 1 and --size at least 32.")
+    from data.synthetic.folder import write_folder  # loads torch, which takes seconds
+
     write_folder(options.output, count=options.count, size=options.size, seed=options.seed)
     print(f"{options.count} samples of each split and contact_sheet.png in {options.output}")
     return 0
