@@ -36,7 +36,6 @@ from common.processes import usable_cores
 from config import VARIANTS
 from experiments.benchmark_loader import loader_cases
 from experiments.benchmark_memory import memory_cases
-from experiments.benchmark_photos import photo_cases
 from experiments.benchmark_prediction import checkpoint_cases, prediction_cases
 from experiments.benchmark_training import OPTIONS, training_cases
 
@@ -74,6 +73,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flag("--steps", type=int, default=20, help="timed steps for --dataset (default: %(default)s)")
     what = "measure the loader on ROOT/train, or on 12-megapixel photos that it makes"
     flag("--loader", nargs="?", const="", metavar="ROOT", help=what)
+    what = "training: also the host's time, the kernels, how busy the GPU is, and the peak memory next to its estimate"
+    flag("--profile", action="store_true", help=what)
     add_device(flag)
     flag("--amp", default="auto", choices=["auto", "bf16", "fp16", "off"])
     flag("--repeats", type=int, default=3, help="timed runs of each part (default: %(default)s)")
@@ -109,10 +110,7 @@ def network_cases(flags: argparse.Namespace) -> Iterator[tuple[dict, Callable[[]
     device = choose_device(flags.device)
     precision = choose_precision(flags.amp, device)
     print(f"{describe(device)}, {str(precision).removeprefix('torch.')}, torch {torch.__version__}")
-    if flags.photos:
-        yield from photo_cases(flags, device, precision)
-        return
-    if flags.checkpoint:
+    if flags.photos or flags.checkpoint:
         yield from checkpoint_cases(flags, device, precision)
         return
     for name in flags.variants or ("tiny", "base"):

@@ -133,14 +133,20 @@ def estimate_peak(config: Config, stage: str, precision: torch.dtype) -> int:
         for part in filter(None, networks):
             make_fake(part)
         loader: Any = NoLoader()
-        run = Run(config, CPU, precision, networks, loader, validation={})
-        run.progress.epoch = 0 if stage == TEACHER else config.first_stage_epochs
-        run.enter_stage(stage)
-        run.start_epoch()
+        run = start_stage(Run(config, CPU, precision, networks, loader, validation={}), stage)
         for _ in range(2):
             memory.peak = memory.live
             train_step(run, [fake_batch(config)])
         return memory.peak
+
+
+def start_stage(run: Run, stage: str) -> Run:
+    """A new run, at the first epoch of its teacher's or student's stage."""
+    if stage == STUDENT:
+        run.progress.epoch = run.config.first_stage_epochs
+        run.enter_stage(STUDENT)
+    run.start_epoch()
+    return run
 
 
 def make_fake(module: nn.Module, device: torch.device = CPU) -> None:

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.devices import autocast, synchronize
@@ -18,11 +19,13 @@ from config import VARIANTS, Config, Variant
 from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set
 from data.loader import build_training_loader
+from experiments.benchmark_memory import estimate_peak, start_stage
 from experiments.measuring import matrix_peak, measure
 from losses import matting_losses, teacher_losses, weighted
 from models.octaves import climb
 from train import train_step
 from training import setup
+from training.random_state import seed_everything
 from training.run import Run
 from training.schedule import STUDENT, TEACHER
 
@@ -81,9 +84,12 @@ def measure_step(
     drawn = build_training_set([SYNTHETIC], settings=settings, samples=config.batch_size, seed=0)
     loader = build_training_loader(drawn, config.batch_size, num_workers=0, seed=0)
     batch = next(iter(loader))
-    run = build_run(config, option, device, precision, loader)
+    run = build_run(config, TEACHER if option == "teacher" else STUDENT, device, precision, loader)
+    train_step(run, [batch])  # in it cuDNN tries kernels, with memory that no later step needs
     seconds, megabytes = measure(lambda: train_step(run, [batch]), device, flags.repeats)
     row = {"s/step": seconds, "images/s": config.batch_size / seconds, "MB": megabytes}
+    if flags.profile:
+        row |= profile_step(run, batch, flags.repeats, seconds)
     if fed is not None:
         row |= measure_fed(run, fed, flags.num_workers, flags.steps)
     run.losses = run.plain_losses()  # operations cannot be counted in compiled code
@@ -100,18 +106,34 @@ def measure_step(
     return row
 
 
-def build_run(config: Config, option: str, device: torch.device, precision: torch.dtype, loader: DataLoader) -> Run:
-    """A run with random weights, in the stage that the option names."""
-    torch.manual_seed(0)
+def build_run(config: Config, stage: str, device: torch.device, precision: torch.dtype, loader: Any) -> Run:
+    """A run with random weights at the start of a stage; its kernels are chosen as train.py has them chosen."""
+    seed_everything(config.seed, config.deterministic)
     networks = setup.build_networks(config)
     for part in filter(None, networks):
         part.to(device).to(memory_format=torch.channels_last)
-    run = Run(config, device, precision, networks, loader, validation={})
-    if option != "teacher":
-        run.progress.epoch = config.first_stage_epochs
-        run.enter_stage(STUDENT)
-    run.start_epoch()
-    return run
+    return start_stage(Run(config, device, precision, networks, loader, validation={}), stage)
+
+
+def profile_step(run: Run, batch: dict[str, Any], repeats: int, seconds: float) -> dict[str, float]:
+    """The host's time, the kernels and the GPU's busy share of a step of `seconds`, and its peak memory in GB.
+
+    Nothing in a step waits for the GPU: where the host's time is near the whole, launching kernels is the limit.
+    """
+    is_cuda = run.device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(run.device) if is_cuda else 0  # since the steps that were measured
+    start = time.perf_counter()
+    for _ in range(repeats):
+        train_step(run, [batch])
+    host = (time.perf_counter() - start) / repeats
+    synchronize(run.device)
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]) as trace:
+        train_step(run, [batch])
+        synchronize(run.device)
+    kernels = [event for event in trace.events() if str(event.device_type).endswith("CUDA")]
+    busy = sum(event.time_range.elapsed_us() for event in kernels) / 1e6 / seconds
+    estimate = estimate_peak(run.config, run.progress.stage, run.precision)
+    return {"host s": host, "kernels": len(kernels), "busy": busy, "GB": peak / 2**30, "estimated GB": estimate / 2**30}
 
 
 def part_calls(run: Run, batch: dict[str, Any]) -> dict[str, Callable[[], Any]]:

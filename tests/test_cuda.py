@@ -15,7 +15,7 @@ import torch
 
 import train
 from config import Config
-from experiments.benchmark_memory import estimate_peak, fake_batch
+from experiments.benchmark_memory import STAGES, estimate_peak, fake_batch
 from experiments.benchmark_training import build_run
 from matting import predict_alpha
 from models import build_model
@@ -28,7 +28,6 @@ from training.run_folder import find_run
 
 DEVICE = torch.device("cuda:0")
 PRECISIONS = (torch.bfloat16, torch.float16)
-STAGES = ("teacher", "frozen-teacher")  # as experiments.benchmark_training names them
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU that PyTorch can use")
 
@@ -93,7 +92,7 @@ def test_deterministic_steps_give_the_same_bits(stage: str) -> None:
 def test_checkpointing_saves_memory_and_changes_little() -> None:
     peaks, losses = [], []
     for checkpointing in (False, True):
-        run = gpu_run("frozen-teacher", size=256, gradient_checkpointing=checkpointing)
+        run = gpu_run("student", size=256, gradient_checkpointing=checkpointing)
         torch.cuda.reset_peak_memory_stats()
         torch.manual_seed(0)
         steps(run, 2)
@@ -108,7 +107,7 @@ def test_checkpointing_saves_memory_and_changes_little() -> None:
 def test_compiled_steps_agree_and_wait_for_nothing() -> None:
     losses = []
     for compiled in (False, True):
-        run = gpu_run("frozen-teacher", compile=compiled)
+        run = gpu_run("student", compile=compiled)
         batches = [drawn_batch(run, seed) for seed in range(8)]
         for batch in batches[:4]:  # both sizes of the view
             train.train_step(run, [batch])
@@ -165,7 +164,7 @@ def test_estimated_memory_is_what_is_measured(stage: str) -> None:
     measured = torch.cuda.max_memory_allocated()
     config = run.config
     del run
-    estimated = estimate_peak(config, "teacher" if stage == "teacher" else "student", torch.bfloat16)
+    estimated = estimate_peak(config, stage, torch.bfloat16)
     assert estimated == pytest.approx(measured, rel=0.15)
 
 

@@ -20,7 +20,16 @@ from torch.utils._pytree import tree_leaves
 
 import train
 from config import Config
-from experiments.benchmark_memory import FakeTensors, LiveBytes, cuda_types, estimate_peak, fake_batch, make_fake
+from experiments.benchmark_memory import (
+    STAGES,
+    FakeTensors,
+    LiveBytes,
+    cuda_types,
+    estimate_peak,
+    fake_batch,
+    make_fake,
+    start_stage,
+)
 from tests.tiny import Batches
 from training import setup
 from training.optimization import load_optimizer_state
@@ -74,11 +83,7 @@ def fake_run(stage: str, precision: torch.dtype, networks: Any, device: torch.de
     """A run of Tiny on fake CUDA tensors, in one of its stages."""
     for part in filter(None, networks):
         make_fake(part, device)
-    run = Run(CONFIG, device, precision, networks, Batches(4), validation={})
-    run.progress.epoch = 0 if stage == TEACHER else 1
-    run.enter_stage(stage)
-    run.start_epoch()
-    return run
+    return start_stage(Run(CONFIG, device, precision, networks, Batches(4), validation={}), stage)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +148,7 @@ def test_a_wait_is_noticed(fake_cuda) -> None:
     assert [wait.split(" ")[0] for wait in waits.found] == ["_to_copy"] * 3 + ["_local_scalar_dense", "index"]
 
 
-@pytest.mark.parametrize("stage", [TEACHER, STUDENT], ids=["teacher", "student"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_the_estimate_on_a_cpu_keeps_what_cuda_keeps(fake_cuda, stage: str) -> None:
     """The backward pass needs a driver, so the memory of a step is estimated on the CPU, in the types of CUDA."""
     kept = []

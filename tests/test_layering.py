@@ -49,7 +49,7 @@ def project_imports(path: Path) -> set[str]:
 def test_imports_point_one_way(name):
     room, imported = name.split(".")[0], project_imports(modules()[name])
     if room in SCRIPTS | TOOLS:
-        steps = {f"experiments.{tool}" for tool in ("benchmark_training", "benchmark_memory", "gpu_check")}
+        steps = {f"experiments.{tool}" for tool in ("benchmark_training", "benchmark_memory")}
         measured = {"train"} if name in steps else set()  # its own step, not a copy
         assert not imported & (SCRIPTS - {room} - measured), "scripts do not import scripts"
     else:
