@@ -46,8 +46,8 @@ from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, epoch_bar
 from training.run import Run
 from training.schedule import STUDENT, TEACHER, Progress
-from training.trial import TRIED_ON, check_memory
 
+TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a trial step may take a minute
 SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
@@ -85,6 +85,8 @@ def prepare(flags: argparse.Namespace) -> Run:
     if resumed and state:
         restore(run, state, resumed)
     if device.type in TRIED_ON:
+        from training.trial import check_memory
+
         check_memory(run)
     setup.open_folder(run, resumed)
     setup.announce(run)

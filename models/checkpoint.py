@@ -12,12 +12,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from common import hub
 from common.errors import UserError
 from common.files import atomic_write
-from models.build import build_model
+from models import MattingNetwork, build_model
 from models.encoder import find_family
-from models.matting_network import MattingNetwork
 
 FORMAT = "tsr-matte-2"
 PREPROCESSING = (
@@ -144,7 +142,9 @@ def newest_run(output: str | Path) -> Path | None:
 def find_model(named: Path | None, output: str | Path) -> Path:
     """The model file that is named, by itself, by its run folder or as hf:owner/name, else the newest below `output`,
     else the starter model's. Raises UserError where there is none."""
-    if named and hub.is_name(named):
+    if named and str(named).startswith("hf:"):
+        from common import hub  # most models are on this machine
+
         return hub.fetch(named, MODEL_FILE)  # the only file that is downloaded, and one that holds no code
     path = named or newest_run(output) or STARTER
     if path == STARTER and not (STARTER / MODEL_FILE).is_file():

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-import huggingface_hub
-import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
 from torch import Tensor, nn
 
-from common import hub
-from common.errors import UserError
 from common.resize import Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIDES = (4, 8, 16, 32)
-HUB_FILE = "model.safetensors"
-OWN_PREFIX = re.compile(r"student\.(?:backbone|swin)\.")  # where a checkpoint of this project keeps its backbone
 
 
 class Family(NamedTuple):
@@ -174,80 +167,8 @@ def _create_backbone(
     """timm's feature extractor."""
     options: dict[str, Any] = dict(features_only=True, in_chans=in_channels, drop_path_rate=drop_path)
     options |= find_family(backbone).options
-    if pretrained and not weights_file:
-        weights_file = download_weights(backbone)
-    if not weights_file:
+    if not (pretrained or weights_file):
         return timm.create_model(backbone, pretrained=False, **options)
-    state = read_backbone_weights(weights_file)
-    names = set(state)
-    try:
-        network = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options)
-    except (RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{weights_file} does not hold weights of {backbone} ({reason}): name a file for this MODEL_IDX."
-        ) from error
-    # for features_only timm loads what fits and leaves the rest random; only the downsampling has two namings
-    wanted = [_in_file(name) for name, _ in network.named_parameters() if "downsample" not in name]
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise UserError(
-            f"{weights_file} lacks {len(missing)} weights of {backbone}, such as "
-            f"{missing[0]}: name a file for this MODEL_IDX."
-        )
-    surplus = [name for name in names.difference(wanted) if ".blocks." in name and name.endswith((".weight", ".bias"))]
-    if surplus:  # a deeper one holds all that a shallower one wants
-        raise UserError(
-            f"{weights_file} holds {len(surplus)} weights that {backbone} has no place for, "
-            f"such as {min(surplus)}: name a file for this MODEL_IDX."
-        )
-    return network
+    from models.backbone_weights import create_with_weights  # predict.py and a resumed run have no use for it
 
-
-def _in_file(name: str) -> str:
-    """A weight's name in timm's own files: layers_2.blocks... of a feature extractor is layers.2.blocks... there."""
-    return re.sub(r"^(layers|stages|stem)_(\d)", r"\1.\2", name)
-
-
-def download_weights(backbone: str) -> str:
-    """timm's ImageNet weights of the backbone, from the hub's cache on this machine or, once, from the hub."""
-    repository = str(getattr(timm.get_pretrained_cfg(backbone), "hf_hub_id", ""))
-    cached = huggingface_hub.try_to_load_from_cache(repository, HUB_FILE)
-    if isinstance(cached, str):
-        return cached
-    try:
-        return str(hub.download(repository, HUB_FILE))
-    except UserError as error:
-        raise UserError(
-            f"The ImageNet weights of {backbone} could not be downloaded. {error} "
-            "Or give a local file with --backbone-weights FILE, or "
-            "start from scratch with --no-pretrained (with --init-from only the teacher needs them: "
-            "--no-use-teacher leaves it out)."
-        ) from error
-
-
-def read_backbone_weights(path: str) -> dict:
-    """State dict in timm's or the official Swin naming (timm's filter maps the latter), or the student's of a
-    best.safetensors. Runs no code from the file."""
-    if not os.path.isfile(path):
-        raise UserError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
-    try:
-        state = (
-            safetensors.torch.load_file(path)
-            if path.endswith(".safetensors")
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # pickle, zip and safetensors each raise their own classes for a broken file
-        raise UserError(
-            f"{path} is not a readable weight file ({type(error).__name__}): download it "
-            "again, or convert it to .safetensors."
-        ) from error
-    if isinstance(state, dict):
-        state = state.get("model", state.get("state_dict", state))
-    if isinstance(state, dict) and any(OWN_PREFIX.match(str(name)) for name in state):
-        state = {
-            _in_file(OWN_PREFIX.sub("", name)): value for name, value in state.items() if OWN_PREFIX.match(str(name))
-        }
-    if not isinstance(state, dict) or not state:  # for an empty one timm would ask the hub
-        raise UserError(f"{path} holds no weights by name: name a .safetensors or .pth file of the backbone.")
-    return state
+    return create_with_weights(backbone, weights_file, options)

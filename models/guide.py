@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.resize import resize
-from models.encoder import STRIDES, download_weights, read_backbone_weights
+from models.backbone_weights import download_weights, read_weights
+from models.encoder import STRIDES
 
 MAGNIFICATION = 2  # the guide sees the student's view at this multiple of its size: its features are twice as coarse
 GUIDED = (1, 2, 3)  # f2, f3 and f4: f1 is too local to need a guide
@@ -87,7 +88,7 @@ def _create_network(name: str, weights_file: str, pretrained: bool) -> Any:
         ) from error
     if pretrained:
         weights_file = weights_file or download_weights(name)
-        state = read_backbone_weights(weights_file)
+        state = read_weights(weights_file)
         shapes = {key: value.shape for key, value in state.items()}
         lacking = [key for key, value in network.state_dict().items() if shapes.get(key) != value.shape]
         if lacking:

@@ -70,6 +70,12 @@ class MattingNetwork(nn.Module):
         """The student's matte alone, (N, 3, h, w) -> (N, 1, h, w): what native-resolution prediction starts from."""
         return saturating_sigmoid(decode(self.decoder, self.student(image), (image.shape[-2], image.shape[-1])))
 
+    def set_gradient_checkpointing(self) -> None:
+        """Trade a second forward pass of encoder and refiner for not keeping their activations."""
+        self.student.set_gradient_checkpointing()
+        if self.refiner:
+            self.refiner.gradient_checkpointing = True
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 DILATIONS = (1, 2, 4)
 COLOUR_RADIUS = 6  # pixels; what a matte of stride 4 is blurred by at twice its size, and no worse there than 12
@@ -142,7 +143,8 @@ class Refiner(nn.Module):
         self.channels = channels
         self.use_attention = use_attention
         self.use_colours = use_colours
-        self.use_octaves = use_octaves  # models/octaves.py reads it
+        self.use_octaves = use_octaves  # MattingNetwork and matting.py read it
+        self.gradient_checkpointing = False
         self.stem = nn.Conv2d(5 + use_colours, channels, 3, padding=1)
         inceptions = [DilatedInception(channels, branch_channels) for _ in range(blocks)]
         self.blocks = nn.Sequential(*inceptions)
@@ -182,7 +184,10 @@ class Refiner(nn.Module):
         x = x.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = torch.relu(convolve(self.stem, x, borders))  # (N, channels, H, W)
         for block in self.blocks:
-            x = block(x, borders)
+            if self.gradient_checkpointing and self.training:  # nothing in it is random
+                x = checkpoint(block, x, borders, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, borders)
         delta, *trust = convolve(self.head, x, borders).float().split(1, dim=1)  # (N, 1, H, W) each
         if self.use_colours:
             delta = delta + TRUST_GAIN * trust[0] * crop(estimate - coarse_alpha, self.receptive_radius, borders)

@@ -22,9 +22,9 @@ from models import build_model
 from tests import tiny
 from tests.kill_test import compare_runs
 from tests.tiny import FLAGS, Batches, use_tiny_networks
-from training.random_state import seed_everything
 from training.run import Run
 from training.run_folder import find_run
+from training.setup import seed_everything
 
 DEVICE = torch.device("cuda:0")
 PRECISIONS = (torch.bfloat16, torch.float16)

@@ -26,7 +26,7 @@ from common.files import write_json
 from data.check import check_dataset
 from data.quick_check import quick_check
 from inference import loading, options
-from models import build, checkpoint
+from models import build_model, checkpoint
 from tests.tiny import TinyEncoder
 
 SECONDS = 60  # of one test; a hang would be longer
@@ -172,9 +172,9 @@ def mutated_options(chance: random.Random) -> dict:
 
 def test_50_checkpoints(tmp_path, monkeypatch):
     """Whole and damaged in their bytes or in their metadata: a model that can predict, or one sentence."""
-    monkeypatch.setattr(build, "Encoder", lambda backbone, **_: TinyEncoder(3))
+    monkeypatch.setattr("models.Encoder", lambda backbone, **_: TinyEncoder(3))
     chance, path = random.Random(3), tmp_path / checkpoint.MODEL_FILE
-    model = build.build_model(**OPTIONS)
+    model = build_model(**OPTIONS)
     done = {"loaded": 0, "refused": 0}
     for number in range(50):
         options = mutated_options(chance) if number % 2 else OPTIONS

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
-from models import Guide
 from models.checkpoint import MODEL_FILE
+from models.guide import Guide
 from tests import run_fixtures
 from tests.kill_test import compare_runs
 from tests.run_fixtures import fit, posix

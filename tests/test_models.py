@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -10,7 +11,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from common.errors import UserError
 from common.resize import resize_alpha
 from losses import matting_losses, teacher_losses, weighted
-from models import build_model, build_teacher, encoder
+from models import build_model, build_teacher
 from models.checkpoint import MODEL_FILE, load_model, save_model
 from models.encoder import Encoder, FittedBlock
 from models.matting_network import saturating_sigmoid
@@ -300,8 +301,8 @@ def test_without_a_network_one_sentence_names_the_options(monkeypatch, tmp_path)
             asked.append(url)
             raise ConnectionError("no route")
 
-    monkeypatch.setattr(encoder.huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(encoder.huggingface_hub, "get_session", NoNetwork)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "get_session", NoNetwork)
     with pytest.raises(UserError) as raised:
         build_model(backbone=TINY, image_size=32, pretrained=True)
     assert len(asked) == 1  # asked once, not again and again
@@ -316,8 +317,8 @@ def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
     source = timm.create_model(TINY, pretrained=False).state_dict()
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(source, path)
-    monkeypatch.setattr(encoder.huggingface_hub, "try_to_load_from_cache", lambda *_: str(path))
-    monkeypatch.setattr(encoder.huggingface_hub, "get_session", lambda: pytest.fail("asks the network"))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(path))
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: pytest.fail("asks the network"))
     swin = build_model(backbone=TINY, image_size=32, pretrained=True).student.backbone
     assert torch.equal(swin.state_dict()["patch_embed.proj.weight"], source["patch_embed.proj.weight"])
 
@@ -336,7 +337,7 @@ def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
     ids=["another network", "prefixed", "empty", "no names"],
 )
 def test_weights_of_something_else_are_refused_instead_of_a_random_start(monkeypatch, tmp_path, state, words):
-    monkeypatch.setattr(encoder.huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("asks the hub"))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("asks the hub"))
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(UserError, match=words) as raised:
         build_model(backbone=TINY, image_size=32, backbone_weights=str(tmp_path / "other.pth"))

@@ -18,12 +18,14 @@ from common.interrupt import Stopped
 from config import Config
 from models import build_model
 from models.decoder import PRIOR_LOGIT
+from models.encoder import FittedBlock
+from models.refiner import DilatedInception
 from tests.tiny import random_batch, tiny_run, train_epoch, train_on, weights
 from training import run as stages
 from training.optimization import build_optimizer, learning_rate_at
-from training.random_state import seed_everything
 from training.report import Report, summary
 from training.schedule import STUDENT
+from training.setup import seed_everything
 
 NO_TEACHER = dict(use_teacher=False)
 
@@ -330,19 +332,22 @@ def test_a_larger_crop_leaves_the_student_s_view_and_gives_the_refiner_more_octa
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:
-    image, gradients, calls = torch.rand(1, 3, 32, 32), [], Counter()
-    options = dict(backbone="swin_tiny_patch4_window7_224", image_size=32, use_refiner=False, drop_path=0.5)
+    image, view, gradients, calls = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 32, 32), [], Counter()
+    options = dict(backbone="swin_tiny_patch4_window7_224", image_size=32, drop_path=0.5)
     for checkpointing in (False, True):
         torch.manual_seed(0)
         model = build_model(**options).train()
+        torch.nn.init.normal_(model.refiner.head.weight, std=0.1)
         if checkpointing:
-            model.student.set_gradient_checkpointing()
-            for block in (m for m in model.modules() if isinstance(m, SwinTransformerBlock)):
-                block.register_forward_pre_hook(lambda block, *_: calls.update([block]))
-        model(image).coarse_logits.square().mean().backward()
+            model.set_gradient_checkpointing()
+            for block in (m for m in model.modules() if isinstance(m, (SwinTransformerBlock, DilatedInception))):
+                block.register_forward_pre_hook(lambda block, *_: calls.update([type(block)]))
+        output = model(image, view)
+        sum(octave.square().mean() for octave in (output.coarse_logits, *output.octaves)).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    torch.testing.assert_close(*gradients)
-    assert list(calls.values()) == [2] * 12  # every block by itself, of the last stage too
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    # every block by itself and twice, of the last stage too; the refiner's in each of two octaves
+    assert calls == {FittedBlock: 2 * 12, DilatedInception: 2 * 3 * 2}
 
 
 def test_processes_share_their_work_without_a_warning(

@@ -14,7 +14,7 @@ import training.run
 from common.errors import UserError
 from tests.kill_test import differences
 from tests.tiny import FLAGS, random_batch, tiny_run, train_on, use_tiny_networks
-from training.random_state import random_state
+from training.checkpoint import random_state
 from training.run import Run
 from training.schedule import TEACHER
 from training.trial import check_memory

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
@@ -16,7 +18,6 @@ from common.files import atomic_write
 from common.processes import is_main, print_once, rank, world_size
 from models.checkpoint import MODEL_FILE, save_model
 from training.optimization import load_optimizer_state
-from training.random_state import random_state, restore_random_state
 from training.run import Run
 from training.run_folder import PREVIOUS_STATE_FILE, STATE_FILE
 from training.schedule import Progress
@@ -93,6 +94,31 @@ def _load(run: Run, state: dict[str, Any]) -> None:
         own = state["ranks"][rank()]
         run.reset_meter(own["meter"])
         restore_random_state(own["random"], run.device)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """State of every generator that this process uses, in types that weights_only loads."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    version, words, gauss = random.getstate()
+    # only this process's GPU: its copy of the other GPUs' generator states is stale
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Undo what happened since random_state; a generator of another kind of device is left as it is."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def layout(run: Run) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,14 @@ from common.processes import world_size
 from common.resize import resize, resize_alpha
 from config import Config
 from losses import FEATURES, GUIDED, REFINED, Terms, has_weight_on, matting_losses, teacher_losses, weighted
-from models import Guide, MattingNetwork, TeacherAutoencoder
-from training.meter import Meter
+from models import MattingNetwork, TeacherAutoencoder
+from training.log import Meter
 from training.optimization import AveragedNetwork, build_optimizer
 from training.run_folder import Lock
 from training.schedule import STUDENT, TEACHER, Progress, Schedule
+
+if TYPE_CHECKING:
+    from models.guide import Guide
 
 # what keeps the buffers, which are constants, from being sent at every step; torch 2.13 gave it another name
 BUFFER_SWITCH = (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,11 +20,9 @@ from config import Config
 from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set, build_validation_sets, parse_source
 from data.loader import build_training_loader
-from data.quick_check import quick_check
-from models import Guide, MattingNetwork, build_model, build_teacher
+from models import MattingNetwork, build_model, build_teacher
 from models.checkpoint import MODEL_FILE, find_model, load_weights, read_metadata
 from training.flags import config_from_dict, config_from_flags
-from training.random_state import seed_everything
 from training.recipes import RECIPES
 from training.report import require_tensorboard
 from training.run import Networks, Run
@@ -51,6 +51,20 @@ def start_process(config: Config, resumed: Path | None) -> tuple[torch.device, t
         require_tensorboard()
     seed_everything(config.seed, config.deterministic)
     return device, precision
+
+
+def seed_everything(seed: int, deterministic: bool) -> None:
+    """Seed Python, NumPy and torch; deterministic also restricts torch to kernels that give the same bits each time.
+
+    Non-deterministic kernels then raise an error. With a warning only, CUDA attention would still pick one.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first CUDA handle is made
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
 
 
 def keep_working_size(flags: argparse.Namespace) -> None:
@@ -85,6 +99,8 @@ def build_data(config: Config, device: torch.device) -> tuple[DataLoader, dict[s
 
 def check_dataset(config: Config) -> None:
     """The cheap part of data.check, before a day is spent on a broken set. Raises UserError."""
+    from data.quick_check import quick_check  # a resumed run has no use for it
+
     folders = [path for path, _ in map(parse_source, config.dataset) if path != SYNTHETIC and Path(path).is_dir()]
     found = [quick_check(folder) for folder in folders] if is_main() and config.check_data else []
     for findings in found:
@@ -120,11 +136,13 @@ def build_networks(config: Config, state: dict[str, Any] | None = None) -> Netwo
             network, backbone=config.variant.backbone, pretrained=config.pretrained and fresh, **start
         )
     if config.gradient_checkpointing:
-        network.student.set_gradient_checkpointing()
+        network.set_gradient_checkpointing()
         if teacher:
             teacher.encoder.set_gradient_checkpointing()
     guide = None
     if config.guide:
+        from models.guide import Guide
+
         guide = Guide(config.guide, network.student.channels, weights_file=config.guide_weights, pretrained=fresh)
     return Networks(network, teacher, guide)
 

@@ -11,11 +11,9 @@ import torch
 from common import distributed
 from common.devices import autocast, describe, free_cache, is_out_of_memory
 from common.errors import UserError
-from training.random_state import random_state, restore_random_state
+from training.checkpoint import random_state, restore_random_state
 from training.run import Run
 from training.schedule import STUDENT, Progress
-
-TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a step may take a minute
 
 
 def check_memory(run: Run) -> None:
