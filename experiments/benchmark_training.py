@@ -25,9 +25,9 @@ from losses import matting_losses, teacher_losses, weighted
 from models.octaves import climb
 from train import train_step
 from training import setup
-from training.random_state import seed_everything
 from training.run import Run
 from training.schedule import STUDENT, TEACHER
+from training.setup import seed_everything
 
 OPTIONS: dict[str, dict[str, Any]] = {  # what to vary: settings of config.py
     "teacher": {},  # the teacher's stage; all others are the student's
