@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,14 +25,13 @@ from tqdm import tqdm
 from common.command import command, new_parser
 from common.errors import UserError
 from common.files import write_json
-from common.photos import photo_size, read_alpha, read_photo, to_uint8, write_image
+from common.photos import photo_size, read_photo, to_uint8, write_image
 from common.processes import usable_cores
-from common.truth import is_soft
-from data.alpha_faults import alpha_faults, border_and_centre, inverted_set, judge_together
+from data.alpha_faults import inverted_set, judge_together, look_at_truth
 from data.contact_sheet import contact_sheet
 from data.copies import Inspection, find_copies, look_of
-from data.faults import ERROR, SEVERITY, Fault, by_kind, check_sizes, pair_up
-from data.pairs import Pair, read_unknown, say_left_out
+from data.faults import ERROR, FAULTS, Fault, by_kind, check_sizes, pair_up
+from data.pairs import Pair, say_left_out
 from data.quick_check import TRAINING_SPLITS, evenly, find_splits
 
 SHEET_PAIRS = 24
@@ -50,11 +50,11 @@ class Report:
 
     @property
     def errors(self) -> list[Fault]:
-        return [fault for fault in self.faults if SEVERITY[fault.kind] == ERROR]
+        return [fault for fault in self.faults if fault.severity == ERROR]
 
     @property
     def warnings(self) -> list[Fault]:
-        return [fault for fault in self.faults if SEVERITY[fault.kind] != ERROR]
+        return [fault for fault in self.faults if fault.severity != ERROR]
 
 
 def check_dataset(root: str | Path, workers: int | None = None, progress: bool = False) -> Report:
@@ -65,7 +65,7 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
         pairs, found = pair_up(folder, required=len(splits) == 1 or name in TRAINING_SPLITS)
         faults += found
         sides = [folder / side for side in ("im", "gt", "unknown")]
-        faults += [Fault("files_left_out", str(side), said) for side in sides if (said := say_left_out(side))]
+        faults += [Fault.of("files_left_out", side, said=said) for side in sides if (said := say_left_out(side))]
         tasks += [(pair, name) for pair in pairs]
     # Threads: decoding happens outside Python's lock.
     with ThreadPoolExecutor(workers or min(8, usable_cores())) as pool:
@@ -74,9 +74,8 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
     for split in splits:
         here = [entry for entry in inspections if entry.split == split]
         faults += judge_together([fault for entry in here for fault in entry.faults], len(here))
-        faults += inverted_set(
-            [entry.border_and_centre for entry in here if entry.border_and_centre], splits[split] / "gt"
-        )
+        means = [entry.truth.border_and_centre for entry in here if entry.truth and entry.truth.border_and_centre]
+        faults += inverted_set(means, splits[split] / "gt")
     faults += find_copies(inspections)
     if not tasks and not faults:
         raise UserError(f"{root} holds no photos: put them into im and their alphas, by the same name, into gt.")
@@ -86,62 +85,43 @@ def check_dataset(root: str | Path, workers: int | None = None, progress: bool =
 def inspect(pair: Pair, split: str) -> Inspection:
     """Decode a pair and look at it. What cannot be read becomes a fault, never an exception."""
     found = Inspection(pair, split, faults=check_sizes(pair))
+    of_headers = {fault.path for fault in found.faults}
     known_kinds = {fault.kind for fault in found.faults}
-    for kind, path, look in (("photo", pair.image, _look_at_photo), ("alpha", pair.alpha, _look_at_truth)):
+    for kind, path, look in (("photo", pair.image, _look_at_photo), ("alpha", pair.alpha, _look_at_alpha)):
         if f"{kind}_unreadable" not in known_kinds:
             try:
-                look(found)
+                found.faults += [fault for fault in look(found) if fault.path not in of_headers]
             except ValueError as error:
-                found.faults.append(Fault(f"{kind}_unreadable", str(path), str(error)))
-    if not found.faults and (sentence := turned_alone(pair)):
-        found.faults.append(Fault("turned_alone", str(pair.image), sentence))
-    return found
+                found.faults.append(Fault.of(f"{kind}_unreadable", path, error=error))
+    return found if found.faults else replace(found, faults=turned_alone(pair))
 
 
-def _look_at_photo(found: Inspection) -> None:
+def _look_at_photo(found: Inspection) -> list[Fault]:
     """Size, look and transparency. Raises ValueError."""
     path = found.pair.image
     found.size = photo_size(path)
     # An eighth of the width and height is plenty for the hash, and the decoder still reads the file to its end.
     photo = read_photo(path, shrink_to=256)
     found.look = look_of(to_uint8(photo.image), hashlib.sha256(path.read_bytes()).digest())
-    if photo.alpha is not None and photo.alpha.min() < 0.5:
-        sentence = f"{path} is a cut-out, not a photo: put it into a folder for --foregrounds, or give its original."
-        found.faults.append(Fault("photo_cut_out", str(path), sentence))
+    is_cut_out = photo.alpha is not None and photo.alpha.min() < 0.5
+    return [Fault.of("photo_cut_out", path)] if is_cut_out else []
 
 
-def _look_at_truth(found: Inspection) -> None:
-    """Values of the alpha where it is known, and how much is not. Raises ValueError if the alpha cannot be read."""
-    pair = found.pair
-    alpha = read_alpha(pair.alpha)
-    known = np.ones(alpha.shape, bool)
-    if pair.unknown and not any(fault.path == str(pair.unknown) for fault in found.faults):
-        try:
-            known = read_unknown(pair.unknown, alpha.shape) == 0
-        except ValueError as error:
-            found.faults.append(Fault("unknown_unreadable", str(pair.unknown), str(error)))
-    found.unknown_share = float(1 - known.mean())
-    if not known.any():
-        sentence = f"{pair.unknown} marks every pixel as unknown (white): nothing of {pair.alpha.name} counts."
-        found.faults.append(Fault("unknown_full", str(pair.unknown), sentence))
-        return
-    found.soft_share = float(np.mean(is_soft(alpha[known])))
-    found.border_and_centre = border_and_centre(np.where(known, alpha, 0))
-    found.faults += alpha_faults(alpha, pair.alpha, known)
+def _look_at_alpha(found: Inspection) -> list[Fault]:
+    """Values of the alpha where it is known. Raises ValueError."""
+    found.truth = look_at_truth(found.pair)
+    return found.truth.faults
 
 
-def turned_alone(pair: Pair) -> str | None:
-    """A sentence where EXIF turns or mirrors one side of a pair and the sizes cannot tell whether that is right."""
+def turned_alone(pair: Pair) -> list[Fault]:
+    """Where EXIF turns or mirrors one side of a pair and the sizes cannot tell whether that is right."""
     turns = [_orientation(path) for path in (pair.image, pair.alpha)]
     width, height = photo_size(pair.image)
     sizes_tell = max(turns) >= 5 and width != height
     if turns[0] == turns[1] or sizes_tell:
-        return None
+        return []
     turned, other = (pair.image, pair.alpha) if turns[0] != 1 else (pair.alpha, pair.image)
-    return (
-        f"{turned} is turned by its EXIF orientation {max(turns)} and {other.name} is not: see with --contact-sheet "
-        "whether they fit, and save both upright, without EXIF."
-    )
+    return [Fault.of("turned_alone", turned, turn=max(turns), other=other.name)]
 
 
 def _orientation(path: Path) -> int:
@@ -155,51 +135,53 @@ def _orientation(path: Path) -> int:
             return 1
 
 
-def split_figures(report: Report, split: str) -> dict[str, object]:
+def split_figures(report: Report, split: str) -> dict[str, Any]:
     """Counts, sizes, soft and unknown pixels of one split, plain values for the table and for JSON."""
     here = [entry for entry in report.inspections if entry.split == split]
-    megapixels = [entry.size[0] * entry.size[1] / 1e6 for entry in here if entry.size]
-    sides = [max(entry.size) for entry in here if entry.size]
-    soft = [entry.soft_share for entry in here if entry.soft_share is not None]
-    unknown = [entry.unknown_share for entry in here if entry.unknown_share is not None]
-    binary = sum(fault.kind == "alpha_binary" for entry in here for fault in entry.faults)
+    sizes = [entry.size for entry in here if entry.size]
+    truths = [entry.truth for entry in here if entry.truth]
+    long_sides = [max(size) for size in sizes]
     return {
         "pairs": len(here),
-        "long_side_min": min(sides, default=None),
-        "long_side_median": float(np.median(sides)) if sides else None,
-        "long_side_max": max(sides, default=None),
-        "megapixels_mean": float(np.mean(megapixels)) if megapixels else None,
-        "soft_share_median": float(np.median(soft)) if soft else None,
-        "binary_alphas": binary,
+        "long_side_min": min(long_sides, default=None),
+        "long_side_median": _over(np.median, long_sides),
+        "long_side_max": max(long_sides, default=None),
+        "megapixels_mean": _over(np.mean, [width * height / 1e6 for width, height in sizes]),
+        "soft_share_median": _over(np.median, [truth.soft_share for truth in truths if truth.soft_share is not None]),
+        "binary_alphas": sum(fault.kind == "alpha_binary" for entry in here for fault in entry.faults),
         "unknown_masks": sum(entry.pair.unknown is not None for entry in here),
-        "unknown_share_mean": float(np.mean(unknown)) if unknown else None,
+        "unknown_share_mean": _over(np.mean, [truth.unknown_share for truth in truths]),
     }
+
+
+def _over(summary: Callable[[Any], Any], values: list) -> float | None:
+    return float(summary(values)) if values else None
 
 
 def format_report(report: Report) -> str:
     """The table for a person."""
     lines = []
     for split in report.splits:
+        line = "{pairs} pairs"
         figures = split_figures(report, split)
-        line = f"{split}: {figures['pairs']} pairs"
         if figures["long_side_min"] is not None:
             line += (
-                f", long side {figures['long_side_min']} to {figures['long_side_max']} pixels (median "
-                f"{figures['long_side_median']:.0f}), {figures['megapixels_mean']:.1f} megapixels on average"
+                ", long side {long_side_min} to {long_side_max} pixels (median {long_side_median:.0f}), "
+                "{megapixels_mean:.1f} megapixels on average"
             )
         if figures["soft_share_median"] is not None:
             line += (
-                f"; soft pixels: median {figures['soft_share_median']:.2%} of an alpha, "
-                f"{figures['binary_alphas']} of {figures['pairs']} alphas hold 0 and 1 only"
+                "; soft pixels: median {soft_share_median:.2%} of an alpha, {binary_alphas} of {pairs} alphas hold 0 "
+                "and 1 only"
             )
         if figures["unknown_masks"] and figures["unknown_share_mean"] is not None:
-            line += f"; {figures['unknown_masks']} masks of unknown pixels, {figures['unknown_share_mean']:.2%} of all"
-        lines.append(line)
+            line += "; {unknown_masks} masks of unknown pixels, {unknown_share_mean:.2%} of all"
+        lines.append(f"{split}: {line.format(**figures)}")
     if len(report.splits) == 1:
         lines.append("one split only: no leaks to look for; train.py needs both train and val")
     lines.append("")
     for kind, group in by_kind(report.faults):
-        lines.append(f"{SEVERITY[kind]:<8}{kind:<21}{len(group):>6}")
+        lines.append(f"{FAULTS[kind][0]:<8}{kind:<21}{len(group):>6}")
         lines += [f"    {fault.sentence}" for fault in group[:NAMES_SHOWN]]
         if len(group) > NAMES_SHOWN:
             lines.append(f"    and {len(group) - NAMES_SHOWN} more; --json lists all")
@@ -215,7 +197,7 @@ def as_json(report: Report) -> dict[str, object]:
         "errors": len(report.errors),
         "warnings": len(report.warnings),
         "splits": {split: split_figures(report, split) for split in report.splits},
-        "faults": [fault._asdict() | {"severity": SEVERITY[fault.kind]} for fault in report.faults],
+        "faults": [fault._asdict() | {"severity": fault.severity} for fault in report.faults],
     }
 
 

@@ -14,6 +14,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from data.alpha_faults import Truth
 from data.faults import Fault
 from data.pairs import Pair
 
@@ -32,15 +33,13 @@ class Look(NamedTuple):
 
 @dataclass
 class Inspection:
-    """What one pair holds; None for what could not be read. Shares are shares of the pixels."""
+    """What one pair holds; None for what could not be read."""
 
     pair: Pair
     split: str
     size: tuple[int, int] | None = None  # (width, height)
-    soft_share: float | None = None  # of the known pixels
-    unknown_share: float | None = None
-    border_and_centre: tuple[float, float] | None = None  # means of the alpha
     look: Look | None = None
+    truth: Truth | None = None
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -100,10 +99,8 @@ def _first_similar(looks: Sequence[Look], numbers: Sequence[int]) -> dict[int, i
 
 
 def _copy_fault(original: Inspection, copy: Inspection, is_exact: bool) -> Fault:
-    what = "the same file as" if is_exact else "nearly the same picture as"
+    alike, first = "the same file as" if is_exact else "nearly the same picture as", original.pair.image
     if original.split == copy.split:
-        kind, cure = "duplicate", "one of them is enough."
-    else:
-        kind = "leak_exact" if is_exact else "leak_similar"
-        cure = f"a photo of {original.split} must not be in {copy.split}, or the scores come out too good."
-    return Fault(kind, str(copy.pair.image), f"{copy.pair.image} is {what} {original.pair.image}: {cure}")
+        return Fault.of("duplicate", copy.pair.image, alike=alike, first=first)
+    kind = "leak_exact" if is_exact else "leak_similar"
+    return Fault.of(kind, copy.pair.image, alike=alike, first=first, split=original.split, other=copy.split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +12,9 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import is_hidden
-from common.photos import read_alpha
-from data.alpha_faults import alpha_faults, border_and_centre, inverted_set, judge_together
+from data.alpha_faults import inverted_set, judge_together, look_at_truth
 from data.faults import Fault, by_kind, check_sizes, pair_up
-from data.pairs import Pair, read_unknown
+from data.pairs import Pair
 
 TRAINING_SPLITS = ("train", "val")  # what train.py reads
 SAMPLED_HEADERS, SAMPLED_TRUTHS = 1000, 20  # pairs of a data set
@@ -76,20 +76,15 @@ def quick_check(root: str | Path) -> Findings:
 
 def check_truths(pairs: Sequence[Pair]) -> tuple[list[Fault], list[Fault]]:
     """What is wrong with the truths of one split: why train.py should not start, and what a person should know."""
-    faults, means = [], []
+    truths = []
     for pair in pairs:
-        try:
-            alpha = read_alpha(pair.alpha)
-            known = read_unknown(pair.unknown, alpha.shape) == 0 if pair.unknown else np.ones(alpha.shape, bool)
-        except UserError:  # training names the file and takes another sample
-            continue
-        if known.any():
-            means.append(border_and_centre(np.where(known, alpha, 0)))
-            faults.append(alpha_faults(alpha, pair.alpha, known))
-    together = judge_together([fault for found in faults for fault in found], len(faults))
+        with suppress(UserError):  # training names the file and takes another sample
+            truths.append(look_at_truth(pair))
+    means = [truth.border_and_centre for truth in truths if truth.border_and_centre]
+    together = judge_together([fault for truth in truths for fault in truth.faults], len(means))
     refused = [fault for fault in together if fault.kind in USELESS]
     noted = [fault for fault in together if fault.kind in ("alpha_faint", "alpha_noisy")]
-    if len(refused) < len(faults):
+    if len(refused) < len(means):
         noted += refused
         refused = inverted_set(means, pairs[0].alpha.parent)
     refused += [fault for fault in together if fault.kind == "alpha_scale"]

@@ -17,7 +17,7 @@ from common.photos import write_alpha
 from data.alpha_faults import alpha_faults
 from data.check import as_json, check_dataset, main
 from data.copies import HASH_DISTANCE, THUMBNAIL_DISTANCE, Inspection, Look, find_copies
-from data.faults import SEVERITY
+from data.faults import FAULTS
 from data.pairs import Pair, read_pair
 from data.quick_check import quick_check
 from data.synthetic.folder import write_folder
@@ -56,7 +56,7 @@ def dataset(clean_set: Path, tmp_path: Path) -> Path:
 
 def test_every_kind_is_planted() -> None:
     of_folders = {"folder_missing", "split_incomplete"}
-    assert set(SEVERITY) == {kind for _, kind in PLANTED.values()} | of_folders
+    assert set(FAULTS) == {kind for _, kind in PLANTED.values()} | of_folders
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -66,7 +66,7 @@ def test_finds_each_planted_fault(dataset: Path, name: str) -> None:
     report = check_dataset(dataset)
     assert [(fault.kind, Path(fault.path)) for fault in report.faults] == [(kind, path)]  # it, and nothing else
     assert path.name in report.faults[0].sentence
-    assert main([str(dataset)]) == (1 if SEVERITY[kind] == "error" else 0)
+    assert main([str(dataset)]) == (1 if FAULTS[kind][0] == "error" else 0)
 
 
 def test_finds_all_in_one_dataset(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_unknown_pixels_are_not_judged_but_counted(dataset: Path, capsys: pytest
     assert quick_check(dataset).errors == []
     report = check_dataset(dataset)
     assert {fault.kind for fault in report.faults} == {"alpha_binary"}
-    shares = [entry.unknown_share for entry in report.inspections if entry.split == "train"]
+    shares = [entry.truth.unknown_share for entry in report.inspections if entry.split == "train"]
     assert all(0 < share < 1 for share in shares)
     figures = as_json(report)["splits"]
     assert figures["train"]["unknown_share_mean"] == pytest.approx(np.mean(shares))
