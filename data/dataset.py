@@ -203,9 +203,9 @@ class MixedDataset(Dataset):
     augmented differently, with weight 0.5 half of them in one epoch and the other half in the next.
     """
 
-    def __init__(self, datasets: Sequence[tuple[Dataset, float]], seed: int) -> None:
-        self.datasets = [dataset for dataset, _ in datasets]
-        self.counts = [max(1, round(weight * _length(dataset))) for dataset, weight in datasets]
+    def __init__(self, datasets: Sequence[tuple[Any, float]], seed: int) -> None:
+        self.datasets = [dataset for dataset, _ in datasets]  # Any: torch's Dataset has no __len__, each of ours has
+        self.counts = [max(1, round(weight * len(dataset))) for dataset, weight in datasets]
         self.seed = seed
         self._orders: list[dict[int, np.ndarray]] = [{} for _ in datasets]
 
@@ -222,21 +222,17 @@ class MixedDataset(Dataset):
             which += 1
         dataset = self.datasets[which]
         # Over all epochs the set is gone through again and again, in a new order each time.
-        turn, place = divmod(epoch * self.counts[which] + index, _length(dataset))
+        turn, place = divmod(epoch * self.counts[which] + index, len(dataset))
         return dataset[(turn, int(self._order(which, turn, epoch)[place]))]
 
     def _order(self, which: int, turn: int, epoch: int) -> np.ndarray:
         """The order of a set in one turn; orders are kept as long as their epoch lasts: 45 ms for a million samples."""
-        orders, length = self._orders[which], _length(self.datasets[which])
+        orders, length = self._orders[which], len(self.datasets[which])
         if turn not in orders:
             for old in [kept for kept in orders if kept < epoch * self.counts[which] // length]:
                 del orders[old]
             orders[turn] = np.random.default_rng((self.seed, which, turn)).permutation(length).astype(np.uint32)
         return orders[turn]
-
-
-def _length(dataset: Dataset) -> int:
-    return len(dataset)  # type: ignore[arg-type]  # torch's Dataset has no __len__, each of ours has
 
 
 def _images(folders: Sequence[str | Path]) -> Names:
@@ -264,11 +260,13 @@ class PhotoValidation(Dataset):
         """Raises UserError, in one sentence, if a file cannot be read or the sizes differ."""
         pair = self.pairs[index]
         photo, alpha = read_pair(pair.image, pair.alpha)
-        item: Item = {
-            "image": torch.from_numpy(photo).permute(2, 0, 1).contiguous(),
-            "alpha": torch.from_numpy(alpha)[None],
-            "name": pair.name,
-        }
+        item = validation_item(photo, alpha, pair.name)
         if pair.unknown:
             item["unknown"] = torch.from_numpy(read_unknown(pair.unknown, alpha.shape) > 0)[None]
         return item
+
+
+def validation_item(photo: Pixels, alpha: np.ndarray, name: str) -> Item:
+    """A photo (H, W, 3) and its float alpha (H, W) as tensors: see PhotoValidation."""
+    image = torch.from_numpy(photo).permute(2, 0, 1).contiguous()
+    return {"image": image, "alpha": torch.from_numpy(alpha)[None], "name": name}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class OnnxMatting:
     """Has what matting.predict_mattes asks of a MattingNetwork. Tensors go in and come out on the CPU."""
 
     def __init__(
-        self, model: onnx.ModelProto, *, image_size: int, refiner: dict[str, Any] | None, providers: Sequence[str]
+        self, model: onnx.ModelProto, image_size: int, refiner: dict[str, Any] | None, providers: Sequence[str]
     ) -> None:
         """refiner: the metadata about it (the arguments of OnnxRefiner), or None for a model without one."""
         self.image_size = image_size
@@ -47,25 +48,19 @@ class OnnxMatting:
         return self.student(image)
 
 
+@dataclass(frozen=True, eq=False)
 class OnnxRefiner:
     """Has what matting.refine_uncertain asks of a models.Refiner."""
 
-    def __init__(
-        self,
-        session: Session,
-        *,
-        channels: int,
-        receptive_radius: int,
-        use_attention: bool = True,
-        use_octaves: bool = True,
-    ) -> None:
-        self.session = session
-        on_gpu = "CUDAExecutionProvider" in session.session.get_providers()
-        self.device = torch.device("cuda" if on_gpu else "cpu")
-        self.use_attention = use_attention
-        self.use_octaves = use_octaves
-        self.channels = channels
-        self.receptive_radius = receptive_radius
+    session: Session
+    channels: int
+    receptive_radius: int
+    use_attention: bool = True
+    use_octaves: bool = True
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if "CUDAExecutionProvider" in self.session.session.get_providers() else "cpu")
 
     def __call__(self, image: Tensor, coarse_alpha: Tensor, borders: Borders = WHOLE_PHOTO) -> Tensor:
         """As models.Refiner: the graph computes the whole window, of which the part that holds is returned."""
@@ -107,14 +102,10 @@ def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxMatting:
     wanted = ["CUDAExecutionProvider"] if torch.device(device).type == "cuda" else []
     providers = [name for name in (*wanted, "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
     try:
-        return OnnxMatting(
-            model, image_size=metadata["model"]["image_size"], refiner=metadata["refiner"], providers=providers
-        )
+        return OnnxMatting(model, metadata["model"]["image_size"], metadata["refiner"], providers)
     except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
-        raise UserError(
-            f"{path} is not a graph that onnxruntime {onnxruntime.__version__} can run "
-            f"({str(error).splitlines()[0]}): export it again."
-        ) from error
+        what = f"is not a graph that onnxruntime {onnxruntime.__version__} can run ({str(error).splitlines()[0]})"
+        raise UserError(f"{path} {what}: export it again.") from error
 
 
 def read_onnx_metadata(path: Path) -> dict[str, Any]:
@@ -124,24 +115,18 @@ def read_onnx_metadata(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
     if not os.path.isfile(path):
-        raise UserError(
-            f"{path} does not exist: write it with `python export.py --output {path}`, or name "
-            "another with --checkpoint."
-        )
+        cure = f"write it with `python export.py --output {path}`, or name another with --checkpoint"
+        raise UserError(f"{path} does not exist: {cure}.")
     try:
         model = onnx.load(path, load_external_data=False)  # protobuf: reading it runs no code
     except Exception as error:  # protobuf's decoders raise classes that differ between its versions
-        raise UserError(
-            f"{path} is not a complete .onnx file ({type(error).__name__}): copy it again, or export it again."
-        ) from error
+        what = f"is not a complete .onnx file ({type(error).__name__})"
+        raise UserError(f"{path} {what}: copy it again, or export it again.") from error
     properties = {entry.key: entry.value for entry in model.metadata_props}
     metadata = parse_metadata(path, properties)
     try:
-        return model, {
-            **metadata,
-            **{key: properties[key] for key in ("part", "variant", "precision")},
-            "refiner": json.loads(properties["refiner"]),
-        }
+        texts = {key: properties[key] for key in ("part", "variant", "precision")}
+        return model, metadata | texts | {"refiner": json.loads(properties["refiner"])}
     except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path} has broken metadata ({error}): export it again.") from error
 

@@ -6,6 +6,7 @@ onnx_parity.check(model, [network_file, refiner_file], tolerance=1e-4)     # pri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Difference(NamedTuple):
     unsure: float  # share of pixels with 0 < coarse < 1; if it is 0, agreement proves little
 
 
-def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> list[Difference]:
+def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> None:
     """Print a table of differences. Raises UserError if one is above the tolerance or not a number.
 
     files: the network's, and the refiner's if the model has one. The refined matte of the whole network may differ by
@@ -48,50 +49,36 @@ def check(model: MattingNetwork, files: Sequence[Path], tolerance: float) -> lis
         f"largest |onnxruntime - PyTorch float32|, allowed {tolerance:g}, refined {CARRIED * tolerance:g}\n"
         f"{'size':>9} {'batch':>5} {'coarse':>9} {'refined':>9} {'refiner':>9} {'unsure':>7}"
     )
-    rows = []
-    for row in compare(model, files):
-        print(
-            f"{row.size[0]:>4}x{row.size[1]:<4} {row.batch:>5} {row.coarse:>9.1e} {row.refined:>9.1e} "
-            f"{row.refiner:>9.1e} {row.unsure:>7.0%}",
-            flush=True,
-        )
-        rows.append(row)
-    worst = float(np.max([(row.coarse, row.refined / CARRIED, row.refiner) for row in rows]))  # NaN comes through
+    found = []
+    for batch, (height, width), coarse, refined, refiner, unsure in compare(model, files):
+        row = f"{height:>4}x{width:<4} {batch:>5} {coarse:>9.1e} {refined:>9.1e} {refiner:>9.1e} {unsure:>7.0%}"
+        print(row, flush=True)
+        found += [coarse, refined / CARRIED, refiner]
+    worst = float(np.max(found))  # NaN comes through
     if not worst <= tolerance:
         raise UserError(f"onnxruntime and PyTorch differ by {worst:.2g}, more than {tolerance:g}: nothing was written.")
-    return rows
 
 
 @torch.inference_mode()
 def compare(model: MattingNetwork, files: Sequence[Path]) -> Iterator[Difference]:
     """Run the files on the CPU with onnxruntime alone, and the model there in float32."""
     try:
-        sessions = [open_session(str(file)) for file in files]
+        network, *refiner = [open_session(str(file)) for file in files]
     except Exception as error:  # onnxruntime raises a different class for each way a graph can be wrong
-        raise UserError(
-            f"onnxruntime {onnxruntime.__version__} cannot load the exported graph ({str(error).splitlines()[0]})."
-        ) from error
-    for size in SIZES:
-        for batch in BATCHES:
-            image = sample_images(batch, size)
-            coarse = model.coarse_alpha(image)
-            refined = coarse if model.refiner is None else model.refiner(image, coarse)
-            exported = sessions[0].run([COARSE, REFINED], {IMAGE: image.numpy()})
-            alone = 0.0
-            if model.refiner is not None:
-                # a random matte: with a model that is sure everywhere the refiner would not be tested
-                random = torch.rand(coarse.shape, generator=torch.Generator().manual_seed(batch))
-                matte = sessions[1].run([REFINED], {IMAGE: image.numpy(), COARSE: random.numpy()})[0]
-                alone = largest_difference(model.refiner(image, random), matte)
-            unsure = ((coarse > 0) & (coarse < 1)).float().mean().item()
-            yield Difference(
-                batch,
-                size,
-                largest_difference(coarse, exported[0]),
-                largest_difference(refined, exported[1]),
-                alone,
-                unsure,
-            )
+        reason = str(error).splitlines()[0]
+        raise UserError(f"onnxruntime {onnxruntime.__version__} cannot load the exported graph ({reason}).") from error
+    for size, batch in product(SIZES, BATCHES):
+        image, alone = sample_images(batch, size), 0.0
+        coarse = model.coarse_alpha(image)
+        refined = coarse if model.refiner is None else model.refiner(image, coarse)
+        mattes = network.run([COARSE, REFINED], {IMAGE: image.numpy()})
+        if model.refiner is not None:
+            # a random matte: with a model that is sure everywhere the refiner would not be tested
+            random = torch.rand(coarse.shape, generator=torch.Generator().manual_seed(batch))
+            matte = refiner[0].run([REFINED], {IMAGE: image.numpy(), COARSE: random.numpy()})[0]
+            alone = largest_difference(model.refiner(image, random), matte)
+        errors = [largest_difference(*both) for both in zip((coarse, refined), mattes, strict=True)]
+        yield Difference(batch, size, *errors, alone, ((coarse > 0) & (coarse < 1)).float().mean().item())
 
 
 def largest_difference(expected: Tensor, exported: np.ndarray) -> float:

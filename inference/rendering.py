@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import ImageColor
+from PIL import Image, ImageCms, ImageColor
 
 from common import photos
 from common.files import make_folder
 from common.photos import Photo, PhotoError
 from inference.foreground import Colours, blurred, composite, covering, estimate_colours, native_foreground
-from inference.profiles import convert
 
 SUBJECT = 0.5  # alpha; a matte that nowhere reaches it shows no subject
 NO_SUBJECT = "no subject found"  # a note in manifest.json
@@ -96,7 +96,7 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.uint16 else image.astype(np.uint16) * np.uint16(257)
 
 
-def read_background(text: str) -> Background:
+def read_background(text: str, max_pixels: int = photos.MAX_PIXELS) -> Background:
     """What stands behind a composite: "blur", a colour of sRGB ("red", "#00ff00") or a photo's path. Raises PhotoError.
 
     A colour and a photo are converted to the profile of the photo that they stand behind.
@@ -111,7 +111,23 @@ def read_background(text: str) -> Background:
             raise PhotoError(
                 f"{text} is no background: give a colour (red, #00ff00), a photo's path or the word blur."
             ) from None
-        photo = photos.read_photo(text)
+        photo = photos.read_photo(text, max_pixels=max_pixels)
         colour, own_profile = photos.to_uint8(photo.image), photo.icc_profile
     converted = lru_cache(maxsize=1)(partial(convert, colour, own_profile))  # the photos of a folder mostly share one
     return lambda image, colours, profile: covering(converted(profile), image)
+
+
+def convert(pixels: np.ndarray, source: bytes | None, target: bytes | None) -> np.ndarray:
+    """uint8 RGB (H, W, 3) from one profile to another, None being sRGB; unchanged where a profile cannot be used."""
+    if source == target:
+        return pixels
+    try:
+        before, after = (
+            ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB") if profile is None else io.BytesIO(profile))
+            for profile in (source, target)
+        )
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        converted = ImageCms.profileToProfile(Image.fromarray(pixels), before, after, renderingIntent=intent)
+    except (ImageCms.PyCMSError, OSError, ValueError):  # viewers ignore a broken profile too
+        return pixels
+    return np.asarray(converted)

@@ -22,7 +22,7 @@ from common import photos
 from common.errors import UserError
 from common.photos import Photo, PhotoError
 from inference.foreground import composite
-from inference.rendering import SUBJECT, Predictor, Style, predict_matte, read_background, render, write_rendered
+from inference.rendering import Predictor, Style, notes_on, predict_matte, read_background, render, write_rendered
 
 PREVIEW_SIDE = 1280  # pixels; quick to send for any photo, while the downloads keep the photo's size
 GRACE = 10.0  # seconds that a photo's files stay after the next one was chosen: a page may still be loading them
@@ -65,16 +65,15 @@ class Studio:
         """Matte a photo and write its files. Raises PhotoError, which names the file without its folder."""
         start = time.perf_counter()
         with _names_only(source):
-            photo = self._read(source)
+            photo = photos.read_photo(source, max_pixels=self.max_pixels)
         matte = predict_matte(self.predictor, photo.image)
         self.root.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self.root))
         try:
             alpha, cutout = (_save(folder, source, photo, matte, Style(kind)) for kind in ("alpha", "cutout"))
             preview = _save_preview(folder, photos.to_uint8(photo.image), photo.icc_profile)
-            notes = [*([] if matte.max() >= SUBJECT else ["no subject was found in this photo"]), *photo.notes]
             seconds = time.perf_counter() - start
-            cut = Cut(source, folder, preview, alpha, cutout, matte.shape[::-1], seconds, notes)
+            cut = Cut(source, folder, preview, alpha, cutout, matte.shape[::-1], seconds, notes_on(photo, matte))
             np.save(cut.matte, matte)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -84,12 +83,11 @@ class Studio:
     def compose(self, cut: Cut, background: str | Path) -> Picture:
         """Put the subject on "blur", a colour or a photo's path, at the photo's size. Raises PhotoError as cut does."""
         with _names_only(cut.source, Path(background)):
-            if isinstance(background, Path):
-                self._check_size(background)
             if not cut.matte.exists():
                 raise PhotoError(f"{cut.source} is no longer kept here: choose it again.")
-            style = Style("composite", background=read_background(str(background)))
-            return _save(cut.folder, cut.source, self._read(cut.source), np.load(cut.matte), style)
+            style = Style("composite", background=read_background(str(background), self.max_pixels))
+            photo = photos.read_photo(cut.source, max_pixels=self.max_pixels)
+            return _save(cut.folder, cut.source, photo, np.load(cut.matte), style)
 
     def discard(self, cut: Cut | None) -> None:
         """Remove the files of a photo that nobody looks at any more, once a browser has got what it has asked for."""
@@ -102,18 +100,6 @@ class Studio:
         """Load and compile everything before the first visitor comes: numba compiles foreground estimation."""
         image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         render(Photo(image, None, None, ()), predict_matte(self.predictor, image), Style("cutout"))
-
-    def _read(self, path: Path) -> Photo:
-        self._check_size(path)
-        return photos.read_photo(path, max_pixels=self.max_pixels)
-
-    def _check_size(self, path: Path) -> None:
-        width, height = photos.photo_size(path)
-        if width * height > self.max_pixels:
-            raise PhotoError(
-                f"{path} has {width * height / 1e6:.1f} megapixels, more than the {self.max_pixels / 1e6:g} that this "
-                "page takes: scale it down."
-            )
 
 
 def _save(folder: Path, source: Path, photo: Photo, matte: np.ndarray, style: Style) -> Picture:

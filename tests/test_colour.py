@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from common.colour import HDR, SRGB, build_profile, by_numbers, srgb
 from common.photos import Photo, read_photo, write_image
-from inference.profiles import convert
+from inference.rendering import convert
 from tests.photo_files import PROFILE, RGB, RGB16, insert_chunks, png_chunk, save, save_by_opencv
 
 CHOSEN = np.array([[(60, 160, 90), (255, 255, 255), (0, 0, 0), (200, 40, 40)]], np.uint8)

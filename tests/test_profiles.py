@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from common.photos import Photo, read_photo, write_image
-from inference.profiles import convert
-from inference.rendering import Style, read_background, render
+from inference.rendering import Style, convert, read_background, render
 from inference.web_files import Studio
 
 CHOSEN = (60, 160, 90)  # sRGB; as numbers of Display P3 it would be seen as (0, 164, 81)

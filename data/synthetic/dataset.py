@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from numpy.random import Generator
 from torch.utils.data import Dataset
 
-from data.dataset import Item, training_item
+from data.dataset import Item, training_item, validation_item
 from data.synthetic import creatures, objects
 from data.synthetic.backgrounds import random_palette, render_scene
 from data.synthetic.foregrounds import Canvas, soften
@@ -184,9 +183,4 @@ class SyntheticValidation(Dataset):
     def __getitem__(self, index: int) -> Item:
         if not 0 <= index < self.samples:
             raise IndexError(f"index {index} is outside a set of {self.samples} samples.")
-        image, alpha = draw_photo(self.seed, "val", int(index), self.size)
-        return {
-            "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
-            "alpha": torch.from_numpy(alpha)[None],
-            "name": f"val_{index:06d}",
-        }
+        return validation_item(*draw_photo(self.seed, "val", int(index), self.size), f"val_{index:06d}")
