@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-GATE = 0.12  # attention, 4 alpha (1 - alpha), of an alpha of .03 or .97: a cell with none above is sure
-CELL = 8  # pixels
-TILE = 48  # rows of pixels that a window refines, with receptive_radius pixels more to each side
-GAP, LONGEST = 3, 4  # cells between two parts of a row that share a tile; length of the longest tile in its heights
+GATE = 0.15  # attention, 4 alpha (1 - alpha), of an alpha of .04 or .96: a tile with none above is sure
+TILE = 64  # pixels; a window has receptive_radius pixels more to each side
 
 
 class Matting:
@@ -43,56 +40,35 @@ class Matting:
         alpha = self.network.run(["coarse_alpha"], {"image": as_float(view)})[0][0]  # (1, h, w)
         if self.needs is None:
             return resize(alpha, image.shape[1:])[0]
-        for octave in pyramid(image, max(alpha.shape) if self.needs["use_octaves"] else sum(image.shape)):
+        octaves = [image]  # halved while the long side stays at least that of the coarse alpha
+        while max(size := tuple(-(-n // 2) for n in octaves[0].shape[1:])) >= max(alpha.shape):
+            octaves.insert(0, resize(octaves[0], size))
+        for octave in octaves if self.needs["use_octaves"] else [image]:
             alpha = self.refine(octave, resize(alpha, octave.shape[1:]))
         return alpha[0]
 
     def refine(self, image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         """One octave: image uint8 (3, H, W), alpha (1, H, W) -> refined alpha (1, H, W)."""
-        halo, refined = self.needs["receptive_radius"], alpha.round()  # of the sure cells; windows replace the others
-        for row, column, columns in cover(uncertain_cells(alpha[0])):
+        halo, refined = self.needs["receptive_radius"], alpha.round()  # of the sure tiles; windows replace the others
+        height, width = alpha.shape[1:]
+        for top, left in np.ndindex(-(-height // TILE), -(-width // TILE)):
             # at the photo's border the window is moved inward, not cut: it ends where the photo ends
-            rows, own_rows = window(row * CELL, TILE, halo, alpha.shape[1])
-            across, own_across = window(column * CELL, columns * CELL, halo, alpha.shape[2])
+            tile, rows, own_rows = window(top * TILE, halo, height)
+            across_tile, across, own_across = window(left * TILE, halo, width)
+            unsure = alpha[:, tile, across_tile]
+            if self.needs["use_attention"] and (4 * unsure * (1 - unsure)).max() < GATE:
+                continue
             inputs = {"image": as_float(image[:, rows, across]), "coarse_alpha": alpha[None, :, rows, across]}
             result = self.refiner.run(["refined_alpha"], inputs)[0][0]
-            refined[:, rows, across][:, own_rows, own_across] = result[:, own_rows, own_across]
+            refined[:, tile, across_tile] = result[:, own_rows, own_across]
         return refined
 
 
-def uncertain_cells(alpha: np.ndarray) -> np.ndarray:
-    """(H, W) -> whether each cell has a pixel to refine, bool (rows, columns)."""
-    attention = np.pad(4 * alpha * (1 - alpha), [(0, -length % CELL) for length in alpha.shape])
-    rows, columns = (length // CELL for length in attention.shape)
-    return attention.reshape(rows, CELL, columns, CELL).max((1, 3)) >= GATE
-
-
-def cover(cells: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Row, column and columns of tiles of TILE rows that hold every cell that is True."""
-    span, row = TILE // CELL, 0
-    while row < len(cells):
-        if cells[row].any():
-            found = np.flatnonzero(cells[row : row + span].any(0)).tolist()
-            for run in np.split(found, np.flatnonzero(np.diff(found) > GAP) + 1):
-                for start in range(run[0], run[-1] + 1, LONGEST * span):
-                    columns = min(LONGEST * span, run[-1] + 1 - start)
-                    yield row, start, columns + columns % 2
-        row += span if cells[row].any() else 1
-
-
-def window(start: int, length: int, halo: int, end: int) -> tuple[slice, slice]:
-    """Where a tile's window lies along one axis of a photo of `end` pixels, and which part of the window is valid."""
-    length = min(end, length + 2 * halo)
-    first = max(0, min(start - halo, end - length))
-    return slice(first, first + length), slice(halo * (first > 0), length - halo * (first + length < end))
-
-
-def pyramid(image: np.ndarray, smallest: int) -> list[np.ndarray]:
-    """The photo halved while its long side stays at least `smallest`; ascending, the last is the photo itself."""
-    octaves = [image]
-    while max(size := tuple(-(-length // 2) for length in octaves[0].shape[1:])) >= smallest:
-        octaves.insert(0, resize(octaves[0], size))
-    return octaves
+def window(start: int, halo: int, end: int) -> tuple[slice, slice, slice]:
+    """Along one axis of `end` pixels: a tile, its window, and the tile within its window."""
+    length = min(end, TILE + 2 * halo)
+    first, stop = max(0, min(start - halo, end - length)), min(end, start + TILE)
+    return slice(start, stop), slice(first, first + length), slice(start - first, stop - first)
 
 
 def as_float(image: np.ndarray) -> np.ndarray:
@@ -120,26 +96,20 @@ def resize(x: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return x
 
 
-def cut_out(photo: np.ndarray, alpha: np.ndarray, radius: int = 45) -> np.ndarray:
-    """RGBA uint8 (H, W, 4) without the old background's colours at the edge.
+def cut_out(photo: np.ndarray, alpha: np.ndarray, reach: int = 45) -> np.ndarray:
+    """RGBA uint8 (H, W, 4) without the old background's colours at the edge, from means over `reach` pixels around.
 
-    Blur fusion (Forte and Pitie, "Approximate Fast Foreground Colour Estimation", ICIP 2021), one pass.
+    After blur fusion (Forte and Pitie, "Approximate Fast Foreground Colour Estimation", ICIP 2021), one pass.
     """
-    image, a = photo.astype(np.float32), alpha[..., None]
-    near, far = blur(a, radius) + 1e-5, blur(1 - a, radius) + 1e-5
-    foreground, background = blur(image * a, radius) / near, blur(image * (1 - a), radius) / far
+    image, a = photo.transpose(2, 0, 1).astype(np.float32), alpha[None]
+
+    def blur(x: np.ndarray) -> np.ndarray:
+        return resize(resize(x, tuple(-(-side // reach) for side in alpha.shape)), alpha.shape)
+
+    foreground = blur(image * a) / (blur(a) + 1e-5)
+    background = blur(image * (1 - a)) / (blur(1 - a) + 1e-5)
     foreground = foreground + a * (image - a * foreground - (1 - a) * background)
-    return np.rint(np.concatenate([foreground, 255 * a], axis=2).clip(0, 255)).astype(np.uint8)
-
-
-def blur(x: np.ndarray, radius: int) -> np.ndarray:
-    """Mean over a square window of 2 radius + 1 pixels; (H, W, C), same shape."""
-    for axis in (0, 1):
-        pads = [(radius + 1, radius) if i == axis else (0, 0) for i in range(3)]
-        sums = np.pad(x, pads, mode="edge").cumsum(axis, dtype=np.float64)
-        steps = np.split(sums, [2 * radius + 1], axis)[1], np.split(sums, [-(2 * radius + 1)], axis)[0]
-        x = ((steps[0] - steps[1]) / (2 * radius + 1)).astype(np.float32)
-    return x
+    return np.rint(np.concatenate([foreground, 255 * a]).clip(0, 255)).astype(np.uint8).transpose(1, 2, 0)
 
 
 if __name__ == "__main__":
