@@ -17,6 +17,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -93,29 +94,11 @@ class FakeTensors(FakeTensorMode):
         return self
 
 
-class NoLoader:
-    """What Run asks of a loader."""
-
-    batches_per_epoch = 1
-
-    @property
-    def sampler(self) -> NoLoader:
-        return self
-
-
 def memory_cases(variant: Variant, flags: argparse.Namespace) -> Iterator[tuple[dict, Callable[[], dict]]]:
     """The label of each row and what estimates it, for every size, batch and checkpointing."""
     batches = [flags.batch_size] if flags.batch_size else [1, 2, 4, 8]
     for size, checkpointing, batch in itertools.product(flags.sizes, (False, True), batches):
-        config = Config(
-            model_idx=VARIANTS.index(variant),
-            image_size=size,
-            batch_size=batch,
-            epochs=10**6,  # no estimated step is the last
-            pretrained=False,
-            max_student_downscale=1,  # the largest view
-            gradient_checkpointing=checkpointing,
-        )
+        config = bench_config(variant, size, batch, gradient_checkpointing=checkpointing)
         label = {"variant": variant.name, "size": size, "checkpointing": checkpointing, "batch": batch}
         yield label, partial(estimate_row, config, torch.float32 if flags.amp == "off" else torch.bfloat16)
 
@@ -132,12 +115,18 @@ def estimate_peak(config: Config, stage: str, precision: torch.dtype) -> int:
     with FakeTensors(), LiveBytes() as memory, cuda_types():
         for part in filter(None, networks):
             make_fake(part)
-        loader: Any = NoLoader()
+        loader: Any = SimpleNamespace(sampler=SimpleNamespace(batches_per_epoch=1))
         run = start_stage(Run(config, CPU, precision, networks, loader, validation={}), stage)
         for _ in range(2):
             memory.peak = memory.live
             train_step(run, [fake_batch(config)])
         return memory.peak
+
+
+def bench_config(variant: Variant, size: int, batch: int, **settings: Any) -> Config:
+    """What is measured: random weights, the largest view of the student, and no step that is the last."""
+    usual = dict(epochs=10**6, pretrained=False, max_student_downscale=1)
+    return Config(model_idx=VARIANTS.index(variant), image_size=size, batch_size=batch, **(usual | settings))
 
 
 def start_stage(run: Run, stage: str) -> Run:

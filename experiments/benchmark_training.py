@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.devices import autocast, synchronize
-from config import VARIANTS, Config, Variant
+from config import Config, Variant
 from data.augmentation import Augmentation
 from data.build import SYNTHETIC, build_training_set
 from data.loader import build_training_loader
-from experiments.benchmark_memory import estimate_peak, start_stage
+from experiments.benchmark_memory import bench_config, estimate_peak, start_stage
 from experiments.measuring import matrix_peak, measure
 from losses import matting_losses, teacher_losses, weighted
 from models.octaves import climb
@@ -54,15 +54,7 @@ def training_cases(
     peak = matrix_peak(device, precision)
     print(f"{variant.name}: matrix peak {peak / 1e12:.2f} TFLOP/s")
     for size, option in itertools.product(flags.sizes, flags.options):
-        config = Config(
-            model_idx=VARIANTS.index(variant),
-            image_size=size,
-            batch_size=batch,
-            epochs=10**6,  # no measured step is the last
-            pretrained=False,
-            max_student_downscale=1,
-            **OPTIONS[option],
-        )
+        config = bench_config(variant, size, batch, **OPTIONS[option])
         label = {"variant": variant.name, "size": size, "option": option, "batch": batch}
         yield label, partial(measure_step, config, option, device, precision, peak, flags, fed.get(size))
 

@@ -1,8 +1,9 @@
-"""experiments.thin and experiments.student: what experiments start from."""
+"""The small tools of experiments: sets of links, models made from others, and what the refiner adds."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 import models.encoder
 from common.photos import write_alpha, write_image
 from data.pairs import find_pairs
-from experiments import average, student, thin
+from experiments import refinement, thin, weights
 from models import build_model
 from models.checkpoint import MODEL_FILE, load_model, save_model
 from tests.predict_fixtures import picture
@@ -52,7 +53,7 @@ def test_the_student_alone_predicts_the_coarse_matte_of_the_whole(tmp_path: Path
     options = dict(backbone="swin_tiny_patch4_window7_224", image_size=32, use_refiner=True)
     model = build_model(**options, pretrained=False, smart_init=False).eval()
     save_model(tmp_path / MODEL_FILE, model, model_options=options, config={"use_refiner": True}, scores={})
-    assert student.main([str(tmp_path / MODEL_FILE), str(tmp_path / "alone")]) == 0
+    assert weights.main(["student", str(tmp_path / MODEL_FILE), str(tmp_path / "alone")]) == 0
     alone, whole = load_model(tmp_path / "alone" / MODEL_FILE), load_model(tmp_path / MODEL_FILE)
     assert alone.refiner is None
     image = torch.rand(1, 3, 32, 32)
@@ -70,13 +71,30 @@ def test_the_average_lies_between_its_two_models_and_refuses_another_shape(tmp_p
         (tmp_path / name).mkdir()
         save_model(tmp_path / name / MODEL_FILE, model, model_options=changed, config={}, scores={})
     a, b, c, between = (str(tmp_path / name) for name in "abcd")
-    assert average.main([a, b, between, "--share", "0.25"]) == 0
+    assert weights.main(["average", a, b, between, "--share", "0.25"]) == 0
     first, second, third = (load_model(Path(path) / MODEL_FILE).state_dict() for path in (a, b, between))
     name = "decoder.head.weight"
     torch.testing.assert_close(third[name], 0.75 * first[name] + 0.25 * second[name])
-    assert average.main([a, c, between]) == 2 and "other weights" in capsys.readouterr().err
+    assert weights.main(["average", a, c, between]) == 2 and "other weights" in capsys.readouterr().err
 
 
-def test_no_checkpoint_is_one_sentence(tmp_path: Path, capsys):
-    assert student.main([str(tmp_path / "none.safetensors"), str(tmp_path / "alone")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+TRUTH = torch.tensor([[[1.0, 1.0, 0.0, 0.5, 0.0, 1.0]]])
+COARSE = torch.tensor([[[0.97, 0.9, 1.0, 0.5, 0.02, 1.0]]])  # right, unsure, wrong, unsure, right, right
+REFINED = torch.tensor([[[0.87, 0.0, 0.0, 0.0, 0.0, 1.0]]])
+
+
+def test_errors_over_sure_and_right_pixels_of_all_photos(monkeypatch):
+    mattes = SimpleNamespace(coarse_alpha=COARSE, alpha=REFINED)
+    monkeypatch.setattr(refinement.matting, "predict_mattes", lambda model, image: mattes)
+    figures = refinement.sure_figures(None, [{"image": None, "alpha": TRUTH}] * 2)
+    expected = {"share": 0.5, "coarse": (0.03 + 0.02 + 0) / 3, "refined": (0.13 + 0 + 0) / 3}
+    assert figures == pytest.approx(expected)
+    unknown = torch.tensor([[[False, False, False, False, True, False]]])
+    assert refinement.sure_and_right(COARSE, TRUTH, unknown).flatten().tolist() == [True, *[False] * 4, True]
+
+
+def test_no_checkpoint_is_one_sentence(source: Path, tmp_path: Path, capsys):
+    none = str(tmp_path / "none.safetensors")
+    assert weights.main(["student", none, str(tmp_path / "alone")]) == 2
+    assert refinement.main(["sure", none, "--photos", str(source / "val")]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
