@@ -1,4 +1,4 @@
-"""notebooks/quickstart.ipynb: it runs as a stranger's clone would run it, and holds no outputs."""
+"""examples/quickstart.ipynb: it runs as a stranger's clone would run it, and holds no outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 
 @pytest.fixture
@@ -42,16 +42,16 @@ def test_its_links_lead_somewhere(notebook) -> None:
 def clone(tmp_path: Path) -> Path:
     """This checkout without anybody's runs; of the starter model, the code knows the real place."""
     folder = tmp_path / "clone"
-    (folder / "notebooks").mkdir(parents=True)
+    (folder / "examples").mkdir(parents=True)
     for path in ROOT.iterdir():
-        if path.name not in ("notebooks", "checkpoints", "test_results"):
+        if path.name not in ("examples", "checkpoints", "test_results"):
             (folder / path.name).symlink_to(path)
     return folder
 
 
 def test_it_runs_from_the_first_cell_to_the_last(notebook, clone, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    client = NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(clone / "notebooks")}})
+    client = NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(clone / "examples")}})
     client.create_kernel_manager().shutdown_wait_time = 60  # seconds; it removes a gigabyte when it ends
     client.execute()
     cells = code_cells(notebook)
@@ -68,7 +68,7 @@ def test_it_runs_from_the_first_cell_to_the_last(notebook, clone, tmp_path, monk
     assert not list(tmp_path.glob("*/tuned"))  # its data and runs are gone with the kernel
 
 
-@pytest.mark.parametrize("place", ["root", "notebooks", "elsewhere"])
+@pytest.mark.parametrize("place", ["root", "examples", "elsewhere"])
 def test_only_elsewhere_it_clones_and_installs(place, notebook, clone, tmp_path, monkeypatch) -> None:
     commands = []
 
@@ -78,7 +78,7 @@ def test_only_elsewhere_it_clones_and_installs(place, notebook, clone, tmp_path,
             if command.startswith("git clone"):
                 os.mkdir(command.split()[-1])
 
-    start = {"root": clone, "notebooks": clone / "notebooks", "elsewhere": tmp_path / "a" / "b"}[place]
+    start = {"root": clone, "examples": clone / "examples", "elsewhere": tmp_path / "a" / "b"}[place]
     start.mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(start)
     monkeypatch.setattr(sys, "path", list(sys.path))
