@@ -30,26 +30,20 @@ def dis_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float | l
     import py_sod_metrics as sod  # imported here since it takes 2 s
 
     f_measure = sod.FmeasureV2({"f": sod.FmeasureHandler(with_dynamic=True, with_adaptive=False, beta=0.3)})
-    measures = {
-        "f": f_measure,
-        "weighted_f": sod.WeightedFmeasure(),
-        "mae": sod.MAE(),
-        "s": sod.Smeasure(),
-        "e": sod.Emeasure(),
-        "hce": sod.HumanCorrectionEffortMeasure(),
-    }
-    prediction_bytes, truth_bytes = (np.rint(alpha * 255).astype(np.uint8) for alpha in (prediction, truth))
-    for measure in measures.values():
-        measure.step(prediction_bytes, truth_bytes)
-    results = {name: measure.get_results() for name, measure in measures.items()}
-    curve = np.asarray(results["f"]["f"]["dynamic"], dtype=np.float64)
+    measures = [f_measure, sod.WeightedFmeasure(), sod.MAE(), sod.Smeasure(), sod.Emeasure()]
+    measures.append(sod.HumanCorrectionEffortMeasure())
+    results: dict = {}
+    for measure in measures:
+        measure.step(*(np.rint(alpha * 255).astype(np.uint8) for alpha in (prediction, truth)))
+        results |= measure.get_results()
+    curve = np.asarray(results["f"]["dynamic"], dtype=np.float64)
     return {
         "dis_max_f": float(curve.max()),
-        "dis_weighted_f": float(results["weighted_f"]["wfm"]),
-        "dis_mae": float(results["mae"]["mae"]),
-        "dis_s": float(results["s"]["sm"]),
-        "dis_e": float(results["e"]["em"]["curve"].mean()),
-        "dis_hce": float(results["hce"]["hce"]),
+        "dis_weighted_f": float(results["wfm"]),
+        "dis_mae": float(results["mae"]),
+        "dis_s": float(results["sm"]),
+        "dis_e": float(results["em"]["curve"].mean()),
+        "dis_hce": float(results["hce"]),
         F_CURVE: curve.tolist(),
     }
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,8 +42,7 @@ class MetricOptions(NamedTuple):
     composite: bool = False  # needs the photo
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A photo to score: its place in the order of all, and what gives the rows of its mattes."""
 
     index: int
@@ -77,19 +75,20 @@ def score_photo(
     """
     if truth.known is not None and not truth.known.any():
         raise UserError("every pixel of its true alpha is marked as unknown.")
-    photo = {
+    about = {
         "soft_share": float(np.mean(is_soft(truth.alpha if truth.known is None else truth.alpha[truth.known]))),
         "unknown_pixels": 0 if truth.known is None else int(np.count_nonzero(~truth.known)),
         "photo": truth.digest + ("" if image is None else content_hash(image)),
     }
-    return [{"matte": label, **_figures(matte, truth, image, options), **photo} for label, matte in mattes.items()]
-
-
-def _figures(prediction: np.ndarray, truth: Truth, image: np.ndarray | None, options: MetricOptions) -> dict[str, Any]:
-    figures: dict[str, Any] = matting_metrics(prediction, truth, METRICS if options.full else IN_TRAINING)
-    if options.composite and image is not None:
-        figures |= composite_error(image, prediction, truth, shipped_foreground)
-    return figures | (dis_scores(truth.fill(prediction), truth.alpha) if options.dis else {})
+    rows = []
+    for label, matte in mattes.items():
+        row: Row = {"matte": label, **matting_metrics(matte, truth, METRICS if options.full else IN_TRAINING)}
+        if options.composite and image is not None:
+            row |= composite_error(image, matte, truth, shipped_foreground)
+        if options.dis:
+            row |= dis_scores(truth.fill(matte), truth.alpha)
+        rows.append(row | about)
+    return rows
 
 
 def shipped_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -107,9 +106,8 @@ def truth_faults(alpha: np.ndarray, path: str | Path, known: np.ndarray | None =
     if known is not None and not known.any():
         return []
     faults = [fault for fault in alpha_faults(alpha, path, known) if fault.kind in NOTED]
-    for fault in faults:
-        if fault.kind == "alpha_scale":
-            raise UserError(fault.sentence)
+    if certain := [fault for fault in faults if fault.kind == "alpha_scale"]:
+        raise UserError(certain[0].sentence)
     return faults
 
 
@@ -125,8 +123,7 @@ def score_all(jobs: Iterable[Job], total: int, executor: Executor | None, ahead:
     """
     done: list[tuple[int, list[Row] | Failure]] = []
     outcomes = bounded_map(executor, lambda job: job.score(), jobs, ahead)
-    # leave=False, disable=None: one bar for the whole launch, and only on a terminal
-    hidden = None if is_main() else True
+    hidden = None if is_main() else True  # one bar for the whole launch; None: only on a terminal
     for job, outcome in tqdm(outcomes, total=total, desc="evaluate", unit="photo", leave=False, disable=hidden):
         if isinstance(outcome, (ValueError, OSError)):
             done.append((job.index, Failure(job.name, str(outcome))))
@@ -134,9 +131,9 @@ def score_all(jobs: Iterable[Job], total: int, executor: Executor | None, ahead:
             raise outcome
         else:
             done.append((job.index, [{"name": job.name, "index": job.index, **row} for row in outcome]))
-    done = sorted(all_gather_objects(done), key=lambda scored: scored[0])
-    failures = [outcome for _, outcome in done if isinstance(outcome, Failure)]
-    return Scores([row for _, rows in done if not isinstance(rows, Failure) for row in rows], failures)
+    gathered = [outcome for _, outcome in sorted(all_gather_objects(done), key=lambda scored: scored[0])]
+    failures = [outcome for outcome in gathered if isinstance(outcome, Failure)]
+    return Scores([row for rows in gathered if not isinstance(rows, Failure) for row in rows], failures)
 
 
 def report_failures(failures: Sequence[Failure]) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from common import files
 from data.alpha_faults import DOUBTFUL, judge_together
-from data.faults import Fault, by_kind
+from data.faults import by_kind
 from evaluation.dis_metrics import DIS, DIS_NOTE, F_CURVE, dis_means
 from evaluation.scoring import MATTE_FAULTS, TRUTH_FAULTS, Row
 from metrics import EDGE_RULE, METRICS, REGIONS, TITLES
@@ -91,9 +91,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
         f"image: all pixels. {EDGE_RULE}; {photos['edge_share'].mean():.1%} of the pixels on average",
     ]
     if masked.any():
-        lines.append(
-            f"{masked.sum()} pixels in {(masked > 0).sum()} photos are marked as unknown truth: no figure counts them"
-        )
+        where = f"{masked.sum()} pixels in {(masked > 0).sum()} photos"
+        lines.append(f"{where} are marked as unknown truth: no figure counts them")
     if bare:
         lines.append(f"{bare} photos have no edge band and are left out of the edge figures")
     names = dict.fromkeys(map(metric_of, figure_names(rows)))
@@ -109,26 +108,20 @@ def doubts(rows: Sequence[Row]) -> list[str]:
     """What may be wrong with the truths, a sentence for each kind, and with the scale of each method's mattes."""
     truths = {row["name"]: row.get(TRUTH_FAULTS, []) for row in rows}
     faults = judge_together([fault for found in truths.values() for fault in found], len(truths))
+    scales = [fault.kind for fault in faults if fault.kind in DOUBTFUL]  # doubts about a scale are counted together
+    faults = [fault._replace(kind=scales[0]) if fault.kind in DOUBTFUL else fault for fault in faults]
     sentences = []
-    for kind, group in by_kind(_as_one_kind(faults)):
+    for kind, group in by_kind(faults):
         if kind not in USELESS or len(group) == len(truths):
             what = "may have a wrong scale" if kind in DOUBTFUL else "do not serve as truths"
             what = {"alpha_scale": "have a wrong scale", "alpha_noisy": "are noisy"}.get(kind, what)
             sentences.append(f"{len(group)} of {len(truths)} truths {what}. The first: {group[0].sentence}")
     for label, part in by_matte(rows).items():
-        found = [
-            [fault for fault in row.get(MATTE_FAULTS, []) if fault.kind in (*DOUBTFUL, USELESS[0])] for row in part
-        ]
-        doubtful = [fault for some in found for fault in some if fault.kind in DOUBTFUL]
-        if doubtful and all(found):
+        by_photo = [row.get(MATTE_FAULTS, []) for row in part]
+        doubtful = [fault for found in by_photo for fault in found if fault.kind in DOUBTFUL]
+        if doubtful and all(any(f.kind in (*DOUBTFUL, USELESS[0]) for f in found) for found in by_photo):
             sentences.append(f"all mattes of {label} may have a wrong scale. The first: {doubtful[0].sentence}")
     return sentences
-
-
-def _as_one_kind(faults: Sequence[Fault]) -> list[Fault]:
-    """All doubts about a scale as one kind, so that they are counted together."""
-    doubtful = [fault.kind for fault in faults if fault.kind in DOUBTFUL]
-    return [fault._replace(kind=doubtful[0]) if fault.kind in DOUBTFUL else fault for fault in faults]
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -149,14 +142,8 @@ def write_json(path: Path, rows: Sequence[Row], failures: Iterable[tuple[str, st
         "soft_truths": sum(row["soft_share"] > 0 for row in photos),
         "unknown_pixels": sum(row["unknown_pixels"] for row in photos),
         "failed": [{"name": name, "reason": reason} for name, reason in failures],
-        "mattes": {label: _as_json(summarize(part)) for label, part in by_matte(rows).items()},
+        "mattes": {label: summarize(part).to_dict("index") for label, part in by_matte(rows).items()},
     }
+    for figure in [figure for summary in report["mattes"].values() for figure in summary.values()]:
+        figure["worst"] = [{"name": photo, "value": value} for photo, value in figure["worst"]]
     files.write_json(path, report)
-
-
-def _as_json(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """A summary by figure."""
-    return {
-        str(name): figure | {"worst": [{"name": photo, "value": value} for photo, value in figure["worst"]]}
-        for name, figure in summary.to_dict("index").items()
-    }

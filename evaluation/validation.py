@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -73,9 +72,8 @@ def validate_sets(model: MattingNetwork, datasets: Mapping[str, Any], **options:
     options: of validate. Raises UserError if nothing of a set could be scored.
     """
     results = {name: validate(model, dataset, **options) for name, dataset in datasets.items()}
-    first, *others = results.values()
-    if not others:
-        return first
+    if len(results) == 1:
+        return next(iter(results.values()))
     every = [result.figures for result in results.values()]
     names = dict.fromkeys(name for figures in every for name in figures)
     figures = {name: float(np.mean([one[name] for one in every if name in one])) for name in names}
@@ -162,33 +160,29 @@ def score_dataset(
     """
     shard = range(rank(), len(dataset), world_size())
     with thread_pool(workers) as pool:
-        jobs = _predicted(sources, dataset, shard, options, precision, pool, workers)
-        return score_all(jobs, len(shard), pool, workers)
+        items = bounded_map(pool, dataset.__getitem__, shard, workers)
+        return score_all(_predicted(items, dataset, sources, options, precision), len(shard), pool, workers)
 
 
 def _predicted(
-    sources: Sequence[MatteSource],
+    items: Iterable[tuple[int, Any]],
     dataset: Any,
-    shard: Iterable[int],
+    sources: Sequence[MatteSource],
     options: MetricOptions,
     precision: torch.dtype | None,
-    pool: Executor | None,
-    ahead: int,
 ) -> Iterator[Job]:
-    """Jobs for score_all; that of a photo that cannot be read, or is too large to predict, fails."""
-    for index, item in bounded_map(pool, dataset.__getitem__, shard, ahead):
-        name = _name(dataset, index) if isinstance(item, Exception) else item["name"]
-        if not isinstance(item, Exception):
-            try:
-                mattes = predict_sources(sources, item["image"], precision)
-            except UserError as error:  # it does not fit in memory
-                item = error
-        if isinstance(item, (ValueError, OSError)):
+    """Jobs for score_all of (index, item or what went wrong); that of a photo that does not serve fails."""
+    for index, item in items:
+        if isinstance(item, Exception):  # the file's name, where the data set knows it
+            name = dataset.pairs[index].name if hasattr(dataset, "pairs") else f"photo {index}"
             yield Job(index, name, partial(_fail, item))
-        elif isinstance(item, Exception):
-            raise item
+            continue
+        try:
+            mattes = predict_sources(sources, item["image"], precision)
+        except UserError as error:  # it does not fit in memory
+            yield Job(index, item["name"], partial(_fail, error))
         else:
-            yield Job(index, name, partial(_score_item, item, mattes, sources, options))
+            yield Job(index, item["name"], partial(_score_item, item, mattes, sources, options))
 
 
 def _score_item(
@@ -241,11 +235,6 @@ def predict_sources(
         ) from error
     alphas = {source.label: getattr(mattes[id(source.model)], f"{source.which}_alpha") for source in sources}
     return {label: alpha[0].float().cpu().numpy() for label, alpha in alphas.items()}
-
-
-def _name(dataset: Any, index: int) -> str:
-    """The name of a photo that cannot be read: its file's where the data set knows it."""
-    return dataset.pairs[index].name if hasattr(dataset, "pairs") else f"photo {index}"
 
 
 def _fail(error: Exception) -> list[Row]:
