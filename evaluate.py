@@ -19,7 +19,6 @@ if __name__ == "__main__":
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -34,6 +33,7 @@ from evaluation import checkpoints, tables
 from evaluation.folders import Folders, score_folders
 from evaluation.scoring import MetricOptions, Scores, report_failures
 from evaluation.validation import score_dataset
+from models.checkpoint import find_model
 
 
 @command
@@ -63,7 +63,7 @@ def evaluate_checkpoints(options: argparse.Namespace) -> Scores:
     """Modes --checkpoint and --compare, scored and reported."""
     device = choose_device(options.device)
     join_processes(device)
-    files = checkpoints.find_files(options.compare or [options.checkpoint], Path(Config.output))
+    files = [find_model(path, Config.output) for path in options.compare or [options.checkpoint]]
     sources = checkpoints.load_sources(files, device, coarse_too=bool(options.compare))
     if options.compare and len(sources) < 2:
         raise UserError(f"{files[0]} has no refiner and nothing to be compared with: name another checkpoint too.")

@@ -22,12 +22,6 @@ from evaluation.folders import Folders, match_files
 from evaluation.scoring import TRUTH_FAULTS, Failure, Row, truth_faults
 from evaluation.validation import COARSE, REFINED, MatteSource, compared, predict_sources
 from inference.loading import load, read_metadata
-from models.checkpoint import find_model
-
-
-def find_files(paths: Sequence[Path | None], output: Path) -> list[Path]:
-    """The model files of these checkpoints or run folders; None stands for the newest run in `output`."""
-    return [find_model(path, output) for path in paths]
 
 
 def load_sources(files: Sequence[Path], device: torch.device, coarse_too: bool) -> list[MatteSource]:

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.photos import read_alpha, read_photo, to_uint8
 from common.processes import print_once, rank, world_size
 from data.alpha_faults import alpha_faults
-from data.pairs import match_images, say_left_out
+from data.pairs import match_images, read_unknown, say_left_out
 from evaluation.scoring import (
     MATTE_FAULTS,
     TRUTH_FAULTS,
@@ -47,9 +47,9 @@ def score_folders(folders: Folders, options: MetricOptions, workers: int) -> Sco
             f"{folders.predictions} and {folders.truths} share no file name: cat.png is scored against cat.png."
         )
     label = str(folders.predictions)
-    jobs = [
-        Job(index, name, partial(score_files, label, files, options)) for index, (name, files) in enumerate(matches)
-    ][rank() :: world_size()]
+    every = enumerate(matches)
+    jobs = [Job(index, name, partial(score_files, label, files, options)) for index, (name, files) in every]
+    jobs = jobs[rank() :: world_size()]
     with thread_pool(workers) as pool:
         scores = score_all(jobs, len(jobs), pool, 2 * workers)
     return Scores(scores.rows, failures + scores.failures)
@@ -84,10 +84,7 @@ def score_files(label: str, files: Folders, options: MetricOptions) -> list[Row]
     and for a truth of a wrong scale."""
     image = None if files.photos is None else to_uint8(read_photo(files.photos).image)
     alpha = read_alpha(files.truths)
-    known = None if files.unknown is None else read_alpha(files.unknown) < 0.5
-    if known is not None and known.shape != alpha.shape:
-        sizes = f"{files.unknown} is {known.shape} and {files.truths} {alpha.shape} (height, width)"
-        raise UserError(f"{sizes}: the sizes must agree.")
+    known = None if files.unknown is None else read_unknown(files.unknown, alpha.shape) == 0
     faults = truth_faults(alpha, files.truths, known)
     matte = read_alpha(files.predictions)
     (row,) = score_photo({label: matte}, Truth(alpha, known), image, options)

@@ -10,7 +10,6 @@ import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from huggingface_hub import ModelCardData
@@ -38,42 +37,37 @@ def model_card(run: Path, checkpoint: str = "", licence: str = NO_LICENCE) -> st
     """
     metadata = read_metadata(run / MODEL_FILE)
     config, checkpoint = config_from_dict(metadata["config"], str(run / MODEL_FILE)), checkpoint or run.as_posix()
-    data = ModelCardData(license=licence, pipeline_tag="image-segmentation", tags=TAGS)
+    header = ModelCardData(license=licence, pipeline_tag="image-segmentation", tags=TAGS).to_yaml()
+    name = checkpoint.removeprefix("hf:").rstrip("/").split("/")[-1]
+    refiner = "; the refiner works from there up to the photo's own size" if config.use_refiner else ""
+    preview = (
+        f"\n\n![photos, true alphas and this model's mattes]({PREVIEW_FILE})\n\n"
+        "*Validation photos, their true alphas, and mattes of the last validated epoch*"
+    )
+    weights = "none has been named" if licence == NO_LICENCE else licence
     sections = [
-        f"---\n{data.to_yaml()}\n---",
-        _introduction(run, config, checkpoint),
-        _use(metadata, checkpoint),
-        _training(config, _log(run), metadata["scores"]),
+        f"---\n{header}\n---",
+        f"# {name}",
+        f"{config.method} {config.variant.name} predicts an alpha matte from one RGB photo, at the photo's own size, "
+        f"without a trimap. The student sees the photo with {config.working_size} pixels on its long side{refiner}."
+        + (preview if (run / PREVIEW_FILE).is_file() else ""),
+        "## Use\n\nIn a clone of TSR-Matte:",
+        _shell(f"python predict.py --input cat.jpg --checkpoint {shlex.quote(checkpoint)}"),
+        f"Input: {metadata['preprocessing']}. {MODEL_FILE} holds weights and settings, and no code.",
+        "## Training",
+        _training(run, config, metadata["scores"]),
+        _shell("python train.py " + shlex.join(_flags(config))),
+        "config.json holds every setting.",
         _scores(config, metadata["scores"], checkpoint),
         _limits(config),
-        _licence(licence),
+        f"## Licence\n\nWeights: {weights}. Code: MIT. The terms of the data sets, and of the weights that the "
+        "training started from, hold for this model too.",
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _introduction(run: Path, config: Config, checkpoint: str) -> str:
-    name = checkpoint.removeprefix("hf:").rstrip("/").split("/")[-1]
-    refiner = "; the refiner works from there up to the photo's own size" if config.use_refiner else ""
-    text = (
-        f"# {name}\n\n{config.method} {config.variant.name} predicts an alpha matte from one RGB photo, at the photo's "
-        f"own size, without a trimap. The student sees the photo with {config.working_size} pixels on its long side"
-        f"{refiner}."
-    )
-    if (run / PREVIEW_FILE).is_file():
-        text += f"\n\n![photos, true alphas and this model's mattes]({PREVIEW_FILE})\n\n"
-        text += "*Validation photos, their true alphas, and mattes of the last validated epoch*"
-    return text
-
-
-def _use(metadata: Mapping[str, Any], checkpoint: str) -> str:
-    return (
-        "## Use\n\nIn a clone of TSR-Matte:\n\n"
-        f"{_shell(f'python predict.py --input cat.jpg --checkpoint {shlex.quote(checkpoint)}')}\n\n"
-        f"Input: {metadata['preprocessing']}. {MODEL_FILE} holds weights and settings, and no code."
-    )
-
-
-def _training(config: Config, log: pd.DataFrame | None, scores: Mapping[str, float]) -> str:
+def _training(run: Path, config: Config, scores: Mapping[str, float]) -> str:
+    """A table of what the weights come from."""
     start = "random weights"
     if config.init_from:
         start = f"the checkpoint {public_path(config.init_from)}"
@@ -87,11 +81,9 @@ def _training(config: Config, log: pd.DataFrame | None, scores: Mapping[str, flo
         "backgrounds": ", ".join(map(public_path, config.backgrounds)),
         "start": start,
         "teacher": "" if config.use_teacher else "none",
-        "length": _length(config, log, scores),
+        "length": _length(run, config, scores),
     }
-    table = "\n".join(f"| {name} | {fact} |" for name, fact in facts.items() if fact)
-    command = _shell("python train.py " + shlex.join(_flags(config)))
-    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n{command}\n\nconfig.json holds every setting."
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {fact} |" for name, fact in facts.items() if fact)])
 
 
 def _sets(sources: Sequence[str]) -> str:
@@ -102,11 +94,12 @@ def _sets(sources: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def _length(config: Config, log: pd.DataFrame | None, scores: Mapping[str, float]) -> str:
-    """How far the weights were trained: to the row of the log whose scores the model file holds."""
+def _length(run: Path, config: Config, scores: Mapping[str, float]) -> str:
+    """How far the weights were trained: to the row of the log, if there is one, whose scores the model file holds."""
     figure = f"{REFINED if config.use_refiner else COARSE}_image_mad"
-    if log is None or figure not in scores:
+    if not (run / LOG_FILE).is_file() or figure not in scores:
         return f"{config.epochs} epochs"
+    log = pd.read_csv(run / LOG_FILE)
     differences = (log[f"val_{figure}"] - scores[figure]).abs()
     until = log.loc[: differences.idxmin()]
     last = until.iloc[-1]
@@ -171,14 +164,6 @@ def _limits(config: Config) -> str:
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
-def _licence(licence: str) -> str:
-    weights = "none has been named" if licence == NO_LICENCE else licence
-    return (
-        f"## Licence\n\nWeights: {weights}. Code: MIT. The terms of the data sets, and of the weights that the "
-        "training started from, hold for this model too."
-    )
-
-
 def _flags(config: Config) -> list[str]:
     """The flags of train.py that give this config, without those that change no weight."""
     default, flags = Config(), []
@@ -198,12 +183,6 @@ def _flags(config: Config) -> list[str]:
 def public_path(path: str) -> str:
     """A path as strangers may see it: of an absolute one, which tells how a machine is set up, the last name."""
     return Path(path).name if Path(path).is_absolute() else path
-
-
-def _log(run: Path) -> pd.DataFrame | None:
-    """The log as far as it is there: a model that was copied alone has none."""
-    path = run / LOG_FILE
-    return pd.read_csv(path) if path.is_file() else None
 
 
 def _shell(*commands: str) -> str:
