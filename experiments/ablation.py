@@ -2,14 +2,12 @@
 
     python -m experiments.ablation --output runs/ablation --hours 2 -- --dataset runs/composites --image-size 96
     python -m experiments.ablation --output runs/ablation --report            only draw and print finished epochs
-    python -m experiments.ablation --output runs/ablation --photos P ...      also measure the models on the photos P
     python -m experiments.ablation --output runs/start --name start --variants TSR-Matte ... -- ...
 
 A variant is train.py with a flag or two. The flags after -- go to every variant, so data, steps and seeds are equal.
 Finished runs are not repeated and interrupted ones are resumed. All variants run with the first seed, then all with the
 second, so that a budget that ends early still compares like with like.
-Writes experiments/results/NAME/: log.csv (every epoch of every run), curves.png and table.md, the
-tables that it prints.
+Writes experiments/results/NAME/: log.csv (every epoch of every run), curves.png and table.md (what it prints).
 experiments/composites.py makes a data set for it: exact alphas over real backgrounds.
 """
 
@@ -30,10 +28,10 @@ from common.errors import UserError
 from common.files import atomic_write, make_folder
 from experiments import ablation_tables as tables
 from models.checkpoint import MODEL_FILE
+from training.log import LOG_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("results")
-PHOTOS_FILE = "photos.csv"  # in a run's folder: scores of its model on --photos, one row per photo
 TSR, TWIN, NO_TEACHER, NEITHER = "TSR-Matte", "TwinSwin-Matte", "without teacher", "neither"
 VARIANTS = {  # name: flags of train.py
     TSR: (),
@@ -75,28 +73,6 @@ def run_all(output: Path, variants: Sequence[str], seeds: int, hours: float, com
             subprocess.run([sys.executable, str(ROOT / "train.py"), *flags], check=True, cwd=ROOT)
 
 
-def measure_photos(output: Path, photos: Path, variants: Sequence[str]) -> None:
-    """Score each run's best model on photos that no run was validated with, unless that was done before."""
-    for name in variants:
-        for model in sorted(output.glob(f"{folder_name(name, '*')}/*/{MODEL_FILE}")):
-            scores = model.with_name(PHOTOS_FILE)
-            if not scores.exists():
-                print(f"{name}, {model.parent.parent.name}: {photos}", flush=True)
-                flags = ["--dataset", str(photos), "--checkpoint", str(model), "--csv", str(scores)]
-                subprocess.run([sys.executable, str(ROOT / "evaluate.py"), *flags], check=True, cwd=ROOT)
-
-
-def read_tables(output: Path, file: str) -> pd.DataFrame:
-    """The rows of this CSV file of every run, with variant, seed and the run's millions of parameters."""
-    tables = []
-    for name in VARIANTS:
-        for path in sorted(output.glob(f"{folder_name(name, '*')}/*/{file}")):
-            seed = int(path.parent.parent.name.rsplit("_", 1)[1])
-            size = parameters(path.with_name(MODEL_FILE))
-            tables.append(pd.read_csv(path).assign(variant=name, seed=seed, parameters=size))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
 def parameters(checkpoint: Path) -> float:
     """Millions of numbers in a model file."""
     with safetensors.safe_open(checkpoint, framework="numpy") as file:
@@ -104,10 +80,16 @@ def parameters(checkpoint: Path) -> float:
 
 
 def collect(output: Path) -> pd.DataFrame:
-    """The rows of every run's training_log.csv. Raises UserError where there are none."""
-    rows = read_tables(output, "training_log.csv")
-    if rows.empty:
+    """The rows of every run's log, with variant, seed and millions of parameters. Raises UserError where none are."""
+    logs = []
+    for name in VARIANTS:
+        for path in sorted(output.glob(f"{folder_name(name, '*')}/*/{LOG_FILE}")):
+            seed = int(path.parent.parent.name.rsplit("_", 1)[1])
+            size = parameters(path.with_name(MODEL_FILE))
+            logs.append(pd.read_csv(path).assign(variant=name, seed=seed, parameters=size))
+    if not logs:
         raise UserError(f"{output} holds no finished epochs: run without --report first.")
+    rows = pd.concat(logs, ignore_index=True)
     for coarse in [name for name in rows if name.startswith("val_") and "coarse_" in name]:
         refined = coarse.replace("coarse_", "refined_")  # of a run without a refiner: its coarse matte is its final one
         rows[refined] = rows[refined].fillna(rows[coarse]) if refined in rows else rows[coarse]
@@ -116,19 +98,19 @@ def collect(output: Path) -> pd.DataFrame:
     return rows
 
 
-def report(rows: pd.DataFrame, scores: pd.DataFrame, folder: Path) -> None:
-    """Write log.csv, curves.png and table.md, and print the tables. scores: on --photos, may be empty."""
+def report(rows: pd.DataFrame, folder: Path) -> None:
+    """Write log.csv, curves.png and table.md, and print the tables."""
     make_folder(folder, "choose another --name")
     with atomic_write(folder / "log.csv") as temporary:
         rows.to_csv(temporary, index=False, float_format="%.6g")
     tables.draw(rows, folder / "curves.png")
-    text = describe(rows, scores)
+    text = describe(rows)
     with atomic_write(folder / "table.md") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
-def describe(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
+def describe(rows: pd.DataFrame) -> str:
     """All tables, in Markdown."""
     parts = (
         tables.final_table(rows),
@@ -138,7 +120,6 @@ def describe(rows: pd.DataFrame, scores: pd.DataFrame) -> str:
         tables.overfit_table(rows),
         tables.steps_to_baseline(rows, TSR, NO_TEACHER),
         tables.steps_to_baseline(rows, TWIN, NEITHER),
-        "" if scores.empty else tables.photos_table(scores),
     )
     return "\n\n".join(filter(None, parts))
 
@@ -153,17 +134,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     flag("--seeds", type=int, default=3)
     flag("--hours", type=float, default=1.0, help="stop training after this time")
     flag("--name", default="ablation", help="name of the folder in experiments/results/ (default: %(default)s)")
-    photos = "folder with im and gt (or val inside): also measure the best model of each run of --variants on it"
-    flag("--photos", type=Path, metavar="DIR", help=photos)
     flag("--report", action="store_true", help="train nothing")
     argv = list(sys.argv[1:] if argv is None else argv)
     split = argv.index("--") if "--" in argv else len(argv)
     options = parser.parse_args(argv[:split])
     if not options.report:
         run_all(options.output, options.variants, options.seeds, options.hours, argv[split + 1 :])
-    if options.photos:
-        measure_photos(options.output, options.photos, options.variants)
-    report(collect(options.output), read_tables(options.output, PHOTOS_FILE), RESULTS / options.name)
+    report(collect(options.output), RESULTS / options.name)
     return 0
 
 

@@ -157,13 +157,11 @@ def steps_to_baseline(rows: pd.DataFrame, variant: str, baseline: str) -> str:
 
     Linear between two epochs. Empty where the two have no seed in common.
     """
-    curves = rows.dropna(subset="val_refined_image_sad").groupby(
-        ["variant", "seed"]
-    )  # the teacher's epochs have no SAD
+    validated = rows.dropna(subset="val_refined_image_sad")  # not the teacher's epochs
+    curves = validated.groupby(["variant", "seed"])
     runs = {key: run.set_index("step")["val_refined_image_sad"] for key, run in curves}
-    pairs = [
-        (run, runs[variant, seed]) for (name, seed), run in runs.items() if name == baseline and (variant, seed) in runs
-    ]
+    seeds = [seed for name, seed in runs if name == baseline and (variant, seed) in runs]
+    pairs = [(runs[baseline, seed], runs[variant, seed]) for seed in seeds]
     shares = pd.Series([first_reach(own, base.min()) / base.idxmin() for base, own in pairs], dtype=float)
     missed = int(shares.isna().sum())
     if missed == len(shares):
@@ -181,14 +179,6 @@ def first_reach(curve: pd.Series, goal: float) -> float:
         return math.nan
     around = curve.iloc[[reached[0], max(0, reached[0] - 1)]]
     return float(np.interp(goal, around, around.index))
-
-
-def photos_table(scores: pd.DataFrame) -> str:
-    """The scores of each run's model on each photo, as evaluate.py writes them with --csv."""
-    means = scores.groupby(["variant", "seed"], sort=False)[list(COLUMNS.values())].mean()
-    table = over_seeds(means.set_axis(list(COLUMNS), axis=1))
-    table.insert(0, "seeds", means.groupby("variant", sort=False).size())
-    return markdown("The best model of each run on photographs, at their own size.", table)
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:

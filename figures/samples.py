@@ -117,13 +117,12 @@ def sheet(path: Path, *columns: Mapping[str, Sequence[np.ndarray]]) -> None:
 
 def row(pictures: Sequence[np.ndarray], width: int) -> np.ndarray:
     """Pictures of one height that fill `width` together, uint8 (h, width, 3)."""
-    height = round(width / sum(picture.shape[1] / picture.shape[0] for picture in pictures))
-    edges = np.rint(np.cumsum([0, *(height * picture.shape[1] / picture.shape[0] for picture in pictures)]))
-    lengths = np.diff(edges * width / edges[-1]).round().astype(int)
-    lengths[-1] = width - lengths[:-1].sum()
+    shapes = [picture.shape[1] / picture.shape[0] for picture in pictures]
+    height = round(width / sum(shapes))
+    edges = np.rint(width * np.cumsum([0, *shapes]) / sum(shapes))
     scaled = [
         Image.fromarray(rgb(picture)).resize((int(length), height), Image.Resampling.LANCZOS)
-        for picture, length in zip(pictures, lengths, strict=True)
+        for picture, length in zip(pictures, np.diff(edges), strict=True)
     ]
     return np.concatenate([np.asarray(picture) for picture in scaled], axis=1)
 

@@ -19,7 +19,6 @@ from experiments.ablation_tables import (
     final_table,
     first_reach,
     overfit_table,
-    photos_table,
     set_tables,
     start_table,
     steps_to_baseline,
@@ -68,7 +67,7 @@ def test_tables_of_known_runs(runs: Path) -> None:
 def test_published_tables_are_those_of_the_published_rows(table: Path) -> None:
     rows = pd.read_csv(table.with_name("log.csv"))
     published = table.read_text(encoding="utf-8")
-    assert ablation.describe(rows, pd.DataFrame()) == published.rstrip("\n")
+    assert ablation.describe(rows) == published.rstrip("\n")
 
 
 def test_steps_to_the_baseline_count_what_never_gets_there(runs: Path) -> None:
@@ -77,6 +76,8 @@ def test_steps_to_the_baseline_count_what_never_gets_there(runs: Path) -> None:
         collect(runs), TSR, NO_TEACHER
     )
     assert "in none of 2 seeds" in steps_to_baseline(collect(runs), TWIN, NO_TEACHER)
+    curve = pd.Series([4.0, 2.0], index=[10, 20])
+    assert first_reach(curve, 3.0) == 15 and first_reach(curve, 5.0) == 10 and math.isnan(first_reach(curve, 1.0))
 
 
 def test_the_start_is_shown_where_runs_start_from_a_checkpoint(
@@ -113,23 +114,13 @@ def test_what_a_run_loses_after_its_best_epoch(tmp_path: Path) -> None:
     assert "| TSR-Matte | 1 ± 0 | 25.0 ± 35 | 1 ± 0 | 25.0 ± 35 |" in overfit_table(collect(tmp_path))
 
 
-def test_first_reach_between_points() -> None:
-    curve = pd.Series([4.0, 2.0], index=[10, 20])
-    assert first_reach(curve, 3.0) == 15
-    assert first_reach(curve, 5.0) == 10
-    assert math.isnan(first_reach(curve, 1.0))
-
-
 def test_uneven_runs_are_compared_at_the_last_common_epoch(runs: Path) -> None:
     make_run(runs, TSR, 2, [0.5])
     assert final_table(collect(runs)).startswith("After epoch 1 (10 steps)")
 
 
-def test_report_writes_complete_files_and_variants_are_flags_of_train(
-    runs: Path, capsys: pytest.CaptureFixture
-) -> None:
-
-    ablation.report(collect(runs), pd.DataFrame(), runs / "figure")
+def test_report_writes_complete_files(runs: Path, capsys: pytest.CaptureFixture) -> None:
+    ablation.report(collect(runs), runs / "figure")
     assert {"log.csv", "curves.png", "table.md"} == {path.name for path in (runs / "figure").iterdir()}
     assert (runs / "figure" / "table.md").read_text() == capsys.readouterr().out
 
@@ -152,26 +143,3 @@ def test_finished_runs_are_not_run_again_and_started_ones_go_on(runs: Path, monk
     commands.clear()
     ablation.run_all(runs, [TSR], seeds=1, hours=0.0, common=[])
     assert commands == []
-
-
-def test_models_are_measured_once_on_photos_without_the_edges_of_those_that_have_none(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = []
-
-    def evaluate(command: list[str], **_) -> None:
-        measured.append(command[command.index("--checkpoint") + 1])
-        rows = [
-            dict(image_sad=3.0, image_mad=0.5, image_mse=0.1, image_grad=4.0, edge_share=0.1)
-            | dict(edge_sad=1.0, edge_mad=0.3, edge_mse=0.2, edge_grad=2.0),
-            dict(image_sad=1.0, image_mad=0.3, image_mse=0.3, image_grad=2.0, edge_share=0.0),
-        ]
-        pd.DataFrame(rows).to_csv(command[command.index("--csv") + 1], index=False)
-
-    monkeypatch.setattr(ablation.subprocess, "run", evaluate)
-    for _ in range(2):
-        ablation.measure_photos(runs, Path("photos"), [TSR, TWIN])
-    assert len(measured) == len(set(measured)) == 4
-    assert "| TSR-Matte | 2 | 2 ± 0 | 0.4 ± 0 | 0.2 ± 0 | 3 ± 0 | 1 ± 0 | 0.3 ± 0 | 0.2 ± 0 | 2 ± 0 |" in photos_table(
-        ablation.read_tables(runs, ablation.PHOTOS_FILE)
-    )

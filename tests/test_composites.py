@@ -57,20 +57,9 @@ def test_a_cutout_is_placed_with_its_own_colour(tmp_path: Path) -> None:
 
 def test_the_folder_is_a_set_that_the_doctor_passes(sources: tuple[Path, Path], tmp_path: Path) -> None:
     backgrounds, cutouts = sources
-    flags = [
-        "--backgrounds",
-        str(backgrounds),
-        "--cutouts",
-        str(cutouts),
-        "--output",
-        str(tmp_path),
-        "--size",
-        str(SIZE),
-        "--train",
-        "6",
-        "--val",
-        "3",
-    ]
+    folders = {"--backgrounds": backgrounds, "--cutouts": cutouts, "--output": tmp_path}
+    flags = [text for flag, folder in folders.items() for text in (flag, str(folder))]
+    flags += f"--size {SIZE} --train 6 --val 3".split()
     assert main(flags) == 0
     assert not quick_check(tmp_path).errors
     assert (len(find_pairs(tmp_path / "train")), len(find_pairs(tmp_path / "val"))) == (6, 3)
