@@ -56,10 +56,6 @@ class Augmentation:
     noise_share: float = 0.15
     jpeg_share: float = 0.2
 
-    def __post_init__(self) -> None:
-        if self.image_size < 1 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"image_size {self.image_size} and scale {self.scale} must be above 0, and scale ordered.")
-
 
 def draw_scale(settings: Augmentation, rng: Generator) -> float:
     """The u of Augmentation: long side of the scaled photo in image sizes."""

@@ -15,13 +15,14 @@ import multiprocessing
 import signal
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from multiprocessing.connection import Listener
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from common.errors import UserError
@@ -38,11 +39,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(self, samples: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        if samples < 1 or batch_size < 1 or not 0 <= rank < world_size:
-            raise UserError(
-                f"no batches can be made of {samples} samples, batch size {batch_size}, rank {rank} of {world_size}: "
-                "all must be at least 1, and the rank below the number of processes."
-            )
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.start_batch = 0, 0
@@ -86,7 +82,7 @@ class _ForkSafeLoader(DataLoader):
 
 
 def build_training_loader(
-    dataset: Dataset,
+    dataset: Any,
     batch_size: int,
     num_workers: int,
     seed: int,
@@ -94,16 +90,14 @@ def build_training_loader(
     world_size: int = 1,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """DataLoader over an EpochSampler, with workers that live as long as it does.
+    """DataLoader over an EpochSampler, with workers that live as long as it does, forked or spawned.
 
-    Call loader.sampler.set_epoch before each epoch: the workers get the epoch with each key, so they need
-    no restart. Works with fork and spawn.
+    Call loader.sampler.set_epoch before each epoch: the workers get the epoch with each key.
     """
     if num_workers:
         require_sockets()
         atexit.register(end_workers)
-    samples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset has no __len__, each of ours has
-    sampler = EpochSampler(samples, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+    sampler = EpochSampler(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
     return _ForkSafeLoader(
         dataset,
         batch_size=batch_size,
@@ -155,11 +149,6 @@ def single_thread(worker: int) -> None:
 
 def groups(batches: Any, size: int) -> Iterator[list[dict[str, Any]]]:
     """Lists of `size` batches, one for each optimizer step; the last may be shorter."""
-    group: list[dict[str, Any]] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
+    rest = iter(batches)
+    while group := list(islice(rest, size)):
         yield group

@@ -50,10 +50,8 @@ def say_left_out(folder: Path) -> str:
 
 def match_split(root: Path) -> dict[str, list[list[Path]]]:
     """By name, the files in ROOT/im, ROOT/gt and, an empty list where there is no such folder, ROOT/unknown."""
-    folders = [root / "im", root / "gt", root / "unknown"]
-    if folders[2].is_dir():
-        return match_images(*folders)
-    return {name: [*sides, []] for name, sides in match_images(*folders[:2]).items()}
+    folders = [folder for name in ("im", "gt", "unknown") if (folder := root / name).is_dir() or name != "unknown"]
+    return {name: [*sides, []][:3] for name, sides in match_images(*folders).items()}
 
 
 def find_pairs(root: str | Path) -> list[Pair]:

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     pseudo_label_options(__doc__)  # --help and wrong flags are answered before the imports that take seconds
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,61 +84,45 @@ def judge(found: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return (found.mean(0) >= 0.5).astype(np.float32), unsure.astype(np.float32)
 
 
-def label(sessions: Sequence[Any], photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
-    """Write the set to `root`, which must not exist; photos: by name. Returns how many photos are in it, and a sentence
-    for each that cannot be read. Raises UserError, and ValueError where the network finds no subject at all."""
+def label(sessions: Sequence[Any], photos: Mapping[str, Path], root: Path, maps: bool) -> tuple[int, list[str]]:
+    """Write the set, or the mean maps alone, to `root`, which must not exist; photos: by name.
+
+    Returns how many photos are in it, and a sentence for each that cannot be read. Raises UserError.
+    """
     faults: list[str] = []
     labelled = 0
     with atomic_folder(root) as folder:
-        for name, found in subject_maps(sessions, photos, faults):
-            judged = judge(found)
-            if judged is None:
+        for name, photo in tqdm(photos.items(), unit="photo", disable=None):
+            try:
+                pixels = to_uint8(read_photo(photo).image)
+            except PhotoError as error:
+                faults.append(str(error))
                 continue
-            link(photos[name], folder / "train" / "im" / f"{name}{photos[name].suffix}")
-            for kind, plane in zip(("gt", "unknown"), judged, strict=True):
-                write_map(folder / "train" / kind, name, plane)
+            found = np.array([subject_map(session, pixels) for session in sessions], np.float32)
+            found = found.reshape(-1, *pixels.shape[:2])  # (networks, H, W), also without any
+            if maps:
+                planes = {folder: found.mean(0)}
+            elif judged := judge(found):
+                planes = dict(zip((folder / "train" / "gt", folder / "train" / "unknown"), judged, strict=True))
+                link(photo, folder / "train" / "im" / f"{name}{photo.suffix}")
+            else:
+                continue
+            for place, plane in planes.items():
+                path = place / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_alpha(path, plane)
             labelled += 1
         if not labelled:
             raise UserError(f"No photo of {len(photos)} has a sure subject: nothing was written.")
     return labelled, faults
 
 
-def write_maps(sessions: Sequence[Any], photos: Mapping[str, Path], root: Path) -> tuple[int, list[str]]:
-    """Write the maps to `root`, which must not exist. Returns as label. Raises UserError."""
-    faults: list[str] = []
-    with atomic_folder(root) as folder:
-        for name, found in subject_maps(sessions, photos, faults):
-            write_map(folder, name, found.mean(0))
-    return len(photos) - len(faults), faults
-
-
-def subject_maps(
-    sessions: Sequence[Any], photos: Mapping[str, Path], faults: list[str]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and maps, float32 (networks, H, W), of each photo; a sentence for one that cannot be read is added to
-    faults."""
-    for name, photo in tqdm(photos.items(), unit="photo", disable=None):
-        try:
-            pixels = to_uint8(read_photo(photo).image)
-            maps = [subject_map(session, pixels) for session in sessions]
-            yield name, np.array(maps, np.float32).reshape(-1, *pixels.shape[:2])
-        except PhotoError as error:
-            faults.append(str(error))
-
-
-def write_map(folder: Path, name: str, plane: np.ndarray) -> None:
-    path = folder / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_alpha(path, plane)
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = pseudo_label_options(__doc__, argv)
-    write = write_maps if options.maps else label
     sessions = [open_network(model) for model in options.models]
-    written, faults = write(sessions, photos := files_by_name(options.source), options.root)
+    written, faults = label(sessions, photos := files_by_name(options.source), options.root, options.maps)
     for fault in faults:
         print(fault, file=sys.stderr)
     left = len(photos) - written - len(faults)

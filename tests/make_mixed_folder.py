@@ -1,21 +1,15 @@
 """Build a folder of mixed real photos, some of them broken, for predict.py to prove itself on.
 
-    python tests/make_mixed_folder.py mixed                         180 good files and 20 broken ones
-    python tests/make_mixed_folder.py mixed --sources DIR ...  photos from these folders
-
-The same call makes the same folder. The good files go through every format and oddity that predict.py promises to
-read; the names of the broken ones are printed.
+The good files go through every format and oddity that predict.py promises to read.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import struct
-import sys
 import zlib
-from collections.abc import Callable, Sequence
-from itertools import cycle, islice
+from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,16 +17,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from common.photos import list_images, read_photo, to_uint8  # noqa: E402 - a script in tests/ finds the root by itself
+from common.photos import list_images, read_photo, to_uint8
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [
-    ROOT.parent / "shared" / "data" / "photos" / "val" / "im",
-    ROOT.parent / "shared" / "data" / "backgrounds",
-    ROOT / "test_data",
-]
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -152,44 +139,19 @@ BROKEN: tuple[tuple[str, Callable[[np.ndarray], bytes | None]], ...] = (
 )
 
 
-def make_mixed_folder(
-    target: Path, sources: Sequence[Path], *, good: int = 180, broken: int = 20, long_side: int | None = None
-) -> list[Path]:
-    """Fill `target`; returns the paths of the broken files. long_side: scale the photos down to that many pixels."""
-    found = [path for source in sources if source.is_dir() for path in list_images(source)]
-    if not found:
-        raise SystemExit(f"No photo in {', '.join(map(str, sources))}: name folders with --sources.")
-    step = max(1, len(found) // (good + broken))
-    pictures = cycle(found[::step])
-    named = []
-    for kinds, count in ((GOOD, good), (BROKEN, broken)):
-        for number, (pattern, make) in enumerate(islice(cycle(kinds), count)):
-            source = next(pictures)
-            path = target / pattern.format(f"{source.stem}_{number:03d}")
-            data = make(shrunk(to_uint8(read_photo(source).image), long_side))
+def make_mixed_folder(target: Path, source: Path, long_side: int) -> list[Path]:
+    """A file of each kind, of the photos in `source`, scaled down; returns the paths of the broken ones."""
+    pictures, named = cycle(list_images(source)), []
+    for kinds in (GOOD, BROKEN):
+        for number, (pattern, make) in enumerate(kinds):
+            photo = next(pictures)
+            image = to_uint8(read_photo(photo).image)
+            scale = min(1.0, long_side / max(image.shape))
+            data = make(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+            path = target / pattern.format(f"{photo.stem}_{number:03d}")
             (path if data is None else path.parent).mkdir(parents=True, exist_ok=True)
             if data is not None:
                 path.write_bytes(data)
             if kinds is BROKEN:
                 named.append(path)
     return named
-
-
-def shrunk(image: np.ndarray, long_side: int | None) -> np.ndarray:
-    scale = 1.0 if long_side is None else min(1.0, long_side / max(image.shape))
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--sources", type=Path, nargs="+", default=SOURCES)
-    parser.add_argument("--good", type=int, default=180)
-    parser.add_argument("--broken", type=int, default=20)
-    options = parser.parse_args()
-    for path in make_mixed_folder(options.target, options.sources, good=options.good, broken=options.broken):
-        print(path)
-
-
-if __name__ == "__main__":
-    main()

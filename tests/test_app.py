@@ -73,15 +73,6 @@ def test_files_are_those_of_predict_at_native_size(studio: Studio, photo: Path) 
     assert cut.seconds > 0
 
 
-def test_a_turned_photo_is_cut_upright(studio: Studio, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / "turned.jpg", exif=exif)
-    cut = studio.cut(tmp_path / "turned.jpg")
-    assert cut.size == (HEIGHT, WIDTH)
-    assert read(cut.cutout.file).shape == (WIDTH, HEIGHT, 4)
-
-
 def test_sixteen_bits_and_own_transparency(studio: Studio, tmp_path: Path) -> None:
     pixels = np.full((HEIGHT, WIDTH, 4), 65535, np.uint16)  # white: all subject, but for what the file cut away
     pixels[:, :20, 3] = 0
@@ -91,11 +82,6 @@ def test_sixteen_bits_and_own_transparency(studio: Studio, tmp_path: Path) -> No
     assert (alpha[:, :20] == 0).all()
     assert (alpha[:, 20:] == 255).all()
     assert read(cut.preview).shape == (HEIGHT, WIDTH, 3)
-
-
-def test_a_photo_without_a_subject_gets_a_note(studio: Studio, tmp_path: Path) -> None:
-    Image.new("RGB", (WIDTH, HEIGHT), (100, 200, 200)).save(tmp_path / "sky.png")
-    assert studio.cut(tmp_path / "sky.png").notes == ["no subject found"]
 
 
 @pytest.mark.parametrize(
@@ -292,17 +278,26 @@ class TestPage:
         cut = page.show(None, photo)[page.cut]
         assert page.place(cut, "Colour", "#ffffff", None)[page.cut] is cut
 
-    def test_ipv6_and_a_path_behind_a_proxy(self, studio, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def serve(self, studio: Studio, monkeypatch: pytest.MonkeyPatch):
+        """app.serve with these flags, quickly, and without a trace in this process."""
+        pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
+        monkeypatch.setattr(Studio, "warm_up", lambda self: None)
+        before = signal.getsignal(signal.SIGTERM)
+        yield lambda *flags: app.serve(studio, ("run 7",), app.app_options(None, flags))
+        signal.signal(signal.SIGTERM, before)
+
+    def test_ipv6_and_a_path_behind_a_proxy(self, serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        import gradio
+
         try:
             with socket.socket(socket.AF_INET6) as probe:
                 probe.bind(("::1", 0))
                 port = probe.getsockname()[1]
         except OSError:
             pytest.skip("no IPv6 here")
-        options = app.app_options(None, ["--host", "::1", "--port", str(port), "--root-path", "/matte"])
         for name, value in dict(GRADIO_ANALYTICS_ENABLED="False", NO_PROXY="::1", no_proxy="::1").items():
             monkeypatch.setenv(name, value)
-        gradio = pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
         answers = []
 
         def ask(page) -> None:
@@ -310,27 +305,15 @@ class TestPage:
             page.close()
 
         monkeypatch.setattr(gradio.Blocks, "block_thread", ask)
-        monkeypatch.setattr(Studio, "warm_up", lambda self: None)
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            app.serve(studio, ("run 7",), options)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        serve("--host", "::1", "--port", str(port), "--root-path", "/matte")
         assert "/matte" in answers[0] and "TSR-Matte" in answers[0]
 
-    def test_a_port_in_use_is_one_sentence(self, studio, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
-        monkeypatch.setattr(Studio, "warm_up", lambda self: None)
-        before = signal.getsignal(signal.SIGTERM)
+    def test_a_port_in_use_is_one_sentence(self, serve) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-            options = app.app_options(None, ["--port", str(taken.getsockname()[1])])
-            try:
-                with pytest.raises(UserError, match=r"cannot listen on 127\.0\.0\.1, port \d+: the port is in use"):
-                    app.serve(studio, ("run 7",), options)
-            finally:
-                signal.signal(signal.SIGTERM, before)
+            with pytest.raises(UserError, match=r"cannot listen on 127\.0\.0\.1, port \d+: the port is in use"):
+                serve("--port", str(taken.getsockname()[1]))
 
     def test_names_are_text_not_markup(self, page, tmp_path: Path) -> None:
         path = tmp_path / "a&b.jpg"

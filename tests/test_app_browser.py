@@ -40,15 +40,8 @@ ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "test_data" / "cat.jpg"
 SECOND_PHOTO = ROOT / "test_data" / "coffee.jpg"
 PATIENCE = 60_000  # ms
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
 # Read by every Python at its start: writes down whom the process asks for an address and whom it connects to.
 WITNESS = """
 import os, sys
@@ -80,27 +73,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(folder),
-        "TMPDIR": str(folder / "temporary"),
-        "TSR_WITNESS": str(folder / "witness.txt"),
-    }
-    command = [
-        sys.executable,
-        "app.py",
-        "--checkpoint",
-        str(checkpoint),
-        "--port",
-        str(port),
-        "--device",
-        "cpu",
-        "--max-pixels",
-        "1000000",
-        "--max-upload",
-        "1",
-    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    environment |= {"TMPDIR": str(folder / "temporary"), "TSR_WITNESS": str(folder / "witness.txt")}
+    flags = f"--checkpoint {checkpoint} --port {port} --device cpu --max-pixels 1000000 --max-upload 1"
+    command = [sys.executable, "app.py", *flags.split()]
     with (
         open(folder / "log.txt", "w") as log,
         subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT) as process,
@@ -206,20 +182,8 @@ def test_upload_matte_and_downloads_equal_predict(visit, server: Server, screens
     screenshot(page, "4_cutout")
     cutout, alpha = (download(page, button, tmp_path) for button in ("save-cutout", "save-alpha"))
     assert (cutout.name, alpha.name) == ("cat_cutout.png", "cat_alpha.png")
-    command = [
-        sys.executable,
-        "predict.py",
-        "--checkpoint",
-        str(server.checkpoint),
-        "--input",
-        str(PHOTO),
-        "--output",
-        str(tmp_path / "predicted"),
-        "--kind",
-        "cutout",
-        "--device",
-        "cpu",
-    ]
+    flags = f"--checkpoint {server.checkpoint} --input {PHOTO} --output {tmp_path}/predicted --kind cutout --device cpu"
+    command = [sys.executable, "predict.py", *flags.split()]
     subprocess.run(command, cwd=ROOT, env=server.environment, check=True, capture_output=True)
     assert cutout.read_bytes() == (tmp_path / "predicted" / "cat.png").read_bytes()
     assert np.array_equal(np.array(Image.open(alpha)), np.array(Image.open(cutout))[..., 3])

@@ -180,10 +180,3 @@ def test_noise_has_the_sigma_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation, "NOISE_SIGMA", (6.0, 6.0))
     noisy = add_noise(np.full((200, 200, 3), 128, np.uint8), rng())
     assert noisy.std() == pytest.approx(6, rel=0.03) and noisy.mean() == pytest.approx(128, abs=0.1)
-
-
-def test_augmentation_rejects_the_impossible() -> None:
-    with pytest.raises(ValueError, match="scale"):
-        Augmentation(64, scale=(2.0, 1.0))
-    with pytest.raises(ValueError, match="image_size"):
-        Augmentation(0)

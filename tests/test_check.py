@@ -21,24 +21,7 @@ from data.faults import FAULTS
 from data.pairs import Pair, read_pair
 from data.quick_check import quick_check
 from data.synthetic.folder import write_folder
-from tests.planted_faults import (
-    PLANTED,
-    alpha,
-    photo,
-    plant_alpha_binary,
-    plant_alpha_empty,
-    plant_alpha_levels,
-    plant_alpha_perhaps_scale,
-    plant_alpha_scale,
-    plant_files_left_out,
-    plant_leak_exact,
-    plant_photo_truncated,
-    plant_photo_without_alpha,
-    plant_sizes_differ,
-    portrait,
-    truth,
-    write_unknown,
-)
+from tests.planted_faults import PLANTED, alpha, photo, plant, portrait, truth, write_unknown
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +37,9 @@ def dataset(clean_set: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(clean_set, tmp_path / "set"))
 
 
-def test_every_kind_is_planted() -> None:
-    of_folders = {"folder_missing", "split_incomplete"}
-    assert set(FAULTS) == {kind for _, kind in PLANTED.values()} | of_folders
-
-
 @pytest.mark.parametrize("name", PLANTED)
 def test_finds_each_planted_fault(dataset: Path, name: str) -> None:
-    plant, kind = PLANTED[name]
-    path = plant(dataset, 2)
+    path, kind = plant(name, dataset, 2), PLANTED[name]
     report = check_dataset(dataset)
     assert [(fault.kind, Path(fault.path)) for fault in report.faults] == [(kind, path)]  # it, and nothing else
     assert path.name in report.faults[0].sentence
@@ -72,14 +49,15 @@ def test_finds_each_planted_fault(dataset: Path, name: str) -> None:
 def test_finds_all_in_one_dataset(tmp_path: Path) -> None:
     """Each at a pair of its own, so that none hides another: the values of an unreadable alpha are not known."""
     write_folder(tmp_path, count=len(PLANTED), size=128, seed=3)
-    planted = {(kind, plant(tmp_path, number)) for number, (plant, kind) in enumerate(PLANTED.values())}
+    planted = {(kind, plant(name, tmp_path, number)) for number, (name, kind) in enumerate(PLANTED.items())}
     report = check_dataset(tmp_path)
     assert len(report.faults) == len(planted) == len(PLANTED)  # these, and nothing else
     assert {(fault.kind, Path(fault.path)) for fault in report.faults} == planted
+    assert set(FAULTS) == {*PLANTED.values(), "folder_missing", "split_incomplete"}
 
 
 def test_finds_several_faults_at_once(dataset: Path, tmp_path: Path) -> None:
-    planted = [plant_leak_exact(dataset, 0), plant_alpha_binary(dataset, 2)]
+    planted = [plant("leak_exact", dataset, 0), plant("alpha_binary", dataset, 2)]
     alpha(dataset, 3).unlink()
     write_alpha(alpha(dataset, 4, "val"), np.zeros((128, 128), np.float32))
     (dataset / "val" / "im" / "val_000005.png").write_bytes(b"")
@@ -109,10 +87,10 @@ def test_subject_that_touches_the_border_is_not_inverted(dataset: Path) -> None:
 
 
 def test_quick_check_reads_headers_only(dataset: Path) -> None:
-    plant_sizes_differ(dataset, 2)
+    plant("sizes_differ", dataset, 2)
     photo(dataset, 4).unlink()
     alpha(dataset, 1, "val").unlink()
-    plant_photo_truncated(dataset, 0)  # only decoding would tell
+    plant("photo_truncated", dataset, 0)  # only decoding would tell
     sentences = quick_check(dataset).errors
     assert len(sentences) == 3
     for sentence, name in zip(sentences, ("val_000001", "train_000004", "train_000002"), strict=True):
@@ -120,7 +98,7 @@ def test_quick_check_reads_headers_only(dataset: Path) -> None:
 
 
 def test_what_a_folder_leaves_out_is_counted_and_does_not_stop_a_training(dataset: Path) -> None:
-    plant_files_left_out(dataset, 0)
+    plant("files_left_out", dataset, 0)
     (fault,) = check_dataset(dataset).faults
     assert fault.sentence.startswith(f"{dataset / 'train' / 'im'}: 3 files left out: 2 .jxl, 1 .txt;")
     assert quick_check(dataset).errors == []
@@ -129,7 +107,7 @@ def test_what_a_folder_leaves_out_is_counted_and_does_not_stop_a_training(datase
 def test_the_command_in_a_sentence_can_be_copied(dataset: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(dataset, tmp_path / "my photos"))
     for number in range(3):
-        plant_photo_without_alpha(root, number)
+        plant("photo_without_alpha", root, number)
     (sentence,) = quick_check(root).errors
     assert sentence.endswith(f" 2 more of this kind (photo_without_alpha): python -m data.check '{root}'")
 
@@ -143,8 +121,8 @@ def test_a_mask_whose_pixels_are_damaged_is_named(dataset: Path) -> None:
 
 def test_an_empty_truth_does_not_hide_the_scale_of_the_others(dataset: Path) -> None:
     for number in range(6):
-        plant_alpha_perhaps_scale(dataset, number)
-    plant_alpha_empty(dataset, 3)
+        plant("alpha_perhaps_scale", dataset, number)
+    plant("alpha_empty", dataset, 3)
     assert [fault.kind for fault in check_dataset(dataset).errors].count("alpha_scale") == 5
     assert "percent" in quick_check(dataset).errors[0]
 
@@ -216,7 +194,7 @@ def test_a_training_does_not_start_on_truths_of_which_none_is_of_use(dataset: Pa
 
 
 def test_a_training_starts_where_some_truths_are_of_no_use_and_says_so(dataset: Path) -> None:
-    plant_alpha_empty(dataset, 2)
+    plant("alpha_empty", dataset, 2)
     errors, warnings, _ = quick_check(dataset)
     assert not errors and len(warnings) == 1 and "is 0 everywhere" in warnings[0]
 
@@ -236,18 +214,18 @@ def test_smoke_and_nearly_sure_truths_are_trained_on_with_a_warning(dataset: Pat
 def test_a_large_set_is_sampled_and_that_is_said(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.quick_check.SAMPLED_HEADERS", 4)
     monkeypatch.setattr("data.quick_check.SAMPLED_TRUTHS", 4)
-    plant_sizes_differ(dataset, 2)
-    plant_photo_without_alpha(dataset, 3)  # names are cheap: all are looked at
+    plant("sizes_differ", dataset, 2)
+    plant("photo_without_alpha", dataset, 3)  # names are cheap: all are looked at
     errors, _, scope = quick_check(dataset)
     assert len(errors) == 1 and "train_000003" in errors[0]
     assert "names of 11 pairs, the sizes of 4 and 4 alphas" in scope and f"python -m data.check {dataset}" in scope
 
 
 def test_one_faint_truth_among_others_may_be_a_glass(dataset: Path) -> None:
-    plant_alpha_perhaps_scale(dataset, 2)
-    plant_alpha_levels(dataset, 3)
+    plant("alpha_perhaps_scale", dataset, 2)
+    plant("alpha_levels", dataset, 3)
     assert quick_check(dataset).errors == []
-    plant_alpha_scale(dataset, 4)  # two levels: certainly no glass
+    plant("alpha_scale", dataset, 4)  # two levels: certainly no glass
     assert ["train_000004.png" in sentence for sentence in quick_check(dataset).errors] == [True]
 
 
@@ -263,7 +241,7 @@ def test_a_mask_keeps_its_grey_where_its_alpha_channel_says_nothing(dataset: Pat
 def test_unknown_pixels_are_not_judged_but_counted(dataset: Path, capsys: pytest.CaptureFixture) -> None:
     """A trimap is a good truth where its band is marked as unknown."""
     for number in range(6):
-        levels = cv2.imread(str(plant_alpha_levels(dataset, number)), cv2.IMREAD_GRAYSCALE)
+        levels = cv2.imread(str(plant("alpha_levels", dataset, number)), cv2.IMREAD_GRAYSCALE)
         write_unknown(dataset, number, levels == 128)
     assert quick_check(dataset).errors == []
     report = check_dataset(dataset)

@@ -100,31 +100,6 @@ def test_exif_turns_the_photo_onto_its_alpha(tmp_path: Path, orientation: int) -
         assert np.abs(np.subtract(centroid(photo[..., 0]), centroid(alpha))).max() < 0.505
 
 
-@pytest.mark.parametrize("kind", ["grey8", "grey16", "rgb", "rgba", "palette", "jpeg", "tif16"])
-def test_alpha_levels_are_read_alpha_rounded(tmp_path: Path, kind: str) -> None:
-    matte = disc(61, 47, (20, 30), 15)
-    path = tmp_path / {"jpeg": "a.jpg", "tif16": "a.TIF"}.get(kind, "a.PNG")
-    if kind == "grey16":
-        write_alpha(tmp_path / "a.png", matte / np.float32(255), bits=16)
-        (tmp_path / "a.png").rename(path)
-    elif kind == "tif16":
-        cv2.imwrite(str(path), matte.astype(np.uint16) * 257)
-    else:
-        picture = Image.fromarray(matte)
-        if kind == "rgba":
-            colour = Image.new("RGB", picture.size, (200, 10, 10))
-            colour.putalpha(picture)
-            picture = colour
-        elif kind in ("rgb", "palette"):
-            picture = picture.convert("RGB" if kind == "rgb" else "P")
-        picture.save(path)
-    levels = read_alpha_levels(path)
-    assert levels.dtype == np.uint8 and levels.shape == (61, 47)
-    assert np.array_equal(levels, np.rint(read_alpha(path) * 255).astype(np.uint8))
-    if kind not in ("jpeg", "palette"):
-        assert np.array_equal(levels, matte)
-
-
 def test_items_are_a_function_of_seed_epoch_and_index(folder: Path) -> None:
     first, second = (PhotoDataset(folder, Augmentation(64), seed=7) for _ in range(2))
     keys = [(epoch, index) for epoch in range(3) for index in range(4)]
@@ -299,10 +274,6 @@ def test_every_sample_is_seen_equally_often(weight: float) -> None:
     assert len(orders) > 5
 
 
-def test_a_small_weight_still_gives_a_sample() -> None:
-    assert len(MixedDataset([(Numbers(3), 0.01), (Numbers(5), 1)], seed=0)) == 6
-
-
 def test_mixed_items_are_those_of_their_sets(folder: Path, composites: CompositeDataset) -> None:
     photos = PhotoDataset(folder, Augmentation(96, **STILL), seed=0)
     mixed, again = (MixedDataset([(photos, 1), (composites, 2)], seed=0) for _ in range(2))
@@ -314,6 +285,7 @@ def test_mixed_items_are_those_of_their_sets(folder: Path, composites: Composite
     assert torch.equal(item["image"], again[(2, 1)]["image"])
     with pytest.raises(IndexError):
         mixed[(0, 10)]
+    assert len(MixedDataset([(photos, 0.01), (composites, 1)], seed=0)) == 1 + 3  # a small weight still gives a sample
 
 
 def test_two_ranks_and_a_resumed_run_share_a_mixed_epoch() -> None:

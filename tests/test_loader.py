@@ -76,12 +76,6 @@ def test_start_batch_continues_the_epoch() -> None:
         sampler.set_epoch(4, start_batch=3)
 
 
-def test_sampler_rejects_the_impossible() -> None:
-    for arguments in ({"samples": 0}, {"samples": 5, "rank": 2, "world_size": 2}):
-        with pytest.raises(ValueError, match="no batches"):
-            EpochSampler(**({"batch_size": 2, "seed": 0} | arguments))
-
-
 @pytest.fixture
 def dataset(tmp_path: Path) -> PhotoDataset:
     for number in range(5):

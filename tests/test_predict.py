@@ -31,11 +31,12 @@ def rows_of(folder: Path) -> dict[str, dict]:
     return {Path(row["input"]).name: row for row in manifest_of(folder)["files"]}
 
 
-def test_no_flags_takes_test_data_and_the_newest_checkpoint(run, model_file, tmp_path, monkeypatch):
+def test_no_flags_takes_test_data_and_the_newest_checkpoint_and_names_it(run, model_file, monkeypatch, capsys):
     monkeypatch.chdir(model_file.parent.parent.parent)
     save(Path("test_data/cat.jpg"))
     assert run(named=False) == 0
     assert read_alpha("test_results/cat.png").shape == (24, 36)
+    assert capsys.readouterr().out.splitlines()[0] == f"checkpoint: {Path('checkpoints', 'run', MODEL_FILE)}"
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -173,14 +174,6 @@ def test_start_errors_are_one_sentence_and_exit_code_2(run, tmp_path, capsys, mo
     monkeypatch.setattr(checkpoint, "STARTER", tmp_path / "starter")
     assert run("--input", source, named=False) == 2  # no checkpoints/ here
     assert "train.py" in capsys.readouterr().err
-
-
-def test_the_checkpoint_that_is_used_is_said(run, model_file, tmp_path, monkeypatch, capsys):
-    """The newest by its file's time, which a copy changes: so it is named."""
-    monkeypatch.chdir(model_file.parent.parent.parent)
-    source = save(tmp_path / "in" / "a.jpg")
-    assert run("--input", source, "--output", tmp_path / "out", named=False) == 0
-    assert capsys.readouterr().out.splitlines()[0] == f"checkpoint: {Path('checkpoints', 'run', MODEL_FILE)}"
 
 
 def test_what_a_folder_leaves_out_is_counted(run, tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -140,24 +139,6 @@ def test_one_output_folder_has_one_writer(run, tmp_path, monkeypatch, capsys):
     assert run("--input", source, "--output", tmp_path / "out", "--workers", 0) == 0
     assert codes == [2] and f"{tmp_path / 'out'} is in use by another predict.py: wait" in capsys.readouterr().err
     assert Image.open(tmp_path / "out" / "a.png").mode == "L"
-
-
-def test_a_second_job_leaves_the_mattes_of_the_first(run, tmp_path, capsys):
-    save(tmp_path / "one" / "a.jpg")
-    for name in "ab":
-        save(tmp_path / "two" / f"{name}.jpg", picture(1))
-    assert run("--input", tmp_path / "one", "--output", tmp_path / "out") == 0
-    before = (tmp_path / "out" / "a.png").read_bytes()
-    for flags in ((), ("--skip-existing",)):
-        assert run("--input", tmp_path / "two", "--output", tmp_path / "out", *flags) == 1
-        said = capsys.readouterr().err
-        assert f"two{os.sep}a.jpg would overwrite" in said and "choose another --output" in said
-        assert (tmp_path / "out" / "a.png").read_bytes() == before
-        assert (tmp_path / "out" / "b.png").exists()
-    assert run("--input", tmp_path / "one", "--output", tmp_path / "out") == 0  # its own, again
-    shutil.rmtree(tmp_path / "one")
-    assert run("--input", tmp_path / "two", "--output", tmp_path / "out", "--skip-existing") == 0
-    assert (tmp_path / "out" / "a.png").read_bytes() != before
 
 
 KILLED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def run(*arguments: Path) -> int:
 
 def test_a_set_that_a_training_reads(network, photos, tmp_path):
     assert run(network, photos, tmp_path / "set") == 0
+    assert not check_dataset(tmp_path / "set").errors
     (pair,) = find_pairs(tmp_path / "set" / "train")
     assert pair.name == "a/square" and pair.unknown is not None
     mask = read_alpha(pair.alpha)
@@ -69,11 +71,6 @@ def test_a_set_that_a_training_reads(network, photos, tmp_path):
     assert unknown[30:66, 49:51].all()  # the grey stripe
     item = build_training_set([str(tmp_path / "set")], settings=Augmentation(32), samples=0, seed=0)[0, 0]
     assert set(item) >= {"image", "alpha", "unknown"}
-
-
-def test_the_sets_own_doctor_finds_no_error(network, photos, tmp_path):
-    run(network, photos, tmp_path / "set")
-    assert not check_dataset(tmp_path / "set").errors
 
 
 @pytest.mark.parametrize(
@@ -88,17 +85,15 @@ def test_photos_better_left_out(found):
     assert pseudo_labels.judge(found[None]) is None
 
 
-def test_what_is_unsure_is_unknown():
-    found = np.array([[1.0, 1.0, 1.0, 0.7, 0.1, 0.0]])
-    mask, unknown = pseudo_labels.judge(found[None])
-    assert mask.tolist() == [[1, 1, 1, 1, 0, 0]]
-    assert unknown.tolist() == [[0, 0, 0, 1, 0, 0]]
-
-
-def test_where_two_networks_differ_nothing_is_known():
-    found = np.array([[[1.0, 1.0, 1.0, 0.1, 0.1]], [[1.0, 0.9, 0.1, 0.1, 0.0]]])
-    mask, unknown = pseudo_labels.judge(found)
-    assert mask.tolist() == [[1, 1, 1, 0, 0]] and unknown.tolist() == [[0, 0, 1, 0, 0]]
+@pytest.mark.parametrize(
+    ("found", "mask", "unknown"),
+    [
+        ([[[1.0, 1.0, 1.0, 0.7, 0.1, 0.0]]], [1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0]),  # unsure
+        ([[[1.0, 1.0, 1.0, 0.1, 0.1]], [[1.0, 0.9, 0.1, 0.1, 0.0]]], [1, 1, 1, 0, 0], [0, 0, 1, 0, 0]),  # two differ
+    ],
+)
+def test_what_is_unsure_or_differs_is_unknown(found, mask, unknown):
+    assert [plane.tolist() for plane in pseudo_labels.judge(np.array(found))] == [[mask], [unknown]]
 
 
 def test_without_a_network_all_is_unknown(photos, tmp_path):
@@ -119,39 +114,28 @@ def test_a_broken_photo_is_named_and_others_are_done(network, photos, tmp_path, 
     assert len(find_pairs(tmp_path / "set" / "train")) == 1
 
 
-def test_nothing_found_leaves_no_folder(network, tmp_path, capsys):
-    (tmp_path / "photos").mkdir()
-    write_image(tmp_path / "photos" / "black.png", np.zeros((40, 40, 3), np.uint8))
-    assert run(network, tmp_path / "photos", tmp_path / "set") == 2
-    assert "has a sure subject" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mean.onnx", "photos"]
-
-
-@pytest.mark.parametrize("contents", [None, b"not a graph"])
-def test_no_such_network(contents, photos, tmp_path, capsys):
-    if contents is not None:
-        (tmp_path / "bad.onnx").write_bytes(contents)
-    assert run(tmp_path / "bad.onnx", photos, tmp_path / "set") == 2
-    error = capsys.readouterr().err
-    assert "bad.onnx" in error and error.count("\n") == 1
-
-
-def test_a_folder_that_is_there_is_kept(network, photos, tmp_path, capsys):
-    (tmp_path / "set").mkdir()
-    assert run(network, photos, tmp_path / "set") == 2
-    assert "is there already" in capsys.readouterr().err
-
-
-def test_two_photos_of_one_name_are_told_apart_by_nobody(network, photos, tmp_path, capsys):
-    write_image(photos / "a" / "square.jpg", photo())
-    assert run(network, photos, tmp_path / "set") == 2
-    assert "share a name" in capsys.readouterr().err
-    assert not (tmp_path / "set").exists()
-
-
 def test_maps_of_every_photo_to_score_the_network(network, photos, tmp_path):
     write_image(photos / "grey.png", np.full((40, 30, 3), 128, np.uint8))  # of which no training set would be made
     assert pseudo_labels.main([str(network), str(photos), str(tmp_path / "maps"), "--maps"]) == 0
     found = {path.relative_to(tmp_path / "maps").as_posix() for path in (tmp_path / "maps").rglob("*.png")}
     assert found == {"a/square.png", "grey.png"}
     assert read_alpha(tmp_path / "maps" / "a" / "square.png").shape == (96, 64)
+
+
+def test_what_cannot_start_is_one_sentence_and_leaves_no_folder(network, photos, tmp_path, capsys):
+    (tmp_path / "bad.onnx").write_bytes(b"not a graph")
+    (tmp_path / "black").mkdir()
+    write_image(tmp_path / "black" / "black.png", np.zeros((40, 40, 3), np.uint8))
+    (tmp_path / "there").mkdir()
+    shutil.copytree(photos, tmp_path / "twice")
+    write_image(tmp_path / "twice" / "a" / "square.jpg", photo())
+    for model, folder, target, reason in (
+        (tmp_path / "no.onnx", photos, "set", "no.onnx"),
+        (tmp_path / "bad.onnx", photos, "set", "bad.onnx"),
+        (network, tmp_path / "black", "set", "has a sure subject"),
+        (network, photos, "there", "is there already"),
+        (network, tmp_path / "twice", "set", "share a name"),
+    ):
+        assert run(model, folder, tmp_path / target) == 2
+        said = capsys.readouterr().err
+        assert reason in said and not (tmp_path / "set").exists()

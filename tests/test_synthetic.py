@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from data.pairs import read_pair
 from data.synthetic.__main__ import main
@@ -56,15 +55,18 @@ def test_mattes_reach_both_ends_and_have_soft_pixels(samples):
 
 
 @pytest.mark.parametrize("family", SUBJECTS)
-def test_colour_is_drawn_wherever_the_subject_is_not_clear(family):
+def test_every_family_covers_part_of_the_frame_and_is_coloured_there(family):
     """The untouched canvas is one grey; colour must reach past the antialiased edge of every part."""
-    for seed in range(3):
+    shares = []
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         palette = random_palette(rng)
         canvas = draw_subject(rng, 128, palette, family)
         alpha = cv2.resize(canvas.cover.astype(np.float32) / 255, (128, 128), interpolation=cv2.INTER_AREA)
         is_undrawn = (canvas.colour == int(palette.mean() * 255)).all(-1)
         assert (is_undrawn & (alpha > 0.01)).mean() < 1e-3
+        shares.append(alpha.mean())
+    assert 0.08 < np.mean(shares) < 0.65  # of the frame
 
 
 def test_a_sample_does_not_depend_on_what_was_drawn_before(samples):
@@ -91,20 +93,6 @@ def test_train_and_val_share_no_picture():
     assert not drawn["train"] & drawn["val"]
 
 
-def test_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="split"):
-        render_sample(0, "test", 0, 64)
-
-
-@pytest.mark.parametrize("family", SUBJECTS)
-def test_every_family_covers_part_of_the_frame(family):
-    shares = []
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        shares.append(draw_subject(rng, 128, random_palette(rng), family).cover.mean() / 255)
-    assert 0.08 < np.mean(shares) < 0.65
-
-
 def test_training_item_follows_the_contract_and_the_epoch():
     dataset = SyntheticDataset(samples=5, size=64, seed=2)
     item = dataset[(1, 3)]
@@ -127,16 +115,6 @@ def test_validation_item_is_the_exact_matte_at_float_precision():
     assert item["alpha"].dtype == torch.float32
     np.testing.assert_array_equal(item["alpha"][0].numpy(), render_sample(2, "val", 2, 64).alpha)
     assert [entry["name"] for entry in dataset] == ["val_000000", "val_000001", "val_000002"]
-
-
-def test_samples_do_not_depend_on_the_worker_count():
-    dataset = SyntheticDataset(samples=6, size=64, seed=0)
-    keys = [(epoch, index) for epoch in (0, 1) for index in range(6)]
-    runs = [list(DataLoader(dataset, batch_size=4, sampler=keys, num_workers=workers)) for workers in (0, 2)]
-    for alone, shared in zip(*runs, strict=True):
-        assert torch.equal(alone["image"], shared["image"])
-        assert torch.equal(alone["alpha"], shared["alpha"])
-        assert alone["name"] == shared["name"]
 
 
 def test_degradation_stays_near_the_picture(samples):

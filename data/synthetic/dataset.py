@@ -56,8 +56,6 @@ class SyntheticSample(NamedTuple):
 
 def _generator(seed: int, split: str, index: int, purpose: str) -> Generator:
     """The random stream of one sample; streams of different arguments are independent."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
     return np.random.default_rng([seed, SPLITS.index(split), index, zlib.crc32(purpose.encode())])
 
 
@@ -98,11 +96,7 @@ def weather(rng: Generator, colour: np.ndarray) -> np.ndarray:
 
 
 def render_sample(seed: int, split: str, index: int, size: int) -> SyntheticSample:
-    """Draw one sample; see SyntheticSample for shapes and ranges.
-
-    Most of the scenes (85 %) are out of focus behind the subject. Raises ValueError for an
-    unknown split.
-    """
+    """Draw one sample; see SyntheticSample. Most of the scenes (85 %) are out of focus behind the subject."""
     rng = _generator(seed, split, index, "scene")
     palette = random_palette(rng)
     for _ in range(ATTEMPTS):
