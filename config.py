@@ -138,10 +138,8 @@ class Config:
             if field.name in CHOICES:
                 choices = CHOICES[field.name]
                 require(value in choices, f"{field.name} is {value}: choose {', '.join(choices[:-1])} or {choices[-1]}")
-        require(
-            0 <= self.model_idx < len(VARIANTS),
-            f"model_idx is {self.model_idx}: choose 0 Tiny, 1 Small, 2 Base or 3 Large",
-        )
+        variants = ", ".join(f"{number} {variant.name}" for number, variant in enumerate(VARIANTS))
+        require(0 <= self.model_idx < len(VARIANTS), f"model_idx is {self.model_idx}: choose {variants}")
         require(
             self.image_size == 0 or self.image_size >= 32,
             f"image_size is {self.image_size}: the encoder needs at least 32 pixels (0 takes the variant's own)",
@@ -159,8 +157,7 @@ class Config:
             f"crop_size is {self.crop_size}: give a multiple of the working size {self.working_size}, or 0 for it",
         )
         require(
-            bool(self.foregrounds) == bool(self.backgrounds),
-            "foregrounds and backgrounds belong together: give both folders or neither",
+            bool(self.foregrounds) == bool(self.backgrounds), "foregrounds and backgrounds belong together: give both"
         )
         require(
             self.crop_scale_min <= self.crop_scale_max,

@@ -99,12 +99,9 @@ def alignment_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tens
     --init-from they do not, but the teacher has learned features that the student's decoder reads. Cosine, since only
     the direction of a feature says what is there.
     """
-    return torch.stack(
-        [
-            (1.0 - F.cosine_similarity(s.float(), t.detach().float(), dim=1)).mean()
-            for s, t in zip(student, teacher, strict=True)
-        ]
-    ).mean()
+    pairs = zip(student, teacher, strict=True)
+    distances = [(1.0 - F.cosine_similarity(s.float(), t.detach().float(), dim=1)).mean() for s, t in pairs]
+    return torch.stack(distances).mean()
 
 
 def guide_loss(student: Sequence[Tensor], guide: Sequence[Tensor]) -> Tensor:
@@ -229,20 +226,19 @@ def _coarse_terms(
 ) -> Terms:
     """Terms of a decoder's output: those of its logits at their size, the others at the size of the truth."""
     logits, coarse = output.coarse_logits.float(), output.coarse_alpha.float()
-    at_logits = (resize_alpha(alpha, _size(logits)), None if known is None else resize_alpha(known, _size(logits)))
-    terms = _terms(matte, LOGITS, wanted, logits, *at_logits)
+    terms = _terms(matte, LOGITS, wanted, logits, *_at_size_of(logits, alpha, known))
     return terms | _terms(matte, COARSE, wanted, keep_known(coarse, alpha, known), alpha)
 
 
 def _octave_terms(octave: Tensor, alpha: Tensor, known: Tensor | None, wanted: Collection[str]) -> Terms:
     """Terms of one octave below the last, against the truth at its size."""
-    truth = resize_alpha(alpha, _size(octave))
-    known = None if known is None else resize_alpha(known, _size(octave))
+    truth, known = _at_size_of(octave, alpha, known)
     return _terms("lower_octaves", REFINED, wanted, keep_known(octave, truth, known), truth)
 
 
-def _size(matte: Tensor) -> tuple[int, int]:
-    return (matte.shape[-2], matte.shape[-1])
+def _at_size_of(matte: Tensor, alpha: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    size = (matte.shape[-2], matte.shape[-1])
+    return resize_alpha(alpha, size), None if known is None else resize_alpha(known, size)
 
 
 def keep_known(prediction: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:

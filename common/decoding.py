@@ -25,7 +25,6 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from PIL.TiffImagePlugin import TiffImageFile
 
-from common.colour import find_profile
 from common.errors import UserError
 
 # What a file holds counts, not its suffix. The list also keeps Pillow from starting Ghostscript and the like.
@@ -53,8 +52,11 @@ def require_file(path: str | Path, what: str) -> None:
         raise PhotoError(f"{path} is empty (0 bytes): save or copy it again.")
 
 
-def upright_size(path: str | Path, quick: bool = False) -> tuple[int, int]:
-    """(width, height) after the EXIF orientation, without decoding. Raises PhotoError. quick: see photos.photo_size."""
+def photo_size(path: str | Path, quick: bool = False) -> tuple[int, int]:
+    """(width, height) of the upright photo, without decoding it. Raises PhotoError.
+
+    quick: of a PNG only what comes before its pixels is read. Few programs write the orientation behind them.
+    """
     with _opened(path, png_chunks=(b"IHDR", b"eXIf"), png_end=b"IDAT" if quick else b"IEND") as (picture, _):
         width, height = picture.size
         return (height, width) if _orientation(picture, _read_exif(picture, [])) >= 5 else (width, height)
@@ -77,7 +79,8 @@ def decode(
                 "scale it down, or raise max_pixels if you trust it."
             )
         exif = _read_exif(picture, notes)
-        orientation = _orientation(picture, exif)
+        from common.colour import find_profile  # until a photo is read nobody needs it
+
         icc_profile, note = find_profile(picture, _head(stream), exif)
         notes.extend(filter(None, [note]))
         if _is_16_bit(picture):
@@ -88,8 +91,9 @@ def decode(
             raise PhotoError(f"{path} has pixels of mode {picture.mode}: save it as RGB or grey, 8 or 16 bit.")
         if alpha is not None and alpha.min() >= _NEARLY_OPAQUE * np.iinfo(alpha.dtype).max:
             alpha = None
-        colour = _turn(colour, orientation)
-        return colour, None if alpha is None else _turn(alpha, orientation), icc_profile, notes
+        orientation = _orientation(picture, exif)
+        colour, alpha = (None if pixels is None else _turn(pixels, orientation) for pixels in (colour, alpha))
+        return colour, alpha, icc_profile, notes
 
 
 @contextmanager
@@ -262,10 +266,10 @@ def _decode_16_bit(path: str | Path, picture: Image.Image, stream: BinaryIO) -> 
     else:
         stream = _tidy_png(stream, _PNG_PIXELS)
     stream.seek(0)
-    data = stream.read()
     pages: Sequence[np.ndarray] = ()
     if tags.get(284) != 2:  # channels in separate planes: OpenCV reads them in a wrong order
-        _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(page, page + 1))
+        data = np.frombuffer(stream.read(), np.uint8)
+        _, pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=(page, page + 1))
     if not pages or pages[0].dtype != np.uint16:
         raise PhotoError(f"{path} is damaged or a rare kind of 16 bit file: save it again as 16 bit RGB.")
     colour, alpha = pages[0], None

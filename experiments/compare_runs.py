@@ -21,7 +21,8 @@ from common.errors import UserError
 from common.files import make_folder
 from config import Config
 from experiments.ablation_tables import COLUMNS, markdown
-from training.log import LOG_FILE, draw_runs, shipped_matte
+from training.log import LOG_FILE, shipped_matte
+from training.pictures import draw_runs
 from training.run_folder import read_settings
 
 VALIDATION = {"dataset", "val_samples", "image_size", "model_idx", "seed"}  # what decides on which photos

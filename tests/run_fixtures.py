@@ -9,7 +9,7 @@ import pytest
 
 import train
 from tests.tiny import FLAGS, use_tiny_networks
-from training import report as run_report
+from training import pictures
 from training.run_folder import find_run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Unix")
@@ -19,8 +19,8 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork as on Un
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny network; and no pictures, which would take most of the time."""
     use_tiny_networks(monkeypatch)
-    monkeypatch.setattr(run_report, "draw_curves", lambda *_: None)
-    monkeypatch.setattr(run_report, "preview_rows", lambda *_: [])
+    monkeypatch.setattr(pictures, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(pictures, "preview_rows", lambda *_: [])
 
 
 def fit(output: Path, *flags: str, code: int = 0) -> Path:

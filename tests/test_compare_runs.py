@@ -12,7 +12,8 @@ from common import plots
 from config import Config
 from experiments import compare_runs
 from experiments.ablation_tables import COLUMNS
-from training.log import LOG_FILE, draw_runs, write_log
+from training.log import LOG_FILE, write_log
+from training.pictures import draw_runs
 from training.run_folder import write_settings
 
 

@@ -39,7 +39,7 @@ def test_every_field_has_a_flag_and_a_line(field: dataclasses.Field) -> None:
         argv = [flag if value else flag.replace("--", "--no-", 1)]
     else:
         argv = [flag, *map(str, value if isinstance(value, tuple) else [value])]
-    assert vars(parser.parse_args(argv)) == {field.name: value}
+    assert vars(parser.parse_args(argv)) == {field.name: list(value) if isinstance(value, tuple) else value}
 
 
 def test_flags_override_and_nothing_else_changes() -> None:

@@ -21,8 +21,7 @@ from common import distributed
 from data.synthetic.dataset import SyntheticDataset
 from tests.kill_test import read_log
 from tests.tiny import FLAGS, build_tiny, build_tiny_teacher, random_batch, tiny_run, train_on, use_tiny_networks
-from training import report as run_report
-from training import setup
+from training import pictures, setup
 from training.checkpoint import load_training_state
 from training.run_folder import find_run
 from training.schedule import STUDENT
@@ -58,8 +57,8 @@ def test_two_processes_are_one_with_the_same_global_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     use_tiny_networks(monkeypatch)
-    monkeypatch.setattr(run_report, "draw_curves", lambda *_: None)
-    monkeypatch.setattr(run_report, "preview_rows", lambda *_: [])
+    monkeypatch.setattr(pictures, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(pictures, "preview_rows", lambda *_: [])
     seed = fit_alone(tmp_path / "seed", *FLAGS, "--train-samples", "4", "--epochs", "1", "--amp", "off")
     flags = [*FLAGS, *FEW, "--epochs", "1", "--init-from", str(seed / "best.safetensors")]
 

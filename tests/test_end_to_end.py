@@ -21,7 +21,7 @@ from data.synthetic.folder import write_folder
 from experiments import benchmark_prediction as prediction
 from models import build_model
 from tests.tiny import Batches, use_tiny_networks
-from training.log import draw_curves
+from training.pictures import draw_curves
 from training.run import Networks, Run
 
 SMALL = [

@@ -17,8 +17,7 @@ from tests import run_fixtures
 from tests.kill_test import differences, read_log
 from tests.run_fixtures import fit
 from tests.tiny import FLAGS, build_tiny
-from training import report as run_report
-from training import setup
+from training import pictures, setup
 from training.checkpoint import load_training_state
 from training.flags import config_from_flags, parse_flags
 
@@ -162,7 +161,7 @@ def test_what_a_full_disk_or_a_broken_photo_costs(
         raise ValueError("cat.png cannot be read.")
 
     monkeypatch.setattr(train, "save_training_state", full)
-    monkeypatch.setattr(run_report, "preview_rows", broken)
+    monkeypatch.setattr(pictures, "preview_rows", broken)
     assert train.main([*FLAGS, "--output", str(tmp_path), "--epochs", "2", "--train-samples", "4"]) == 0
     (folder,) = tmp_path.iterdir()  # no state, so it is no run to resume
     printed = capsys.readouterr().out

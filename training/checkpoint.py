@@ -30,18 +30,14 @@ def capture(run: Run) -> dict[str, Any]:
     """
     run.meter.check(run.config.max_bad_steps)
     own = {"meter": run.meter.state_dict(), "random": random_state(run.device)}
-    stage = {
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "precision": str(run.precision),
-    }
+    optimizer, scaler = run.optimizer.state_dict(), run.scaler.state_dict()
     return {
         "network": run.network.state_dict(),
         "teacher": run.teacher.state_dict() if run.teacher else None,
         "guide": run.guide.state_dict() if run.guide else None,
         "average": run.average.network.state_dict(),
         "average_updates": run.average.updates,
-        "stage": stage,
+        "stage": {"optimizer": optimizer, "scaler": scaler, "precision": str(run.precision)},
         "progress": asdict(run.progress),
         "layout": layout(run),
         "ranks": distributed.all_gather_objects([own]),
@@ -165,9 +161,9 @@ def load_training_state(folder: Path) -> dict[str, Any]:
 
 
 def saved_state(folder: Path | None) -> dict[str, Any] | None:
-    """The state to resume, with values as capture writes them; what else may be wrong is found by restore.
+    """The state to resume; None for a new run, and for one that was killed before its first saving: it starts over.
 
-    None for a new run, and for one that was killed before its first saving: it starts over. Raises UserError.
+    Raises UserError where a value is not of the type that capture writes; restore finds what else may be wrong.
     """
     if not folder or not any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE)):
         return None
@@ -197,22 +193,16 @@ def _fault(state: dict[str, Any]) -> str:
 
 
 def save_best(run: Run, scores: dict[str, float]) -> bool:
-    """Write best.safetensors; whether it could be written. Every rank must come here.
+    """Write best.safetensors; every rank must come here.
 
-    If the file cannot be written, this epoch is not recorded as the best; otherwise a later, slightly worse epoch would
-    never be saved.
+    Returns whether it could be written: if not, the epoch must not count as the best, or a later, slightly worse one
+    would never be saved.
     """
-    written = True
+    written, path = True, run.folder / MODEL_FILE
+    settings = dict(model_options=run.config.model_options, config=run.config.as_dict())
     if is_main():
-        path = run.folder / MODEL_FILE
         try:
-            save_model(
-                path,
-                run.average.network,
-                scores=scores,
-                model_options=run.config.model_options,
-                config=run.config.as_dict(),
-            )
+            save_model(path, run.average.network, scores=scores, **settings)
         except (UserError, SafetensorError) as error:  # for a full disk safetensors raises its own
             print_once(
                 f"This epoch's weights are the best, but {path} could not be written "

@@ -15,10 +15,6 @@ from common.processes import rank
 
 LOST_WORKER = "DataLoader worker (pid"  # how torch's message starts; it is raised wherever the process happens to be
 SHARED_MEMORY_WORDS = ("Bus error", "</torch_")  # torch's workers name their files /torch_PID_...
-SHARED_MEMORY_FULL = (
-    "The loader's workers ran out of shared memory (/dev/shm): give the container more with docker run --shm-size 16g "
-    "or --ipc=host, or load in the training process with --num-workers 0"
-)
 # by name, since to import torch's compiler takes seconds
 COMPILER_ERRORS = {"TorchDynamoException", "CppCompileError", "InvalidCxxCompiler"}
 
@@ -52,7 +48,11 @@ def sentence_of(error: Exception) -> str | None:
     """What the user can do about an error of torch or of the system; None for a bug."""
     first_line = (str(error).splitlines() or [""])[0]
     if is_shared_memory_full(error):
-        return f"{SHARED_MEMORY_FULL}, then resume with --resume."
+        return (
+            "The loader's workers ran out of shared memory (/dev/shm): give the container more with docker run "
+            "--shm-size 16g or --ipc=host, or load in the training process with --num-workers 0, then resume with "
+            "--resume."
+        )
     if isinstance(error, OSError) and error.filename and error.strerror:
         return os_sentence(error)
     if isinstance(error, RuntimeError) and LOST_WORKER in str(error):

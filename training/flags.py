@@ -16,13 +16,6 @@ NAMES = tuple[str, ...]  # type of the fields that take several names
 METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
-class StoreTuple(argparse.Action):
-    """Several words after a flag, as a tuple."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, tuple(values))
-
-
 def parse_flags(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """train.py's command line: --resume, --recipe, and a flag for each setting."""
     parser = new_parser(description)
@@ -54,7 +47,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         if types[field.name] is bool:
             kind = dict(action=argparse.BooleanOptionalAction)
         elif types[field.name] == NAMES:
-            kind = dict(nargs="+", action=StoreTuple, metavar="NAME")
+            kind = dict(nargs="+", metavar="NAME")
         text = f"{field.metadata['text']} (default: {shown(field.default) or 'none'})".replace("%", "%%")
         flag = "--" + field.name.replace("_", "-")
         groups[field.metadata["group"]].add_argument(flag, default=argparse.SUPPRESS, help=text, **kind)
@@ -70,7 +63,7 @@ def shown(value: Any) -> str:
 def config_from_flags(flags: argparse.Namespace, base: Config | None = None) -> Config:
     """The base (default: config.py's settings), the recipe over it, and over both the flags that were given."""
     names = {field.name for field in dataclasses.fields(Config)}
-    given = {name: value for name, value in vars(flags).items() if name in names}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(flags).items() if name in names}
     recipe = RECIPES.get(getattr(flags, "recipe", ""), {})
     return dataclasses.replace(base or Config(), **(recipe | given))
 

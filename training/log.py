@@ -1,4 +1,4 @@
-"""training_log.csv: the sums over an epoch that become a row, its columns, how it is written, and its curves.
+"""training_log.csv: the sums over an epoch that become a row, its columns, and how it is written.
 
 stage: start (--init-from, before the first step), teacher or student. loss and losses.COLUMNS: means over the epoch.
 val_coarse_..., val_refined_...: figures of the validation. docs/training.md explains each column.
@@ -18,12 +18,8 @@ from torch import Tensor
 from common import distributed
 from common.errors import UserError
 from common.files import atomic_write
-from losses import COLUMNS, column
-from metrics import DRAWN
-from training.schedule import STUDENT, TEACHER
 
 LOG_FILE = "training_log.csv"
-MATTES = ("coarse", "refined")
 DECIDES = "image_mad"  # the best epoch has the lowest, of the matte that the run ships
 NAMES_SHOWN = 20
 Row = Mapping[str, Any]
@@ -117,39 +113,3 @@ def is_validated(row: Row) -> bool:
 def shipped_matte(rows: Sequence[Row]) -> str:
     """Which matte the run of this log ships: refined, or coarse without a refiner."""
     return "refined" if any(validation_column("refined", DECIDES) in row for row in rows) else "coarse"
-
-
-def draw_curves(path: Path, rows: Sequence[Row]) -> None:
-    """The losses of each stage and the terms of the shipped matte; then the figures of both mattes."""
-    from common.plots import Line, Panel, curves
-
-    matte = shipped_matte(rows)
-    names = [name for name in COLUMNS if name.startswith(matte) or name == column("", "alignment")]
-    losses = [Line("loss", _points(rows, "loss", STUDENT)), Line("teacher's loss", _points(rows, "loss", TEACHER))]
-    losses += [Line(name, _points(rows, name), thin=True) for name in names]
-    panels = [Panel("training loss, and its terms without their weights", losses, is_log=True)]
-    for figure, title in DRAWN.items():
-        columns = {matte: validation_column(matte, figure) for matte in MATTES}
-        panels.append(Panel(f"validation {title}", [Line(m, _points(rows, name)) for m, name in columns.items()]))
-    curves(path, panels, "epoch")
-
-
-def draw_runs(path: Path, logs: Mapping[str, Sequence[Row]]) -> None:
-    """Several runs over their steps, by label: the student's loss, and figures of the matte that each ships."""
-    from common.plots import Line, Panel, curves
-
-    losses = [Line(label, _points(rows, "loss", STUDENT, over="step")) for label, rows in logs.items()]
-    panels = [Panel("training loss, without the teacher's stage", losses)]
-    for figure, title in DRAWN.items():
-        lines = []
-        for label, rows in logs.items():
-            matte = shipped_matte(rows)
-            name = validation_column(matte, figure)
-            lines.append(Line(f"{label}, {matte}", _points(rows, name, over="step")))
-        panels.append(Panel(f"validation {title}", lines))
-    curves(path, panels, "steps")
-
-
-def _points(rows: Sequence[Row], name: str, stage: str = "", over: str = "epoch") -> list[tuple[float, float]]:
-    """Where the rows of a stage have this column, such as the validated epochs."""
-    return [(row[over], row[name]) for row in rows if name in row and stage in ("", row.get("stage", STUDENT))]

@@ -28,20 +28,19 @@ def build_optimizer(
         for name, parameter in module.named_parameters():
             decays = parameter.ndim > 1 and "relative_position" not in name
             groups.setdefault((part, decays), []).append(parameter)
-    rows: list[dict[str, Any]] = []
-    for (part, decays), parameters in groups.items():
-        scale = lr_scales.get(part, 1.0)
-        rows.append(
-            dict(
-                params=parameters,
-                name=f"{part}{'' if decays else ' without decay'}",
-                weight_decay=weight_decay if decays else 0.0,
-                lr_scale=scale,
-                lr=learning_rate * scale,
-            )
+    rows: list[dict[str, Any]] = [
+        dict(
+            params=parameters,
+            name=f"{part}{'' if decays else ' without decay'}",
+            weight_decay=weight_decay if decays else 0.0,
+            lr_scale=lr_scales.get(part, 1.0),
         )
+        for (part, decays), parameters in groups.items()
+    ]
     fused = all(p.device.type in ("cpu", "cuda") for row in rows for p in row["params"])
-    return torch.optim.AdamW(rows, lr=learning_rate, fused=fused)
+    optimizer = torch.optim.AdamW(rows, lr=learning_rate, fused=fused)
+    set_learning_rate(optimizer, learning_rate)
+    return optimizer
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

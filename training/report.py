@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,17 +13,13 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.processes import is_main, print_once, world_size
-from matting import predict_mattes
 from metrics import DRAWN
-from models import MattingNetwork
 from models.checkpoint import MODEL_FILE
 from training.errors import resume_hint
-from training.log import DECIDES, draw_curves, is_validated, shipped_matte, validation_column, write_log
+from training.log import DECIDES, is_validated, shipped_matte, validation_column, write_log
 from training.optimization import unscaled_learning_rate
 from training.run import Run
 from training.schedule import START, TEACHER
-
-PREVIEW_PHOTOS = 4
 
 
 def summary(row: dict[str, Any], epochs: int, is_best: bool) -> str:
@@ -45,28 +41,6 @@ def figures_of(row: dict[str, Any]) -> str:
         return f"{DRAWN[name]} {row[validation_column(matte, name)]:.4g}{coarse}"
 
     return "  ".join(figure(name) for name in DRAWN if validation_column(matte, name) in row)  # there may be no edge
-
-
-def preview_rows(network: MattingNetwork, validation: Iterable[Any]) -> list[dict[str, Any]]:
-    """The first photos of the validation sets with their true, coarse and refined alphas, as plots.preview takes them.
-
-    Raises ValueError for a photo that cannot be read.
-    """
-    rows = []
-    photos = [(dataset, index) for index in range(PREVIEW_PHOTOS) for dataset in validation if index < len(dataset)]
-    for dataset, index in photos[:PREVIEW_PHOTOS]:
-        item = dataset[index]
-        mattes = predict_mattes(network, item["image"])
-        alphas = {"coarse": mattes.coarse_alpha, "refined": mattes.refined_alpha}
-        rows.append(
-            {
-                "name": item["name"],
-                "image": item["image"].permute(1, 2, 0).numpy(),
-                "truth": item["alpha"][0].numpy(),
-                "mattes": {name: alpha[0].float().cpu().numpy() for name, alpha in alphas.items() if alpha is not None},
-            }
-        )
-    return rows
 
 
 class Report:
@@ -126,24 +100,27 @@ class Report:
             self.events.flush()
         self._write_log()
         if is_best:
-            self._try("preview", self._predict_preview)
+            _try("preview", self._predict_preview)
         self._rows = list(rows)
         if not self._drawing or self._drawing.done():  # else the next epoch, or the end, draws these too
             self._drawing = self._artist.submit(self._draw)
 
     def _predict_preview(self) -> None:
-        self._preview = preview_rows(self.run.average.network, self.run.validation.values())
+        from training import pictures
+
+        self._preview = pictures.preview_rows(self.run.average.network, self.run.validation.values())
 
     def _draw(self) -> None:
         """Curves and preview; in a thread, since drawing them takes as long as some training steps."""
-        from common import plots  # with matplotlib, which training itself has no use for
+        from common.plots import preview as draw_preview
+        from training import pictures
 
         folder, rows, self._rows = self.run.folder, self._rows, None
         if rows:
-            self._try("curves", lambda: draw_curves(folder / "curves.png", rows))
+            _try("curves", lambda: pictures.draw_curves(folder / "curves.png", rows))
         preview, self._preview = self._preview, None
         if preview:
-            self._try("preview", lambda: plots.preview(folder / "preview.png", preview))
+            _try("preview", lambda: draw_preview(folder / "preview.png", preview))
 
     def close(self) -> None:
         """Wait until all is drawn."""
@@ -179,14 +156,14 @@ class Report:
 
     def _write_log(self) -> None:
         if is_main():
-            self._try("log", lambda: write_log(self.run.folder, self.run.progress.rows))
+            _try("log", lambda: write_log(self.run.folder, self.run.progress.rows))
 
-    @staticmethod
-    def _try(what: str, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except (OSError, ValueError) as error:  # a full disk, a broken photo: no reason to lose a run
-            print_once(f"The {what} could not be made: {error}")
+
+def _try(what: str, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except (OSError, ValueError) as error:  # a full disk, a broken photo: no reason to lose a run
+        print_once(f"The {what} could not be made: {error}")
 
 
 def require_tensorboard() -> None:

@@ -39,17 +39,16 @@ def create_run(output: str, name: str) -> Path:
 
 
 def find_run(output: str, run: str) -> Path:
-    """The named run (a path, or its name under `output`), or the newest one for an empty name.
+    """The named run (a path, or its name under `output`), or for an empty name the one written last. Raises UserError.
 
-    The newest is the one whose state or settings were written last. A run that was killed before it saved a state
-    counts too, so that no older run is resumed by mistake; one with a log but no state, such as a released model's
-    folder, does not. Raises UserError.
+    A run that was killed before it saved a state counts too, so that no older run is resumed by mistake; one with a log
+    but no state, such as a released model's folder, does not.
     """
     if not run:
         runs = [file.parent for file in Path(output).glob(f"*/{CONFIG_FILE}") if not _is_released(file.parent)]
         if not runs:
             raise UserError(f"{output} holds no run: start one without --resume.")
-        return max(runs, key=_written)
+        return max(runs, key=lambda folder: max(file.stat().st_mtime for file in _saved(folder, CONFIG_FILE)))
     for folder in (Path(run), Path(output) / run):
         if (folder / CONFIG_FILE).is_file():
             if _is_released(folder):
@@ -64,15 +63,13 @@ def find_run(output: str, run: str) -> Path:
 
 def _is_released(folder: Path) -> bool:
     """Whether epochs were trained here, but their state is gone: training anew would write over what is left."""
-    return (folder / LOG_FILE).is_file() and not any(
-        (folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE)
-    )
+    return (folder / LOG_FILE).is_file() and not _saved(folder)
 
 
-def _written(folder: Path) -> float:
-    """When the state or settings were last written, in seconds."""
-    files = [folder / name for name in (CONFIG_FILE, STATE_FILE, PREVIOUS_STATE_FILE)]
-    return max(file.stat().st_mtime for file in files if file.is_file())
+def _saved(folder: Path, *more: str) -> list[Path]:
+    """The files of its state, and others by name, that are there."""
+    files = [folder / name for name in (STATE_FILE, PREVIOUS_STATE_FILE, *more)]
+    return [file for file in files if file.is_file()]
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
@@ -80,12 +77,12 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
     path = folder / CONFIG_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no settings by name")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): repair it, or copy the one of a run with the same settings."
         ) from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} does not hold settings by name: copy the one of a run with the same settings.")
     return values, str(path)
 
 

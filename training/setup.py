@@ -86,15 +86,18 @@ def build_data(config: Config, device: torch.device) -> tuple[DataLoader, dict[s
         foregrounds=config.foregrounds,
         backgrounds=config.backgrounds,
     )
-    validation = build_validation_sets(
+    loader = build_training_loader(
+        training_set,
+        config.batch_size,
+        loader_workers(config, device),
+        config.seed,
+        rank(),
+        world_size(),
+        pin_memory=device.type == "cuda",
+    )
+    return loader, build_validation_sets(
         config.dataset, image_size=config.working_size, samples=config.val_samples, seed=config.seed
     )
-    workers = loader_workers(config, device)
-    pinned = device.type == "cuda"
-    loader = build_training_loader(
-        training_set, config.batch_size, workers, config.seed, rank(), world_size(), pin_memory=pinned
-    )
-    return loader, validation
 
 
 def check_dataset(config: Config) -> None:
@@ -117,9 +120,8 @@ def build_networks(config: Config, state: dict[str, Any] | None = None) -> Netwo
     With a saved state no weights need to be loaded or downloaded.
     """
     fresh = state is None
-    start: dict[str, Any] = dict(
-        drop_path=config.drop_path, backbone_weights=config.backbone_weights if fresh else None
-    )
+    weights = config.backbone_weights if fresh else None
+    start: dict[str, Any] = dict(drop_path=config.drop_path, backbone_weights=weights)
     network = build_model(
         **config.model_options,
         **start,
@@ -132,9 +134,8 @@ def build_networks(config: Config, state: dict[str, Any] | None = None) -> Netwo
     teacher = None
     if has_teacher and config.use_teacher:
         # no checkpoint holds a teacher: it needs ImageNet weights even where --init-from gives the student's
-        teacher = build_teacher(
-            network, backbone=config.variant.backbone, pretrained=config.pretrained and fresh, **start
-        )
+        start |= dict(backbone=config.variant.backbone, pretrained=config.pretrained and fresh)
+        teacher = build_teacher(network, **start)
     if config.gradient_checkpointing:
         network.set_gradient_checkpointing()
         if teacher:
@@ -148,8 +149,7 @@ def build_networks(config: Config, state: dict[str, Any] | None = None) -> Netwo
 
 
 def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dict[str, Any]) -> None:
-    """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises UserError
-    if they do not fit."""
+    """Weights of another training, for fine-tuning: a TwinSwin-Matte may get a new refiner. Raises UserError."""
     if not os.path.isfile(checkpoint):
         raise UserError(f"{checkpoint} does not exist: name a {MODEL_FILE}, or its run folder, with --init-from.")
     trained = read_metadata(checkpoint)["model"]
@@ -175,13 +175,11 @@ def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dic
 
 def open_folder(run: Run, resumed: Path | None) -> None:
     """The run's folder, made or tidied by rank 0; its config.json holds the settings that the run has from now on."""
-    config = run.config
-    outcome: Path | Exception | None = None
+    config, outcome = run.config, None
     if is_main():
         try:
-            outcome = resumed or create_run(
-                config.output, "_".join(filter(None, (config.method, config.variant.name, config.tag)))
-            )
+            name = "_".join(filter(None, (config.method, config.variant.name, config.tag)))
+            outcome = resumed or create_run(config.output, name)
             run.lock = Lock(outcome)
             remove_leftovers(outcome)
             write_settings(outcome, config.as_dict())
