@@ -14,7 +14,7 @@ import pytest
 import train
 from common.errors import UserError
 from config import Config
-from tests.tiny import FLAGS, use_tiny_networks
+from tests.tiny import FLAGS, MACHINE, use_tiny_networks
 from training.flags import add_config_flags, config_from_dict, config_from_flags
 from training.recipes import RECIPES
 
@@ -157,23 +157,8 @@ def test_a_faulty_folder_is_found_before_the_first_epoch(
         for folder, shape in (("im", (40, 50, 3)), ("gt", (40, 50))):
             (tmp_path / split / folder).mkdir(parents=True)
             cv2.imwrite(str(tmp_path / split / folder / "cat.png"), np.full(shape, 128, np.uint8))
-    flags = [
-        "--no-pretrained",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "1",
-        "--device",
-        "cpu",
-        "--num-workers",
-        "0",
-        "--epochs",
-        "1",
-        "--dataset",
-        str(tmp_path),
-        "--output",
-        str(tmp_path / "runs"),
-    ]
+    flags = [*MACHINE, "--batch-size", "1", "--epochs", "1", "--dataset", str(tmp_path)]
+    flags += ["--output", str(tmp_path / "runs")]
     cv2.imwrite(str(tmp_path / "train" / "gt" / "cat.png"), np.zeros((10, 10), np.uint8))
     assert train.main(flags) == 2
     assert "cat.png" in capsys.readouterr().err and not (tmp_path / "runs").exists()

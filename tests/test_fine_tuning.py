@@ -63,18 +63,9 @@ def test_fine_tuning_keeps_the_checkpoints_working_size_unless_told_otherwise(tm
 
 
 def test_fine_tuning_is_measured_before_its_first_step(tmp_path: Path) -> None:
-    first = fit(tmp_path / "first", "--epochs", "1", "--train-samples", "4", "--ema-decay", "0")
-    second = fit(
-        tmp_path / "second",
-        "--epochs",
-        "1",
-        "--train-samples",
-        "4",
-        "--init-from",
-        str(first),
-        "--learning-rate",
-        "1e-9",
-    )
+    few = ("--epochs", "1", "--train-samples", "4")
+    first = fit(tmp_path / "first", *few, "--ema-decay", "0")
+    second = fit(tmp_path / "second", *few, "--init-from", str(first), "--learning-rate", "1e-9")
     rows = read_log(second)
     assert [row["epoch"] for row in rows] == ["0", "1"] and rows[0]["step"] == "0" and rows[0]["loss"] == ""
     name = "val_refined_image_sad"

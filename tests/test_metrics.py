@@ -56,43 +56,27 @@ def test_grad_does_not_stretch_its_inputs():
     assert SCORES["grad"](0.5 * truth, truth) > 0.1 * SCORES["grad"](np.zeros_like(truth), truth) > 0
 
 
-def test_conn_of_a_detached_pixel_by_hand():
-    """From 0.6 on the last pixel is cut off: l = 0.5 for it and for the weak one; phi differs by 0.5 once."""
-    assert SCORES["conn"](alpha_of([1, 1, 0.5, 1]), alpha_of([1, 1, 1, 1])) == pytest.approx(0.0005)
+CONN_BY_HAND = {  # prediction, truth, 1000 times the figure
+    # from 0.6 on the last pixel is cut off: l = 0.5 for it and for the weak one; phi differs by 0.5 once
+    "a detached pixel": ([[1, 1, 0.5, 1]], [[1, 1, 1, 1]], 0.5),
+    # two pixels that touch at a corner are apart: the second one leaves at 0.1, so l = 0 and phi = 1 - a
+    "four-connected": ([[0.5, 0], [0, 0.5]], [[0.5, 0], [0, 1]], 0.5),
+    # the right part is the largest only from 0.3 on, but it left at 0.1: l = 0, phi differs by 0.1 twice
+    "the first time": ([[0.2, 0.2, 0.2, 0, 0.6, 0.6, 0]], [[0.2, 0.2, 0.2, 0, 0.5, 0.5, 0]], 0.2),
+    # l = 0.5 everywhere; d = 0.14 counts as connected, d = 0.16 does not
+    "below the tolerance": ([[0.64, 0.5]], [[0.5, 0.5]], 0),
+    "above the tolerance": ([[0.66, 0.5]], [[0.5, 0.5]], 0.16),
+    # two parts of 2 pixels: the upper, first in reading order, is Omega; in the lower, with l = 0, errors count in full
+    "equal parts": ([[0, 0.95, 0.95], [0] * 3, [0.95, 0.95, 0]], [[0, 1, 1], [0] * 3, [1, 1, 0]], 0.1),
+    # no pixel is ever inside: l = 0, so phi is 1 for the empty matte and 0 for the full one
+    "an empty intersection": ([[0] * 5] * 4, [[1] * 5] * 4, 20),
+}
 
 
-def test_conn_is_four_connected():
-    """Two pixels that touch at a corner are apart: the second one leaves at 0.1, so l = 0 and phi = 1 - a."""
-    prediction, truth = alpha_of([0.5, 0], [0, 0.5]), alpha_of([0.5, 0], [0, 1])
-    assert SCORES["conn"](prediction, truth) == pytest.approx(0.0005)
-
-
-def test_conn_keeps_the_level_at_which_a_pixel_left_first():
-    """The right part is the largest only from 0.3 on, but it left at 0.1: l = 0, phi differs by 0.1 twice."""
-    prediction = alpha_of([0.2, 0.2, 0.2, 0, 0.6, 0.6, 0])
-    truth = alpha_of([0.2, 0.2, 0.2, 0, 0.5, 0.5, 0])
-    assert SCORES["conn"](prediction, truth) == pytest.approx(0.0002)
-
-
-def test_conn_forgives_what_is_under_the_tolerance():
-    """l = 0.5 everywhere; d = 0.14 counts as connected, d = 0.16 does not."""
-    truth = alpha_of([0.5, 0.5])
-    assert SCORES["conn"](alpha_of([0.64, 0.5]), truth) == 0
-    assert SCORES["conn"](alpha_of([0.66, 0.5]), truth) == pytest.approx(0.00016, rel=1e-5)
-
-
-def test_conn_takes_the_first_of_equal_components_in_reading_order():
-    """Two parts of 2 pixels: the upper is Omega, the lower has l = 0, so only errors below count in full."""
-    prediction, truth = np.zeros((2, 3, 5), dtype=np.float32)
-    truth[0, 3:], truth[2, :2] = 1, 1
-    prediction[0, 3:], prediction[2, :2] = 0.95, 0.95
-    assert SCORES["conn"](prediction, truth) == pytest.approx(2 * 0.05 / 1000, rel=1e-5)
-
-
-def test_conn_of_an_empty_intersection():
-    """No pixel is ever inside: l = 0, so phi is 1 for the empty matte and 0 for the full one."""
-    prediction, truth = np.zeros((4, 5), dtype=np.float32), np.ones((4, 5), dtype=np.float32)
-    assert SCORES["conn"](prediction, truth) == pytest.approx(20 / 1000)
+@pytest.mark.parametrize("case", CONN_BY_HAND)
+def test_conn_by_hand(case):
+    prediction, truth, expected = CONN_BY_HAND[case]
+    assert 1000 * SCORES["conn"](alpha_of(*prediction), alpha_of(*truth)) == pytest.approx(expected, rel=1e-5)
 
 
 def own_colours(image, alpha):

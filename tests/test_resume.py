@@ -55,21 +55,8 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # 5 batches and groups of 2: a step of the tail group ends each epoch; dropout draws from torch's generator
-    flags = (
-        "--epochs",
-        "2",
-        "--train-samples",
-        "11",
-        "--accumulation-steps",
-        "2",
-        "--drop-path",
-        "0.3",
-        "--log-interval",
-        "2",
-        "--num-workers",
-        workers,
-        *start,
-    )
+    flags = ("--epochs", "2", "--train-samples", "11", "--accumulation-steps", "2", "--drop-path", "0.3")
+    flags += ("--log-interval", "2", "--num-workers", workers, *start)
     quiet = fit(tmp_path / "quiet", *flags)
     with monkeypatch.context() as patch:
         interrupt_at(patch, step, signal.SIGINT if step == 3 else signal.SIGTERM)
@@ -115,15 +102,8 @@ def test_real_network_resumes_within_an_epoch(tmp_path: Path, monkeypatch: pytes
 
 @posix
 def test_kills_leave_a_run_that_resumes(tmp_path: Path) -> None:
-    assert (
-        kill_test(
-            3,
-            tmp_path,
-            tiny=True,
-            extra=("--epochs", "1", "--train-samples", "120", "--val-samples", "1", "--no-use-teacher"),
-        )
-        == []
-    )
+    extra = ("--epochs", "1", "--train-samples", "120", "--val-samples", "1", "--no-use-teacher")
+    assert kill_test(3, tmp_path, tiny=True, extra=extra) == []
 
 
 def die_while_writing(folder: Path, state: dict, moment: str) -> None:
@@ -300,26 +280,10 @@ def test_a_closed_terminal_stops_but_nohup_goes_on() -> None:
 @posix
 def test_interrupt_of_the_whole_process_group_stops_cleanly(tmp_path: Path) -> None:
     """Ctrl-C reaches the loader's workers too: they must not end before the run does."""
-    flags = [
-        *FLAGS,
-        "--num-workers",
-        "2",
-        "--train-samples",
-        "2000",
-        "--output",
-        str(tmp_path),
-        "--epochs",
-        "1",
-        "--save-every-minutes",
-        "1e-9",
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.tiny", *flags],
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    flags = [*FLAGS, "--num-workers", "2", "--train-samples", "2000", "--epochs", "1", "--save-every-minutes", "1e-9"]
+    command = [sys.executable, "-m", "tests.tiny", *flags, "--output", str(tmp_path)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(f"*/{STATE_FILE}")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

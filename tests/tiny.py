@@ -27,21 +27,8 @@ from training.run import Networks, Run
 from training.schedule import STUDENT
 
 CHANNELS = (8, 8, 16, 16)
-FLAGS = (
-    "--dataset",
-    "synthetic",
-    "--no-pretrained",
-    "--image-size",
-    "32",
-    "--batch-size",
-    "2",
-    "--val-samples",
-    "2",
-    "--device",
-    "cpu",
-    "--num-workers",
-    "0",
-)
+MACHINE = ("--no-pretrained", "--image-size", "32", "--device", "cpu", "--num-workers", "0")
+FLAGS = ("--dataset", "synthetic", "--batch-size", "2", "--val-samples", "2", *MACHINE)
 
 
 class TinyEncoder(nn.Module):
