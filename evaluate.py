@@ -31,7 +31,7 @@ from common.processes import is_main
 from config import Config
 from evaluation import checkpoints, tables
 from evaluation.folders import Folders, score_folders
-from evaluation.scoring import MetricOptions, Scores, report_failures
+from evaluation.scoring import MetricOptions, Scores, by_matte, report_failures, summarize
 from evaluation.validation import score_dataset
 from models.checkpoint import find_model
 
@@ -99,7 +99,7 @@ def report(scores: Scores, options: argparse.Namespace) -> None:
     if options.json:
         tables.write_json(options.json, scores.rows, scores.failures)
     if scores.rows:  # printed last: a reader who leaves (| head) must not cost the files
-        print(tables.table({label: tables.summarize(rows) for label, rows in tables.by_matte(scores.rows).items()}))
+        print(tables.table({label: summarize(rows) for label, rows in by_matte(scores.rows).items()}))
         if options.kinds:
             print("", tables.kinds_table(scores.rows), sep="\n")
         print("", *tables.notes(scores.rows), sep="\n")

@@ -18,8 +18,8 @@ from common.processes import print_once
 from data.build import SYNTHETIC
 from data.dataset import PhotoValidation
 from data.synthetic.dataset import SyntheticValidation
-from evaluation.folders import Folders, match_files
-from evaluation.scoring import TRUTH_FAULTS, Failure, Row, truth_faults
+from evaluation.folders import Folders, match_files, truth_faults
+from evaluation.scoring import TRUTH_FAULTS, Failure, Row
 from evaluation.validation import COARSE, REFINED, MatteSource, compared, predict_sources
 from inference.loading import load, read_metadata
 

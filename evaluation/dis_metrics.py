@@ -13,13 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evaluation.scoring import DIS, F_CURVE
+
 DIS_NOTE = (
     "DIS columns: PySODMetrics on 8-bit mattes; the truth is binarised (over 128 of 255 is foreground), "
     "the prediction is stretched to its own minimum and maximum"
 )
-
-DIS = "dis_"  # how their names begin
-F_CURVE = "dis_f_curve"  # the F curve of one image: max F of a set is not the mean of each image's maximum
 
 
 def dis_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float | list[float]]:

@@ -6,10 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from common.errors import UserError
 from common.photos import read_alpha, read_photo, to_uint8
 from common.processes import print_once, rank, world_size
-from data.alpha_faults import alpha_faults
+from data.alpha_faults import DOUBTFUL, alpha_faults
+from data.faults import Fault
 from data.pairs import match_images, read_unknown, say_left_out
 from evaluation.scoring import (
     MATTE_FAULTS,
@@ -22,9 +25,10 @@ from evaluation.scoring import (
     score_all,
     score_photo,
     thread_pool,
-    truth_faults,
 )
 from metrics import Truth
+
+NOTED = (*DOUBTFUL, "alpha_noisy", "alpha_empty", "alpha_full", "alpha_inverted")  # of a truth
 
 
 class Folders(NamedTuple):
@@ -89,3 +93,13 @@ def score_files(label: str, files: Folders, options: MetricOptions) -> list[Row]
     matte = read_alpha(files.predictions)
     (row,) = score_photo({label: matte}, Truth(alpha, known), image, options)
     return [row | {TRUTH_FAULTS: faults, MATTE_FAULTS: alpha_faults(matte, files.predictions)}]
+
+
+def truth_faults(alpha: np.ndarray, path: str | Path, known: np.ndarray | None = None) -> list[Fault]:
+    """What may be wrong with a truth. Raises UserError, in one sentence, where its scale is certainly wrong."""
+    if known is not None and not known.any():
+        return []
+    faults = [fault for fault in alpha_faults(alpha, path, known) if fault.kind in NOTED]
+    if certain := [fault for fault in faults if fault.kind == "alpha_scale"]:
+        raise UserError(certain[0].sentence)
+    return faults

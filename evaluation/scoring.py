@@ -1,4 +1,4 @@
-"""Score mattes against their truths, in threads and on any number of ranks.
+"""Score mattes against their truths, in threads and on any number of ranks, and take the means.
 
     job = Job(0, "cat", lambda: score_photo({"mine": matte}, Truth(alpha), None, MetricOptions(dis=True)))
     with thread_pool(4) as pool:
@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from common.distributed import all_gather_objects
@@ -24,14 +24,12 @@ from common.errors import UserError
 from common.pool import bounded_map
 from common.processes import is_main
 from common.truth import is_soft
-from data.alpha_faults import DOUBTFUL, alpha_faults
-from data.faults import Fault
-from evaluation.dis_metrics import dis_scores
-from metrics import IN_TRAINING, METRICS, Truth, composite_error, content_hash, matting_metrics
+from metrics import IN_TRAINING, METRICS, REGIONS, Truth, composite_error, content_hash, matting_metrics
 
+DIS = "dis_"  # how the names of dis_metrics begin
+F_CURVE = "dis_f_curve"  # the F curve of one image: max F of a set is not the mean of each image's maximum
 Row = dict[str, Any]  # of one matte: "index" and "name" of its photo, "matte", and its figures by name
 TRUTH_FAULTS, MATTE_FAULTS = "truth_faults", "matte_faults"  # in a row: lists of Fault
-NOTED = (*DOUBTFUL, "alpha_noisy", "alpha_empty", "alpha_full", "alpha_inverted")  # of a truth
 
 
 class MetricOptions(NamedTuple):
@@ -86,6 +84,8 @@ def score_photo(
         if options.composite and image is not None:
             row |= composite_error(image, matte, truth, shipped_foreground)
         if options.dis:
+            from evaluation.dis_metrics import dis_scores  # train.py scores without it
+
             row |= dis_scores(truth.fill(matte), truth.alpha)
         rows.append(row | about)
     return rows
@@ -99,16 +99,6 @@ def shipped_foreground(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     from inference.foreground import estimate_colours, native_foreground  # train.py scores without it
 
     return native_foreground(image, alpha, estimate_colours(image, alpha))
-
-
-def truth_faults(alpha: np.ndarray, path: str | Path, known: np.ndarray | None = None) -> list[Fault]:
-    """What may be wrong with a truth. Raises UserError, in one sentence, where its scale is certainly wrong."""
-    if known is not None and not known.any():
-        return []
-    faults = [fault for fault in alpha_faults(alpha, path, known) if fault.kind in NOTED]
-    if certain := [fault for fault in faults if fault.kind == "alpha_scale"]:
-        raise UserError(certain[0].sentence)
-    return faults
 
 
 def thread_pool(workers: int) -> AbstractContextManager[Executor | None]:
@@ -140,3 +130,43 @@ def report_failures(failures: Sequence[Failure]) -> None:
     """Name each on stderr, once for all ranks."""
     for name, reason in failures if is_main() else ():
         print(f"failed: {name}: {reason}", file=sys.stderr)
+
+
+def by_matte(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each matte, in the order of their first appearance."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(row["matte"], []).append(row)
+    return parts
+
+
+def metric_of(figure: str) -> str:
+    """The row of metrics.METRICS: "sad" of "image_sad", and "dis_s" of itself; "" for what is no figure."""
+    region, _, name = figure.partition("_")
+    name = name if region in REGIONS else figure
+    return name if name in METRICS else ""
+
+
+def figure_names(rows: Sequence[Row]) -> list[str]:
+    """Names of the figures in these rows ("image_sad", ...): image before edge before dis."""
+    names = dict.fromkeys(name for row in rows for name in row if metric_of(name))
+    return [name for start in ("image_", "edge_", DIS) for name in names if name.startswith(start)]
+
+
+def summarize(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line per figure ("image_sad", ...) of one matte: mean, median, worst, over the photos that have it.
+
+    worst lists the (name, value) of up to three photos.
+    """
+    figures = pd.DataFrame(rows).set_index("name").sort_index()
+    summary = {}
+    for name in figure_names(rows):
+        values = figures[name].dropna()
+        worst = values.sort_values(ascending=METRICS[metric_of(name)].higher_is_better, kind="stable")[:3]
+        summary[name] = {"mean": values.mean(), "median": values.median(), "worst": list(worst.items())}
+    if F_CURVE in rows[0]:
+        from evaluation.dis_metrics import dis_means
+
+        for name, mean in dis_means(rows).items():
+            summary[name]["mean"] = mean
+    return pd.DataFrame.from_dict(summary, orient="index")

@@ -15,48 +15,11 @@ import pandas as pd
 from common import files
 from data.alpha_faults import DOUBTFUL, judge_together
 from data.faults import by_kind
-from evaluation.dis_metrics import DIS, DIS_NOTE, F_CURVE, dis_means
-from evaluation.scoring import MATTE_FAULTS, TRUTH_FAULTS, Row
-from metrics import EDGE_RULE, METRICS, REGIONS, TITLES
+from evaluation.dis_metrics import DIS, DIS_NOTE, F_CURVE
+from evaluation.scoring import MATTE_FAULTS, TRUTH_FAULTS, Row, by_matte, figure_names, metric_of, summarize
+from metrics import EDGE_RULE, METRICS, TITLES
 
 USELESS = ("alpha_empty", "alpha_full")  # some photos show no subject; if all of them do, something is wrong
-
-
-def by_matte(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each matte, in the order of their first appearance."""
-    parts: dict[str, list[Row]] = {}
-    for row in rows:
-        parts.setdefault(row["matte"], []).append(row)
-    return parts
-
-
-def metric_of(figure: str) -> str:
-    """The row of metrics.METRICS: "sad" of "image_sad", and "dis_s" of itself; "" for what is no figure."""
-    region, _, name = figure.partition("_")
-    name = name if region in REGIONS else figure
-    return name if name in METRICS else ""
-
-
-def figure_names(rows: Sequence[Row]) -> list[str]:
-    """Names of the figures in these rows ("image_sad", ...): image before edge before dis."""
-    names = dict.fromkeys(name for row in rows for name in row if metric_of(name))
-    return [name for start in ("image_", "edge_", DIS) for name in names if name.startswith(start)]
-
-
-def summarize(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per figure ("image_sad", ...) of one matte: mean, median, worst, over the photos that have it.
-
-    worst lists the (name, value) of up to three photos.
-    """
-    figures = pd.DataFrame(rows).set_index("name").sort_index()
-    summary = {}
-    for name in figure_names(rows):
-        values = figures[name].dropna()
-        worst = values.sort_values(ascending=METRICS[metric_of(name)].higher_is_better, kind="stable")[:3]
-        summary[name] = {"mean": values.mean(), "median": values.median(), "worst": list(worst.items())}
-    for name, mean in (dis_means(rows) if F_CURVE in rows[0] else {}).items():
-        summary[name]["mean"] = mean
-    return pd.DataFrame.from_dict(summary, orient="index")
 
 
 def table(summaries: Mapping[str, pd.DataFrame]) -> str:

@@ -29,12 +29,13 @@ from evaluation.scoring import (
     MetricOptions,
     Row,
     Scores,
+    by_matte,
     report_failures,
     score_all,
     score_photo,
+    summarize,
     thread_pool,
 )
-from evaluation.tables import by_matte, summarize
 from matting import MattingModel
 from metrics import TITLES, Truth
 from models import MattingNetwork

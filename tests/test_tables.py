@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.dis_metrics import DIS, F_CURVE
-from evaluation.tables import by_matte, kinds_table, notes, summarize, table, write_csv, write_json
+from evaluation.scoring import by_matte, summarize
+from evaluation.tables import kinds_table, notes, table, write_csv, write_json
 from metrics import EDGE_RULE, METRICS, TITLES
 
 
