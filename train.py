@@ -26,7 +26,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,7 +37,6 @@ from common.errors import UserError, after_start
 from common.interrupt import Stopped
 from common.processes import is_main, own_cores, print_once, rank
 from data.loader import groups
-from evaluation.validation import Validation, final_figures, validate_sets
 from training import setup
 from training.checkpoint import capture, restore, save_best, save_training_state, saved_state
 from training.errors import explained, loaded, resume_hint
@@ -46,6 +45,9 @@ from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, epoch_bar
 from training.run import Run
 from training.schedule import STUDENT, TEACHER, Progress
+
+if TYPE_CHECKING:
+    from evaluation.validation import Validation
 
 TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a trial step may take a minute
 SCORING_THREADS = 16  # alongside a network on a GPU, at most
@@ -189,9 +191,8 @@ def finish_epoch(run: Run, report: Report) -> None:
 
 
 def close_epoch(run: Run) -> None:
-    progress = run.progress
-    progress.epoch += 1
-    progress.batch, progress.epoch_seconds = 0, 0.0
+    run.progress.epoch += 1
+    run.progress.batch, run.progress.epoch_seconds = 0, 0.0
     run.reset_meter()
 
 
@@ -205,7 +206,7 @@ def measure(run: Run, report: Report, row: dict[str, Any], is_due: bool) -> None
         if is_best or math.isinf(progress.best_score):  # incomplete, but better than no weights at all
             is_best = save_best(run, result.figures) and is_best
         if is_best:
-            progress.best_score, progress.best_epoch = final_figures(result.figures)["image_mad"], row["epoch"]
+            progress.best_score, progress.best_epoch = result.score, row["epoch"]
     progress.rows.append(row)
     save_state(run)
     report.write(is_best)
@@ -223,7 +224,7 @@ def is_record(progress: Progress, result: Validation) -> bool:
         if math.isfinite(progress.best_score):
             print_once("The validation photos have changed: the record starts anew, and with it best.safetensors.")
         progress.best_score, progress.validated_photos = math.inf, result.fingerprint
-    return final_figures(result.figures)["image_mad"] < progress.best_score
+    return result.score < progress.best_score
 
 
 def is_due(run: Run, row: Mapping[str, Any]) -> bool:
@@ -241,6 +242,8 @@ def is_due_within(run: Run) -> bool:
 
 def validation(run: Run) -> Validation:
     """Figures of the averaged weights; the same on every rank. Raises UserError if no photo can be scored."""
+    from evaluation.validation import validate_sets  # with pandas, which no step needs
+
     workers = 0 if run.device.type == "cpu" else min(SCORING_THREADS, own_cores())
     try:
         return validate_sets(run.average.network, run.validation, workers=workers, precision=run.precision)

@@ -66,6 +66,11 @@ class Validation(NamedTuple):
     failed: int
     fingerprint: str
 
+    @property
+    def score(self) -> float:
+        """What decides which epoch of a run is the best: the lowest MAD of the matte that the model ships."""
+        return final_figures(self.figures)["image_mad"]
+
 
 def validate_sets(model: MattingNetwork, datasets: Mapping[str, Any], **options: Any) -> Validation:
     """The means over the data sets, whatever their sizes; of several sets also each one's, after its name: "cats_...".

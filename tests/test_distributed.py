@@ -19,6 +19,7 @@ import train
 import training.run
 from common import distributed
 from data.synthetic.dataset import SyntheticDataset
+from evaluation import validation
 from tests.kill_test import read_log
 from tests.tiny import FLAGS, build_tiny, build_tiny_teacher, random_batch, tiny_run, train_on, use_tiny_networks
 from training import pictures, setup
@@ -184,7 +185,7 @@ FAILING = {  # where rank 1 fails: what to replace by an error
     "data": (SyntheticDataset, "__getitem__"),
     "forward": (training.run, "weighted"),
     "backward": (torch.Tensor, "backward"),
-    "validation": (train, "validate_sets"),
+    "validation": (validation, "validate_sets"),
     "saving": (train, "capture"),
 }
 NEVER = 3600  # seconds

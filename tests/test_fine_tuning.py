@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 import matting
 import train
 from data.synthetic.dataset import SyntheticDataset
+from evaluation import validation
 from models import checkpoint
 from tests import run_fixtures
 from tests.kill_test import differences, read_log
@@ -108,13 +109,13 @@ def test_a_long_epoch_is_validated_within_and_the_end_names_the_best(
 
 def replace_scores(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let the validations to come find these for the figure that decides."""
-    measure, left = train.validate_sets, iter(scores)
+    measure, left = validation.validate_sets, iter(scores)
 
     def measured(*arguments, **options):
         result = measure(*arguments, **options)
         return result._replace(figures=result.figures | {"refined_image_mad": next(left)})
 
-    monkeypatch.setattr(train, "validate_sets", measured)
+    monkeypatch.setattr(validation, "validate_sets", measured)
 
 
 def test_early_stop_and_time_limit(
