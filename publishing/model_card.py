@@ -10,6 +10,7 @@ import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from huggingface_hub import ModelCardData
@@ -70,15 +71,15 @@ def _training(run: Path, config: Config, scores: Mapping[str, float]) -> str:
     """A table of what the weights come from."""
     start = "random weights"
     if config.init_from:
-        start = f"the checkpoint {public_path(config.init_from)}"
+        start = f"the checkpoint {public(config.init_from)}"
     elif config.backbone_weights:
-        start = f"an encoder with the weights {public_path(config.backbone_weights)}"
+        start = f"an encoder with the weights {public(config.backbone_weights)}"
     elif config.pretrained:
         start = f"an encoder with timm's ImageNet weights of {config.variant.backbone}"
     facts = {
         "data": _sets(config.dataset),
         "cut-outs": _sets(config.foregrounds),
-        "backgrounds": ", ".join(map(public_path, config.backgrounds)),
+        "backgrounds": ", ".join(map(public, config.backgrounds)),
         "start": start,
         "teacher": "" if config.use_teacher else "none",
         "length": _length(run, config, scores),
@@ -89,7 +90,7 @@ def _training(run: Path, config: Config, scores: Mapping[str, float]) -> str:
 def _sets(sources: Sequence[str]) -> str:
     parts = []
     for path, weight in map(parse_source, sources):
-        name = "drawn subjects (synthetic)" if path == SYNTHETIC else public_path(path)
+        name = "drawn subjects (synthetic)" if path == SYNTHETIC else public(path)
         parts.append(name if weight == 1 else f"{name} (weight {weight:g})")
     return ", ".join(parts)
 
@@ -116,14 +117,12 @@ def _scores(config: Config, scores: Mapping[str, float], checkpoint: str) -> str
     if not figures:
         return ""
     sets = _validation_sets(config, scores)
-    rows = {}
+    shown = [name for name in TITLES if name in figures]
+    lines = [f"| set | {' | '.join(TITLES[name] for name in shown)} |", f"|---{'|---' * len(shown)}|"]
     for name, prefix in ([("mean", "")] if len(sets) > 1 else []) + [(n, p) for n, (p, _) in sets.items()]:
         own = {key.removeprefix(prefix): value for key, value in scores.items() if key.startswith(prefix)}
-        rows[name] = final_figures(own)
-    shown = [name for name in TITLES if name in figures]
-    header = " | ".join(TITLES[name] for name in shown)
-    cells = {name: [f"{row[figure]:.4g}" if figure in row else "-" for figure in shown] for name, row in rows.items()}
-    lines = [f"| {name} | {' | '.join(values)} |" for name, values in cells.items()]
+        row = final_figures(own)
+        lines.append(f"| {name} | {' | '.join(f'{row[figure]:.4g}' if figure in row else '-' for figure in shown)} |")
     commands = [
         f"python evaluate.py --dataset {shlex.quote(path)} --checkpoint {shlex.quote(checkpoint)}"
         for _, path in sets.values()
@@ -131,7 +130,7 @@ def _scores(config: Config, scores: Mapping[str, float], checkpoint: str) -> str
     units = "; ".join(f"{METRICS[name].title}: {METRICS[name].unit}" for name in IN_TRAINING)
     return (
         "## Scores\n\nOn the validation photos, means over photos. The best epoch was chosen on them, which flatters "
-        f"it a little.\n\n| set | {header} |\n|---{'|---' * len(shown)}|\n" + "\n".join(lines) + "\n\n"
+        "it a little.\n\n" + "\n".join(lines) + "\n\n"
         f"{_shell(*commands)}\n\nOver all pixels, and over the {EDGE_RULE}. {units}."
     )
 
@@ -145,7 +144,7 @@ def _validation_sets(config: Config, scores: Mapping[str, float]) -> dict[str, t
         validated = [path for path in paths if path == SYNTHETIC or Path(path, "val").is_dir()]
         measured = dict.fromkeys((validated or paths)[:1], "")
     return {
-        public_path(path): (prefix, path if path == SYNTHETIC else f"{public_path(path)}/val")
+        public(path): (prefix, path if path == SYNTHETIC else f"{public(path)}/val")
         for path, prefix in measured.items()
     }
 
@@ -176,13 +175,18 @@ def _flags(config: Config) -> list[str]:
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             values = value if isinstance(value, tuple) else (value,)
-            flags += [f"--{flag}", *(public_path(v) if isinstance(v, str) else str(v) for v in values)]
+            flags += [f"--{flag}", *(str(public(value)) for value in values)]
     return flags
 
 
-def public_path(path: str) -> str:
-    """A path as strangers may see it: of an absolute one, which tells how a machine is set up, the last name."""
-    return Path(path).name if Path(path).is_absolute() else path
+def public(setting: Any) -> Any:
+    """As strangers may see it: of an absolute path, which tells how a machine is set up, the last name. Also of each in
+    a list or dict."""
+    if isinstance(setting, dict):
+        return {name: public(value) for name, value in setting.items()}
+    if isinstance(setting, list | tuple):
+        return [public(part) for part in setting]
+    return Path(setting).name if isinstance(setting, str) and Path(setting).is_absolute() else setting
 
 
 def _shell(*commands: str) -> str:

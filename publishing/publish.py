@@ -18,7 +18,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -30,7 +29,7 @@ from common.files import atomic_write, make_folder
 from config import Config
 from inference.loading import read_metadata as read_exported
 from models.checkpoint import MODEL_FILE, find_model, read_metadata
-from publishing.model_card import NO_LICENCE, PREVIEW_FILE, model_card, public_path
+from publishing.model_card import NO_LICENCE, PREVIEW_FILE, model_card, public
 from training.run_folder import CONFIG_FILE
 
 CARD_FILE = "MODEL_CARD.md"
@@ -80,7 +79,7 @@ def gather(run: Path, repository: str, licence: str, *, half: bool = False) -> d
     return {
         "README.md": card if card.is_file() else model_card(run, f"{hub.PREFIX}{repository}", licence).encode(),
         # of the best epoch: the run's own config.json may have changed when it was resumed
-        CONFIG_FILE: (json.dumps(public_settings(metadata["config"]), indent=2) + "\n").encode(),
+        CONFIG_FILE: (json.dumps(public(metadata["config"]), indent=2) + "\n").encode(),
         MODEL_FILE: public_model(run / MODEL_FILE, half),
         **{path.name: path for path in [*([preview] if preview.is_file() else []), *exported]},
     }
@@ -90,20 +89,9 @@ def public_model(path: Path, half: bool) -> bytes:
     """The model file, with settings that name no folder of this machine; half: with float16 weights."""
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata())
-    metadata["config"] = json.dumps(public_settings(json.loads(metadata["config"])))
+    metadata["config"] = json.dumps(public(json.loads(metadata["config"])))
     state = safetensors.torch.load_file(path)
     return safetensors.torch.save({name: value.half() if half else value for name, value in state.items()}, metadata)
-
-
-def public_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the folders of this machine; of an absolute path the last name stays."""
-
-    def public(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [public(part) for part in value]
-        return public_path(value) if isinstance(value, str) else value
-
-    return {name: public(value) for name, value in config.items()}
 
 
 def write(folder: Path, contents: Mapping[str, Path | bytes]) -> None:
@@ -112,10 +100,7 @@ def write(folder: Path, contents: Mapping[str, Path | bytes]) -> None:
     make_folder(folder, "look at its permissions, or at the room on its disk")
     for name, source in contents.items():
         with atomic_write(folder / name) as temporary:
-            if isinstance(source, bytes):
-                temporary.write_bytes(source)
-            else:
-                shutil.copyfile(source, temporary)
+            temporary.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
         print(f"{folder / name}: {(folder / name).stat().st_size / 1e6:.3g} MB")
 
 

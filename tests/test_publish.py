@@ -24,6 +24,7 @@ from models.checkpoint import MODEL_FILE, load_model, save_model
 from publishing import publish
 from publishing.model_card import model_card
 from tests.hub_server import TOKEN, HubServer
+from training.flags import config_from_flags, parse_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = dict(backbone="swin_tiny_patch4_window7_224", image_size=64, use_refiner=True)
@@ -221,12 +222,9 @@ def test_the_card_states_the_facts_of_the_run(folder):
 
 
 def test_the_cards_training_command_gives_the_runs_settings(folder):
-    from training.flags import parse_flags
-
     [line] = [line for line in model_card(folder).splitlines() if line.startswith("python train.py")]
     flags = parse_flags(None, line.replace("'", "").split()[2:])
-    given = {name: value for name, value in vars(flags).items() if name != "resume"}
-    assert Config(**given) == Config(**SETTINGS)
+    assert config_from_flags(flags) == Config(**SETTINGS)
 
 
 def test_the_card_of_a_file_alone_leaves_out_what_is_not_known(folder):
