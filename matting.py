@@ -174,7 +174,8 @@ def refine_uncertain(
     """
     height, width = coarse.shape[-2:]
     refined = coarse.round()  # of the sure cells; tiles replace the others
-    cells = _uncertain_cells(coarse) if refiner.use_attention else _all_cells(coarse)
+    # without attention the refiner may change any pixel
+    cells = _uncertain_cells(coarse, GATE if refiner.use_attention else 0.0)
     halo = refiner.receptive_radius
     groups: dict[tuple[int, int, Borders], list[tuple[int, int]]] = {}
     for row, column, columns in cover(cells, max(1, tile // CELL)):
@@ -193,17 +194,12 @@ def refine_uncertain(
     return refined, float(cells.mean())
 
 
-def _uncertain_cells(coarse: Tensor) -> np.ndarray:
+def _uncertain_cells(coarse: Tensor, gate: float) -> np.ndarray:
     """Whether the largest attention in each cell reaches the gate, (rows, columns); one transfer from the device."""
     rows = []
     for strip in coarse.split(64 * CELL, dim=-2):  # no second map of the photo's size
         rows.append(torch.nn.functional.max_pool2d(uncertainty(strip), CELL, ceil_mode=True)[0])
-    return (torch.cat(rows) >= GATE).cpu().numpy()
-
-
-def _all_cells(coarse: Tensor) -> np.ndarray:
-    """Every cell: without attention the refiner may change any pixel."""
-    return np.ones([-(-side // CELL) for side in coarse.shape[-2:]], bool)
+    return (torch.cat(rows) >= gate).cpu().numpy()
 
 
 def cover(cells: np.ndarray, span: int) -> Iterator[tuple[int, int, int]]:

@@ -81,7 +81,10 @@ def decode(
         exif = _read_exif(picture, notes)
         from common.colour import find_profile  # until a photo is read nobody needs it
 
-        icc_profile, note = find_profile(picture, _head(stream), exif)
+        at = stream.tell()
+        stream.seek(0)
+        icc_profile, note = find_profile(picture, stream.read(HEAD), exif)
+        stream.seek(at)  # Pillow may read on
         notes.extend(filter(None, [note]))
         if _is_16_bit(picture):
             colour, alpha = _decode_16_bit(path, picture, stream)
@@ -138,7 +141,7 @@ def _opened(
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of _FORMATS that this installation reads: pillow-heif and AVIF have no wheel for every system."""
+    """Those of _FORMATS that this installation reads: not every system has pillow-heif and AVIF."""
     with suppress(ImportError):
         import pillow_heif
 
@@ -193,15 +196,6 @@ def _pictures_left_out(picture: Image.Image) -> int:
         return 1
     finally:
         picture.seek(used)
-
-
-def _head(stream: BinaryIO) -> bytes:
-    """The first bytes of a file that Pillow has opened and may read on."""
-    at = stream.tell()
-    stream.seek(0)
-    head = stream.read(HEAD)
-    stream.seek(at)
-    return head
 
 
 def _read_exif(picture: Image.Image, notes: list[str]) -> Image.Exif:

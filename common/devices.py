@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import sys
 from pathlib import Path
@@ -40,8 +39,7 @@ def choose_device(name: str = "auto") -> torch.device:
     _set_up_allocator()
     limit_threads()
     if name == "auto":
-        accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        name = next(kind for kind, available in accelerators.items() if available)
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         if name == "cpu" and torch.version.cuda and has_nvidia_gpu() and is_main():
             print(NO_DRIVER.format(cuda=torch.version.cuda), file=sys.stderr, flush=True)
     if name == "cuda":
@@ -76,15 +74,10 @@ def has_nvidia_gpu() -> bool:
     """Whether an NVIDIA GPU is on the PCI bus, whatever the driver says; elsewhere than on Linux nobody tells: True."""
     if sys.platform != "linux":
         return True
-    vendors = [_read(device / "vendor") for device in PCI.glob("*") if _read(device / "class").startswith("0x03")]
-    return "0x10de" in vendors
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError):
+        displays = [file.parent for file in PCI.glob("*/class") if file.read_text().startswith("0x03")]
+        return any((device / "vendor").read_text().strip() == "0x10de" for device in displays)
+    return False
 
 
 def _why_not(name: str, error: BaseException) -> str:
@@ -93,9 +86,8 @@ def _why_not(name: str, error: BaseException) -> str:
     if "no kernel image" in str(error):
         index = torch.device(name).index or 0
         capability, kernels = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
-        is_old = capability < min(
-            (int(k[3:-1]), int(k[-1])) for k in kernels if k.startswith("sm_") and k[3:].isdigit()
-        )
+        known = [(int(k[3:-1]), int(k[-1])) for k in kernels if k.startswith("sm_") and k[3:].isdigit()]
+        is_old = capability < min(known)
         build = "built for CUDA 12.6 (cu126)" if is_old else "built for a newer CUDA"
         return (
             f"The GPU {torch.cuda.get_device_name(index)} has compute capability {capability[0]}.{capability[1]}, and "
@@ -131,9 +123,8 @@ def choose_precision(amp: str, device: torch.device) -> torch.dtype:
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
     """Autocast to dtype; for float32 a disabled autocast."""
-    return torch.autocast(
-        device.type, dtype=dtype if dtype != torch.float32 else torch.bfloat16, enabled=dtype != torch.float32
-    )
+    is_half = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if is_half else torch.bfloat16, enabled=is_half)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -152,15 +143,6 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return None
-
-
-def free_cache(device: torch.device) -> None:
-    """Give back what the allocator holds unused."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def synchronize(device: torch.device) -> None:

@@ -58,11 +58,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
-    """Yield a hidden temporary folder beside `path`; at the end it is renamed to `path`.
-
-    path must not exist, or with `replace` may be a folder, which the new one replaces. Any exception, Ctrl-C included,
-    removes the temporary one. An OSError in the block becomes a UserError.
-    """
+    """As atomic_write, for a folder. path must not exist, or with `replace` may be a folder, which is replaced."""
     path = Path(path)
     if path.exists() and not replace:
         raise UserError(f"{path} is there already: remove it, or name a new folder.")
@@ -118,7 +114,7 @@ def state_of(path: str | Path) -> list[int] | None:
 
 
 def is_another_file(first: str | Path, second: str | Path) -> bool:
-    """Whether both exist and are two. As the disk says: links, and on some systems letters in another case, are one."""
+    """Whether both exist and are two, as the disk says: on some systems letters in another case are the same."""
     with suppress(OSError):
         return not os.path.samefile(first, second)
     return False
@@ -173,11 +169,8 @@ def is_hidden(name: str) -> bool:
 
 def list_files(root: str | Path, suffixes: Sequence[str], **options: Any) -> list[Path]:
     """Files under a folder with one of these suffixes (lower case, with their dot), sorted; options as in walk."""
-    ends = tuple(suffixes)
-    files = [
-        folder / name for folder, _, names in walk(root, **options) for name in names if name.lower().endswith(ends)
-    ]
-    return sorted(files, key=lambda path: path.as_posix())
+    files = (folder / name for folder, _, names in walk(root, **options) for name in names)
+    return sorted((f for f in files if f.name.lower().endswith(tuple(suffixes))), key=lambda path: path.as_posix())
 
 
 def count_others(root: str | Path, suffixes: Sequence[str], **options: Any) -> Counter[str]:

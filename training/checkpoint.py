@@ -50,6 +50,7 @@ def restore(run: Run, state: dict[str, Any], folder: Path) -> None:
     Batch size, accumulation and process count can change only between epochs. Raises UserError.
     """
     try:
+        check_types(state)
         changed = [
             f"{name} {state['layout'][name]}, now {value}"
             for name, value in layout(run).items()
@@ -96,13 +97,12 @@ def random_state(device: torch.device) -> dict[str, Any]:
     """State of every generator that this process uses, in types that weights_only loads."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
-    # only this process's GPU: its copy of the other GPUs' generator states is stale
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {
         "python": [version, list(words), gauss],
         "numpy": [kind, np.asarray(keys).tolist(), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": cuda,
+        # only this process's GPU: its copy of the other GPUs' generator states is stale
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
@@ -119,12 +119,8 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
 
 def layout(run: Run) -> dict[str, int]:
     """What must not change within an epoch, or the rest of the epoch would get different batches."""
-    return {
-        "processes": world_size(),
-        "batches_per_epoch": run.schedule.batches_per_epoch,
-        "batch_size": run.config.batch_size,
-        "accumulation_steps": run.config.accumulation_steps,
-    }
+    own = {name: getattr(run.config, name) for name in ("batch_size", "accumulation_steps")}
+    return {"processes": world_size(), "batches_per_epoch": run.schedule.batches_per_epoch, **own}
 
 
 def save_training_state(folder: Path, state: dict[str, Any], keep_previous: bool = True) -> None:
@@ -161,35 +157,24 @@ def load_training_state(folder: Path) -> dict[str, Any]:
 
 
 def saved_state(folder: Path | None) -> dict[str, Any] | None:
-    """The state to resume; None for a new run, and for one that was killed before its first saving: it starts over.
-
-    Raises UserError where a value is not of the type that capture writes; restore finds what else may be wrong.
-    """
-    if not folder or not any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE)):
-        return None
-    state = load_training_state(folder)
-    if fault := _fault(state):
-        raise UserError(
-            f"The state in {folder} is not as train.py wrote it ({fault}): start a new run, or fine-tune its "
-            "best.safetensors with --init-from."
-        )
-    return state
+    """The state to resume; None for a new run, and for one that was killed before its first saving: it starts over."""
+    if folder and any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_STATE_FILE)):
+        return load_training_state(folder)
+    return None
 
 
-def _fault(state: dict[str, Any]) -> str:
-    tables: dict[str, Any] = dict.fromkeys(("network", "average", "stage", "progress", "layout"), dict)
-    others = {"teacher": dict | None, "guide": dict | None, "average_updates": int, "ranks": list}
-    for name, kind in (tables | others).items():
-        if not isinstance(state.get(name, Ellipsis), kind):
-            return f"{name} is missing or of a wrong type"
+def check_types(state: dict[str, Any]) -> None:
+    """Raises TypeError where a value is of no type that capture writes, but would only be found while training."""
+    for name, kind in {"guide": dict | None, "average_updates": int, "ranks": list}.items():
+        if not isinstance(state[name], kind):
+            raise TypeError(f"{name} is of a wrong type")
     for name, default in asdict(Progress()).items():
         value = state["progress"].get(name, default)
         kind = float | int if isinstance(default, float) else type(default)
         if not isinstance(value, kind) or isinstance(value, bool):
-            return f"{name} is of a wrong type"
+            raise TypeError(f"{name} is of a wrong type")
     if not all(isinstance(row, dict) for row in state["progress"].get("rows", [])):
-        return "rows are of a wrong type"
-    return ""
+        raise TypeError("rows are of a wrong type")
 
 
 def save_best(run: Run, scores: dict[str, float]) -> bool:

@@ -135,12 +135,8 @@ class Run:
         if self.guide and stage == STUDENT:
             self.parts["guide"] = self.guide.projections
         self._learning: frozenset[str] | None = None  # parts that learn, as the losses were last wrapped
-        self.optimizer = build_optimizer(
-            self.parts,
-            learning_rate=self.config.learning_rate,
-            lr_scales=lr_scales(self.config),
-            weight_decay=self.config.weight_decay,
-        )
+        rates = dict(learning_rate=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        self.optimizer = build_optimizer(self.parts, lr_scales=lr_scales(self.config), **rates)
         # Always on: it skips a non-finite step without asking the device. Only fp16 needs its scale, see train.py.
         scale = 2.0**16 if self.precision == torch.float16 else 1.0
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=scale)
@@ -194,7 +190,11 @@ class Run:
     def _wrapped_losses(self) -> nn.Module:
         losses: Any = self.plain_losses()
         if self.config.compile:
-            losses = compiled(losses, self.config.max_student_downscale)
+            # for each size of the student's view by itself: one graph for all would have dynamic shapes, which make a
+            # Swin's windows slow. At the limit of recompilations torch would go on uncompiled without a word.
+            limit = COMPILATIONS_PER_VIEW * self.config.max_student_downscale.bit_length()
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+            losses = torch.compile(losses, dynamic=False)
         if world_size() > 1:
             switches: dict[str, Any] = {BUFFER_SWITCH: False}
             losses = nn.parallel.DistributedDataParallel(
@@ -224,14 +224,6 @@ class Run:
         """A new meter for a new epoch, or the saved one of an epoch that was interrupted."""
         history = self.config.max_bad_steps * self.config.accumulation_steps
         self.meter = Meter(self.device, history, state)
-
-
-def compiled(losses: nn.Module, largest_downscale: int) -> Any:
-    """Compiled for each size of the student's view by itself: one graph for all would have dynamic shapes, which make
-    a Swin's windows slow. At the limit of recompilations torch would go on uncompiled without a word."""
-    limit = COMPILATIONS_PER_VIEW * largest_downscale.bit_length()
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
-    return torch.compile(losses, dynamic=False)
 
 
 def lr_scales(config: Config) -> dict[str, float]:

@@ -130,7 +130,7 @@ def build_networks(config: Config, state: dict[str, Any] | None = None) -> Netwo
     )
     if config.init_from and fresh:
         load_initial_weights(network, find_model(Path(config.init_from), config.output), config.model_options)
-    has_teacher = bool(state["teacher"]) if state else config.first_stage_epochs > 0
+    has_teacher = bool(state.get("teacher")) if state else config.first_stage_epochs > 0
     teacher = None
     if has_teacher and config.use_teacher:
         # no checkpoint holds a teacher: it needs ImageNet weights even where --init-from gives the student's
