@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,8 @@ class MetricOptions(NamedTuple):
     composite: bool = False  # needs the photo
 
 
-class Job(NamedTuple):
+@dataclass(frozen=True)
+class Job:
     """A photo to score: its place in the order of all, and what gives the rows of its mattes."""
 
     index: int

@@ -98,6 +98,7 @@ class Bench(NamedTuple):
 
     name: str
     model: MattingNetwork
+    refiner: Refiner  # its own
     precision: torch.dtype
     peak: float  # operations that the machine does in a second
     octaves: dict[int, Work]  # by the factor that the photo is reduced by; measure_photo adds to them
@@ -114,7 +115,7 @@ def open_bench(model: MattingNetwork, name: str, precision: torch.dtype) -> Benc
         f"{name}: working size {model.image_size}; {', '.join(sizes)} parameters; "
         f"matrix peak {peak / 1e9:.0f} GFLOP/s; shares are of the octave's pixels"
     )
-    return Bench(name, model, precision, peak, {})
+    return Bench(name, model, model.refiner, precision, peak, {})
 
 
 def prediction_cases(
@@ -181,7 +182,7 @@ def measure_drawn(bench: Bench, size: int, photo: str, repeats: int) -> dict[str
     if size <= WHOLE_LIMIT:
         work, image = Work(), image.to(model.device)
         with torch.inference_mode(), autocast(model.device, bench.precision), work.timed("whole", model.device):
-            climb(image, coarse.to(model.device), lambda part, alpha: model.refiner(part[None].float() / 255, alpha))
+            climb(image, coarse.to(model.device), lambda part, alpha: bench.refiner(part[None].float() / 255, alpha))
         row["refiner, no gate s"] = work["whole"]
     return row | {"all/encoder": row["all s"] / row["encoder s"]}
 
@@ -206,8 +207,7 @@ def measure_photo(bench: Bench, photo: Tensor, coarse: Tensor | None = None) -> 
 
     coarse: (1, 1, s, s), in place of the student's matte, which would be uncertain everywhere with random weights.
     """
-    model, device, whole, native = bench.model, bench.model.device, Work(), Work()
-    refiner: Refiner = model.refiner  # type: ignore[assignment]
+    model, refiner, device, whole, native = bench.model, bench.refiner, bench.model.device, Work(), Work()
     image = photo.to(device)
 
     def refine(image: Tensor, alpha: Tensor) -> Tensor:
