@@ -22,7 +22,7 @@ def make_run(folder: Path, mads: list[float], matte: str = "refined", **settings
 
     SAD is best in the last epoch, whatever the MAD.
     """
-    folder.mkdir()
+    folder.mkdir(parents=True)
     rows = [{"epoch": 1, "stage": "teacher", "step": 10, "seconds": 1800.0, "loss": 9.0, "teacher_l1": 0.5}]
     for epoch, mad in enumerate(mads, 2):
         row = {"epoch": epoch, "stage": "student", "step": 10 * epoch, "seconds": 1800.0, "loss": 2 * mad}
@@ -76,7 +76,6 @@ def test_other_validation_photos_are_pointed_out(two, tmp_path, capsys):
 
 
 def test_runs_of_one_name_go_by_their_paths_and_one_may_be_young(two, tmp_path, capsys):
-    (tmp_path / "elsewhere").mkdir()
     young = make_run(tmp_path / "elsewhere" / "with", [])
     assert compare_runs.main([str(two[0]), str(young), "--figure", str(tmp_path / "a.png")]) == 0
     out = capsys.readouterr().out

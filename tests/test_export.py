@@ -221,23 +221,17 @@ def test_not_a_number_is_no_parity(monkeypatch):
     ],
 )
 def test_a_bad_file_is_one_sentence(folder, tmp_path, content, reason):
-    path = tmp_path / "bad.onnx"
+    path, model = tmp_path / "bad.onnx", onnx.load(folder / "best.onnx")
     whole = (folder / "best.onnx").read_bytes()
     if content == "graph":
-        model = onnx.load(folder / "best.onnx")
         next(node for node in model.graph.node if node.op_type == "Conv").op_type = "Unheard"
-        onnx.save(model, path)
     elif content in ("deep", "wrong type"):
-        model = onnx.load(folder / "best.onnx")
         entry = next(entry for entry in model.metadata_props if entry.key == "refiner")
         entry.value = "[" * 100_000 if content == "deep" else "5"
-        onnx.save(model, path)
-    elif content is not None:
-        path.write_bytes(
-            {"half": whole[: len(whole) // 2], "refiner": (folder / "best.refiner.onnx").read_bytes()}.get(
-                content, content
-            )
-        )
+    parts = {"half": whole[: len(whole) // 2], "refiner": (folder / "best.refiner.onnx").read_bytes()}
+    if content is not None:
+        changed = model.SerializeToString() if content in ("graph", "deep", "wrong type") else content
+        path.write_bytes(parts.get(content, changed))
     with pytest.raises(UserError, match=reason) as caught:
         loading.load(path)
     assert str(caught.value).count("\n") == 0 and "bad.onnx" in str(caught.value)

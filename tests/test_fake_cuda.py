@@ -62,9 +62,8 @@ class Waits(TorchDispatchMode):
         else:
             waits = name in READS and any(t.device.type == "cuda" for t in tensors)
         if waits:
-            own = [
-                f for f in traceback.extract_stack() if ROOT in Path(f.filename).parents and ".venv" not in f.filename
-            ]
+            stack = traceback.extract_stack()
+            own = [f for f in stack if ROOT in Path(f.filename).parents and ".venv" not in f.filename]
             self.found.append(f"{name} in {own[-2].name}: {own[-2].line}")
         return func(*args, **kwargs)
 
@@ -86,11 +85,7 @@ def fake_run(stage: str, precision: torch.dtype, networks: Any, device: torch.de
     return start_stage(Run(CONFIG, device, precision, networks, Batches(4), validation={}), stage)
 
 
-@pytest.mark.parametrize(
-    ("stage", "precision"),
-    [(TEACHER, torch.bfloat16), (STUDENT, torch.float16)],
-    ids=["teacher", "student"],
-)
+@pytest.mark.parametrize(("stage", "precision"), [(TEACHER, torch.bfloat16), (STUDENT, torch.float16)], ids=STAGES)
 def test_a_step_waits_for_nothing(
     fake_cuda, monkeypatch: pytest.MonkeyPatch, stage: str, precision: torch.dtype
 ) -> None:
@@ -125,9 +120,8 @@ def test_state_of_an_optimizer_travels_between_devices(fake_cuda) -> None:
         state["state"] = {0: {name: mode.from_tensor(value) for name, value in state["state"][0].items()}}
         for fused, device in ((True, "cuda"), (False, "cpu")):
             there = torch.optim.AdamW([nn.Parameter(torch.zeros(3, device=CUDA))], fused=fused, foreach=False)
-            load_optimizer_state(
-                there, state | {"param_groups": [g | {"fused": not fused} for g in state["param_groups"]]}
-            )
+            groups = [group | {"fused": not fused} for group in state["param_groups"]]
+            load_optimizer_state(there, state | {"param_groups": groups})
             (loaded,) = there.state.values()
             assert loaded["step"].device.type == device and loaded["exp_avg"].device == CUDA
             assert there.param_groups[0]["fused"] is fused

@@ -52,21 +52,13 @@ def test_tables_hold_every_figure():
     assert both.splitlines()[-1].split() == ["edge", "sad", "1.3333", "1", "-", "-"]  # no other photo has an edge
 
 
-def test_notes_name_units_regions_and_the_kind_of_truth():
-    text = "\n".join(notes([row("a", 1.0), row("b", 1.0, soft_share=0.3)]))
+def test_notes_name_units_regions_the_kind_of_truth_and_what_was_left_out():
+    text = "\n".join(notes([row("a", 1.0) | {"unknown_pixels": 1200}, row("b", 1.0, soft_share=0.3)]))
     assert EDGE_RULE in text and "1 soft, 1 binary" in text and "sad: sum |p - g| / 1000" in text
-    assert "binarised" not in text
-
-
-def test_notes_say_what_was_left_out():
-    rows = [row("a", 1.0) | {"unknown_pixels": 1200}, row("b", 1.0)]
-    assert any("1200 pixels in 1 photos" in line for line in notes(rows))
-    assert not any("unknown" in line for line in notes(ROWS))
-
-
-def test_dis_figures_say_that_soft_truths_were_binarised():
-    figures = dict.fromkeys(DIS_NAMES, 0.5) | {F_CURVE: [0.5]}
-    assert any("binarised" in line and "1 soft truths" in line for line in notes([row("a", 1.0, 0.1, 0.3) | figures]))
+    assert "1200 pixels in 1 photos" in text and "binarised" not in text
+    assert "unknown" not in "\n".join(notes(ROWS))
+    dis = dict.fromkeys(DIS_NAMES, 0.5) | {F_CURVE: [0.5]}
+    assert any("binarised" in line and "1 soft truths" in line for line in notes([row("a", 1.0, 0.1, 0.3) | dis]))
 
 
 def test_csv_and_json(tmp_path: Path):
@@ -80,10 +72,7 @@ def test_csv_and_json(tmp_path: Path):
     assert report["mattes"]["m"]["image_sad"]["worst"][0] == {"name": "b", "value": 5.0}
     assert report["failed"] == [{"name": "e", "reason": "cut short"}]
     assert report["edge_rule"] == EDGE_RULE and report["photos"] == 4
-
-
-def test_a_report_of_failures_alone(tmp_path: Path):
-    write_json(tmp_path / "a.json", [], [("e", "cut short")])
+    write_json(tmp_path / "a.json", [], [("e", "cut short")])  # nothing but failures
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["mattes"] == {}
 
 
