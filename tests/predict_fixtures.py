@@ -47,7 +47,7 @@ def run(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def call(*arguments: object, named: bool = True) -> int:
         checkpoint_flags = ["--checkpoint", str(model_file)] if named else []
-        return predict.main([*map(str, arguments), *checkpoint_flags, "--device", "cpu"])
+        return predict.main(["--device", "cpu", *map(str, arguments), *checkpoint_flags])
 
     return call
 

@@ -79,16 +79,13 @@ def test_edge_share_centres_the_crop() -> None:
     assert len(boxes) == 20
 
 
-@pytest.mark.parametrize("value", [0, 255])
-def test_crop_of_a_constant_alpha(value: int) -> None:
-    alpha = np.full((300, 90), value, np.uint8)
-    top, left, height, width = crop_box(alpha, 0.5, Augmentation(100, edge_share=1.0), rng())
-    assert (height, width) == (200, 90) and 0 <= top <= 100 and left == 0
-
-
-def test_binary_alpha_has_an_edge() -> None:
+def test_crops_of_a_constant_and_a_binary_alpha() -> None:
+    for value in (0, 255):
+        alpha = np.full((300, 90), value, np.uint8)
+        top, left, height, width = crop_box(alpha, 0.5, Augmentation(100, edge_share=1.0), rng())
+        assert (height, width) == (200, 90) and 0 <= top <= 100 and left == 0
     alpha = np.zeros((400, 400), np.uint8)
-    alpha[300:, 300:] = 255
+    alpha[300:, 300:] = 255  # its corner is an edge
     top, left, _, _ = crop_box(alpha, 1.0, Augmentation(50, edge_share=1.0), rng(1))
     assert top + 50 >= 298 and left + 50 >= 298
 

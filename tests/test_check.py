@@ -54,19 +54,10 @@ def test_finds_all_in_one_dataset(tmp_path: Path) -> None:
     assert len(report.faults) == len(planted) == len(PLANTED)  # these, and nothing else
     assert {(fault.kind, Path(fault.path)) for fault in report.faults} == planted
     assert set(FAULTS) == {*PLANTED.values(), "folder_missing", "split_incomplete"}
-
-
-def test_finds_several_faults_at_once(dataset: Path, tmp_path: Path) -> None:
-    planted = [plant("leak_exact", dataset, 0), plant("alpha_binary", dataset, 2)]
-    alpha(dataset, 3).unlink()
-    write_alpha(alpha(dataset, 4, "val"), np.zeros((128, 128), np.float32))
-    (dataset / "val" / "im" / "val_000005.png").write_bytes(b"")
-    planted += [photo(dataset, 3), alpha(dataset, 4, "val"), photo(dataset, 5, "val")]
-    assert {Path(fault.path) for fault in check_dataset(dataset).faults} == set(planted)
-    file = tmp_path / "report.json"
-    assert main([str(dataset), "--json", str(file)]) == 1
-    written = json.loads(file.read_text(encoding="utf-8"))
-    assert (written["errors"], written["warnings"], len(written["faults"])) == (4, 1, 5)
+    assert main([str(tmp_path), "--json", str(tmp_path / "report.json")]) == 1
+    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    counts = written["errors"], written["warnings"], len(written["faults"])
+    assert counts == (len(report.errors), len(report.warnings), len(planted))
 
 
 def test_clean_set_has_no_fault(clean_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -77,13 +68,6 @@ def test_clean_set_has_no_fault(clean_set: Path, tmp_path: Path, capsys: pytest.
     assert main([str(clean_set), "--contact-sheet", str(sheet)]) == 0
     assert cv2.imread(str(sheet)) is not None
     assert "train: 6 pairs" in capsys.readouterr().out
-
-
-def test_subject_that_touches_the_border_is_not_inverted(dataset: Path) -> None:
-    matte = np.zeros((128, 128), np.float32)
-    matte[30:, 20:] = 1  # fills two borders
-    write_alpha(alpha(dataset, 2), cv2.blur(matte, (5, 5)))
-    assert check_dataset(dataset).faults == []
 
 
 def test_quick_check_reads_headers_only(dataset: Path) -> None:
@@ -259,11 +243,13 @@ def test_inverted_or_not() -> None:
     crown = np.zeros((120, 120), np.float32)
     crown[:80] = 1
     crown[80:, 45:75] = 1  # a tree fills the upper half
+    corner = np.zeros((120, 120), np.float32)
+    corner[30:, 20:] = 1  # fills two borders
     kinds = [
         [fault.kind for fault in alpha_faults(cv2.blur(matte, (3, 3)), "a.png")]
-        for matte in (portrait(), 1 - portrait(), crown)
+        for matte in (portrait(), 1 - portrait(), crown, corner)
     ]
-    assert kinds == [[], ["alpha_perhaps_inverted"], []]
+    assert kinds == [[], ["alpha_perhaps_inverted"], [], []]
 
 
 def test_exif_that_the_sizes_confirm_is_no_fault(dataset: Path) -> None:

@@ -6,7 +6,6 @@ Seeds are fixed: the same files each time. The network is replaced by one that c
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from PIL import Image
 
 import predict
 from common.errors import UserError
-from common.files import write_json
 from data.check import check_dataset
 from data.quick_check import quick_check
 from inference import loading, options
@@ -189,22 +187,3 @@ def test_50_checkpoints(tmp_path, monkeypatch):
             assert str(error).startswith(str(path)) and str(error).endswith(".") and "\n" not in str(error)
             done["refused"] += 1
     assert min(done.values()) > 3, done
-
-
-def test_manifests_of_any_content(tmp_path, monkeypatch, capsys):
-    """Each is used, or refused in a sentence before any work; none is lost."""
-    (tmp_path / "in").mkdir()
-    Image.fromarray(picture(0)).save(tmp_path / "in" / "a.png")
-    output = tmp_path / "out"
-    matte_folder(tmp_path / "in", output, monkeypatch)
-    whole, chance = (output / "manifest.json").read_bytes(), random.Random(4)
-    for _ in range(30):
-        content = mutated(whole, chance)
-        (output / "manifest.json").write_bytes(content)
-        capsys.readouterr()
-        code = predict.main(["--input", str(tmp_path / "in"), "--output", str(output), "--device", "cpu"])
-        said = capsys.readouterr().err
-        assert code in (0, 1) or (code == 2 and said.startswith(str(output)) and said.count("\n") == 1)
-        assert code != 2 or (output / "manifest.json").read_bytes() == content
-    write_json(output / "manifest.json", {"program": "TSR-Matte predict.py", "files": []})
-    assert os.path.exists(output / "a.png")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common.photos import Photo, read_photo, write_image
+from common.photos import Photo, write_image
 from inference.rendering import Style, convert, read_background, render
-from inference.web_files import Studio
 
 CHOSEN = (60, 160, 90)  # sRGB; as numbers of Display P3 it would be seen as (0, 164, 81)
 MATRICES = {  # red, green and blue in XYZ under D50
@@ -71,14 +69,6 @@ def test_a_photo_below_keeps_its_look(tmp_path, below, above):
     placed = render(photo, np.zeros((8, 8), np.float32), style)
     assert np.abs(seen(placed, photo.icc_profile) - CHOSEN).max() <= 5
     assert below != above or np.array_equal(placed, colours)
-
-
-def test_the_web_page_does_the_same(tmp_path: Path):
-    write_image(tmp_path / "a.png", np.full((8, 8, 3), 128, np.uint8), profile("P3"))
-    studio = Studio(lambda pixels: 0 * pixels[:1].float(), tmp_path / "cuts", 1000)
-    placed = read_photo(studio.compose(studio.cut(tmp_path / "a.png"), "#3ca05a").file)
-    assert placed.icc_profile == profile("P3")
-    assert np.abs(seen(placed.image, placed.icc_profile) - CHOSEN).max() <= 4
 
 
 def test_a_broken_profile_changes_nothing():

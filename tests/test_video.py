@@ -284,18 +284,6 @@ def test_what_is_no_film_is_one_sentence(tmp_path, data):
     assert str(caught.value).startswith(f"{tmp_path / 'b.mp4'} ") and str(caught.value).endswith(".")
 
 
-def test_a_film_is_known_by_its_content(tmp_path):
-    path = make_film(tmp_path / "a.mkv", frames(2))
-    assert len(read(path.rename(tmp_path / "a.jpg"))) == 2
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_a_pipe_named_like_a_film_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "a.mp4")
-    with pytest.raises(UserError, match="is a pipe"):
-        Film(tmp_path / "a.mp4")
-
-
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are text there")
 def test_a_name_that_is_no_text_is_as_good_as_any(tmp_path):
     path = make_film(tmp_path / "a.mkv", frames(2)).rename(tmp_path / os.fsdecode(b"\xc4\xe3.mkv"))
