@@ -21,6 +21,7 @@ from data.build import SYNTHETIC, build_training_set
 from data.loader import build_training_loader
 from experiments.benchmark_memory import bench_config, estimate_peak, start_stage
 from experiments.measuring import matrix_peak, measure
+from experiments.options import OPTIONS
 from losses import matting_losses, teacher_losses, weighted
 from models.octaves import climb
 from train import train_step
@@ -28,15 +29,6 @@ from training import setup
 from training.run import Run
 from training.schedule import STUDENT, TEACHER
 from training.setup import seed_everything
-
-OPTIONS: dict[str, dict[str, Any]] = {  # what to vary: settings of config.py
-    "teacher": {},  # the teacher's stage; all others are the student's
-    "frozen-teacher": {},
-    "no-teacher": {"use_teacher": False},
-    "frozen-student": {"use_teacher": False, "freeze_encoder_epochs": 1},
-    "compile": {"compile": True},
-    "checkpointing": {"gradient_checkpointing": True},
-}
 
 
 def training_cases(

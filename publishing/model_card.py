@@ -20,11 +20,11 @@ from data.build import SYNTHETIC, parse_source
 from evaluation.validation import COARSE, REFINED, final_figures
 from metrics import EDGE_RULE, IN_TRAINING, METRICS, TITLES
 from models.checkpoint import MODEL_FILE, read_metadata
+from publishing.options import NO_LICENCE
 from training.flags import config_from_dict
 from training.log import LOG_FILE
 
 PREVIEW_FILE = "preview.png"
-NO_LICENCE = "other"  # as the Hub calls one that it does not know
 TAGS = ["image-matting", "background-removal", "tsr-matte"]
 ALWAYS_NAMED = ("model_idx", "dataset")  # a clone's config.py may have other defaults for these
 OF_THE_MACHINE = ("device", "output", "num_workers", "tensorboard")  # fields of Config that change no weight

@@ -12,7 +12,11 @@ Exit codes: 0 uploaded, or written for --dry-run; 1 could not be uploaded or wri
 
 from __future__ import annotations
 
-import argparse
+from publishing.options import DRY_RUN_FOLDER, publish_options
+
+if __name__ == "__main__":
+    publish_options(__doc__)  # --help and wrong flags are answered before the imports that take seconds
+
 import json
 import shutil
 import sys
@@ -23,22 +27,21 @@ import safetensors
 import safetensors.torch
 
 from common import hub
-from common.command import command, new_parser
+from common.command import command
 from common.errors import UserError, after_start
 from common.files import atomic_write, make_folder
 from config import Config
 from inference.loading import read_metadata as read_exported
 from models.checkpoint import MODEL_FILE, find_model, read_metadata
-from publishing.model_card import NO_LICENCE, PREVIEW_FILE, model_card, public
+from publishing.model_card import PREVIEW_FILE, model_card, public
 from training.run_folder import CONFIG_FILE
 
 CARD_FILE = "MODEL_CARD.md"
-DRY_RUN_FOLDER = "hub_dry_run"
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(argv)
+    options = publish_options(__doc__, argv)
     run = find_model(options.run, Config.output).parent
     contents = gather(run, options.repository, options.license, half=options.half)
     with after_start():
@@ -47,25 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(hub.upload(options.repository, contents, private=options.private))
     return 0
-
-
-def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = new_parser(__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help=f"run folder, with {MODEL_FILE}")
-    parser.add_argument("repository", metavar="owner/name", help="repository on the Hub; made if it is not there")
-    text = "licence of the weights, by the Hub's name for it, such as mit or cc-by-nc-4.0 (default: none is named)"
-    parser.add_argument("--license", metavar="ID", default=NO_LICENCE, help=text)
-    parser.add_argument(
-        "--half", action="store_true", help="float16 weights: half the size, mattes equal to a grey level"
-    )
-    parser.add_argument("--private", action="store_true", help="if the repository is made: only you can read it")
-    parser.add_argument("--dry-run", action="store_true", help=f"upload nothing; write RUN/{DRY_RUN_FOLDER} anew")
-    options = parser.parse_args(argv)
-    if not hub.REPOSITORY.fullmatch(options.repository):
-        parser.error(f"{options.repository}: write the repository as owner/name")
-    if hub.is_name(options.run):
-        parser.error(f"{options.run}: name a run folder of this machine")
-    return options
 
 
 def gather(run: Path, repository: str, licence: str, *, half: bool = False) -> dict[str, Path | bytes]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("train", "predict", "evaluate", "export", "app", "data.check", "data.prepare", "data.synthetic",
-            "inference.pseudo_labels")  # fmt: skip
+SCRIPTS = ("train", "predict", "evaluate", "export", "app", "benchmark")
+MODULES = ("data.check", "data.prepare", "data.synthetic", "inference.pseudo_labels", "publishing.publish")
 PROBE = """
 import runpy, sys
 try:
@@ -20,7 +20,7 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", SCRIPTS + MODULES)
 @pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--wrong-flag", 2)])
 def test_nothing_slow_is_loaded_for(command, flag, code):
     words = [sys.executable, "-c", PROBE, command, flag]

@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-import benchmark
 import export
 from config import Config
 from experiments.benchmark_prediction import checkpoint_cases
+from experiments.options import benchmark_options
 from models import build_model
 from models.checkpoint import MODEL_FILE, load_model, save_model
 from publishing import publish
@@ -192,7 +192,7 @@ def test_an_export_from_the_hub_is_not_written_into_its_cache(capsys):
 
 
 def test_a_trained_model_is_benchmarked_at_its_own_working_size(run, capsys):
-    flags = benchmark.parse(["--checkpoint", str(run), "--sizes", "96"])
+    flags = benchmark_options(None, ["--checkpoint", str(run), "--sizes", "96"])
     label, _ = next(checkpoint_cases(flags, torch.device("cpu"), torch.float32))
     assert label == {"variant": "run", "size": 96, "photo": "portrait"}
     assert "run: working size 64;" in capsys.readouterr().out
