@@ -20,12 +20,16 @@ import training.run
 from common import distributed
 from data.synthetic.dataset import SyntheticDataset
 from evaluation import validation
+from tests import run_fixtures
 from tests.kill_test import read_log
-from tests.tiny import FLAGS, build_tiny, build_tiny_teacher, random_batch, tiny_run, train_on, use_tiny_networks
-from training import pictures, setup
+from tests.run_fixtures import fit
+from tests.tiny import FLAGS, build_tiny, build_tiny_teacher, random_batch, tiny_run, train_on
+from training import setup
 from training.checkpoint import load_training_state
 from training.run_folder import find_run
 from training.schedule import STUDENT
+
+tiny = run_fixtures.tiny  # pytest finds fixtures by name in the module
 
 # Adam turns a gradient that is rounding alone into a whole step: at a small rate such steps stay below the limit
 FEW = ["--train-samples", "43", "--val-samples", "3", "--amp", "off"]
@@ -49,22 +53,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def fit_alone(output: Path, *flags: str, code: int = 0) -> Path:
-    assert train.main([*flags, "--output", str(output)]) == code
-    return find_run(str(output), "")
-
-
 def test_two_processes_are_one_with_the_same_global_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    use_tiny_networks(monkeypatch)
-    monkeypatch.setattr(pictures, "draw_curves", lambda *_: None)
-    monkeypatch.setattr(pictures, "preview_rows", lambda *_: [])
-    seed = fit_alone(tmp_path / "seed", *FLAGS, "--train-samples", "4", "--epochs", "1", "--amp", "off")
-    flags = [*FLAGS, *FEW, "--epochs", "1", "--init-from", str(seed / "best.safetensors")]
+    seed = fit(tmp_path / "seed", "--train-samples", "4", "--epochs", "1", "--amp", "off")
+    flags = [*FEW, "--epochs", "1", "--init-from", str(seed / "best.safetensors")]
 
-    process = launch(*flags, "--output", str(tmp_path / "two"))  # 43 samples: 10 steps of 2 x 2, and 3 photos left over
-    single = fit_alone(tmp_path / "one", *flags, "--batch-size", "4")
+    process = launch(
+        *FLAGS, *flags, "--output", str(tmp_path / "two")
+    )  # 43 samples: 10 steps of 2 x 2, and 3 photos left over
+    single = fit(tmp_path / "one", *flags, "--batch-size", "4")
     printed = process.communicate(timeout=240)[0]
     assert process.returncode == 0, printed
     two = find_run(str(tmp_path / "two"), "")
@@ -84,7 +82,7 @@ def test_two_processes_are_one_with_the_same_global_batch(
 
     # another number of processes takes over at the epoch's end
     capsys.readouterr()
-    assert fit_alone(tmp_path / "two", "--resume", "--epochs", "2") == two
+    assert fit(tmp_path / "two", "--resume", "--epochs", "2") == two
     assert "Resumes after 1 epochs" in capsys.readouterr().out
     assert [row["step"] for row in read_log(two)] == ["0", "10", "31"]
 
