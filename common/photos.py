@@ -53,14 +53,11 @@ def list_images(root: str | Path) -> list[Path]:
 
 
 def read_photo(path: str | Path, shrink_to: int | None = None, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Decode a photo, upright and in RGB.
+    """Decode a photo, upright and in RGB. Raises PhotoError for what is no readable photo of at most max_pixels.
 
-    shrink_to lets a JPEG be decoded at 1/2, 1/4 or 1/8 (a fraction of the work) as long as its short
-    side keeps shrink_to pixels; other formats ignore it. The result shows the whole photo: of the last
-    row and column, which the decoder fills up where the size is no multiple of k, those are dropped that
-    are less than half full. Sizes are thus round(W / k), off by at most half a pixel of the result.
-
-    Raises PhotoError for anything that is not a readable photo of at most max_pixels.
+    shrink_to lets a JPEG be decoded at 1/k, k = 2, 4 or 8, as long as its short side keeps shrink_to pixels; other
+    formats ignore it. The result shows the whole photo: the last row and column, which the decoder fills up, are
+    dropped where less than half full. Sizes are thus round(W / k), off by at most half a pixel of the result.
     """
     colour, alpha, icc_profile, notes = decode(path, shrink_to, max_pixels)
     if alpha is not None and alpha.max() <= NEARLY_EMPTY * np.iinfo(alpha.dtype).max:
@@ -135,12 +132,11 @@ def write_image(path: str | Path, image: np.ndarray, icc_profile: bytes | None =
     if suffix in (".jpg", ".jpeg") and image.shape[2:] == (4,):
         raise UserError(f"{path} cannot hold transparency: use .png or .webp.")
     try:
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(_encode(image, suffix, icc_profile))
-    except UserError:
-        raise
+        data = _encode(image, suffix, icc_profile)
     except (ValueError, cv2.error) as error:
         raise UserError(f"{path} cannot be encoded ({first_line(error)}): try .png.") from error
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _encode(image: np.ndarray, suffix: str, icc_profile: bytes | None) -> bytes:

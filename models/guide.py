@@ -58,18 +58,14 @@ class Guide(nn.Module):
 
         features: f1 ... f4 of the student's view of (h, w) = size; image: the crop (N, 3, H, W) in [0, 1].
         """
-        targets = self.targets(image, size)
+        with torch.no_grad():
+            large = resize(image, (MAGNIFICATION * size[0], MAGNIFICATION * size[1]))
+            targets = self._maps((large - self.mean) / self.std)
         with torch.autocast(device_type=image.device.type, enabled=False):
             own = [project(features[level].float()) for level, project in zip(GUIDED, self.projections, strict=True)]
             maps = [targets[index].float() for index in self.followed]
             sizes = [x.shape[-2:] for x in own]
             return own, [F.adaptive_avg_pool2d(m, size) for m, size in zip(maps, sizes, strict=True)]
-
-    @torch.no_grad()
-    def targets(self, image: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """The guide's maps of the crop at twice the size of the student's view."""
-        large = resize(image, (MAGNIFICATION * size[0], MAGNIFICATION * size[1]))
-        return self._maps((large - self.mean) / self.std)
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         return self.network.forward_intermediates(x, intermediates_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from common import distributed
 from common.devices import is_out_of_memory
-from common.errors import FAILED, INTERRUPTED, NOT_STARTED, UserError, os_sentence
+from common.errors import FAILED, INTERRUPTED, NOT_STARTED, UserError
 from common.processes import rank
 
 LOST_WORKER = "DataLoader worker (pid"  # how torch's message starts; it is raised wherever the process happens to be
@@ -45,7 +45,7 @@ def explained() -> Iterator[None]:
 
 
 def sentence_of(error: Exception) -> str | None:
-    """What the user can do about an error of torch or of the system; None for a bug."""
+    """What the user can do about an error of torch; None for a bug, and for a file: see common.errors."""
     first_line = (str(error).splitlines() or [""])[0]
     if is_shared_memory_full(error):
         return (
@@ -53,8 +53,6 @@ def sentence_of(error: Exception) -> str | None:
             "--shm-size 16g or --ipc=host, or load in the training process with --num-workers 0, then resume with "
             "--resume."
         )
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return os_sentence(error)
     if isinstance(error, RuntimeError) and LOST_WORKER in str(error):
         return f"{first_line} Too little memory is the usual reason: lower --num-workers, then resume with --resume."
     if is_out_of_memory(error):
