@@ -69,7 +69,9 @@ def test_a_compiled_step_is_not_divided_into_parts_that_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.run.torch.compile", lambda model, **_: model)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     plain, compiled = rows_of(tmp_path, *TRAIN, "teacher", "compile", "--profile")
+    assert torch.backends.cudnn.benchmark  # as train.py has it
     assert plain["host s"] > 0 and plain["kernels"] == 0 < plain["estimated GB"]
     assert {"teacher", "decoder", "loss", "rest", "loader"} <= plain.keys() and "student" not in plain
     assert "decoder" not in compiled and compiled["s/step"] > 0
