@@ -122,18 +122,18 @@ def pair_up(folder: Path, required: bool = True) -> tuple[list[Pair], list[Fault
 
 def check_sizes(pair: Pair, quick: bool = False) -> list[Fault]:
     """Faults that show in the headers of a pair's files, without decoding; quick: see photo_size."""
+    files = {"photo": pair.image, "alpha": pair.alpha} | ({"unknown": pair.unknown} if pair.unknown else {})
     sizes: dict[str, tuple[int, int]] = {}
     faults = []
-    for kind, path in (("photo", pair.image), ("alpha", pair.alpha), ("unknown", pair.unknown)):
+    for kind, path in files.items():
         try:
-            if path:
-                sizes[kind] = photo_size(path, quick)
+            sizes[kind] = photo_size(path, quick)
         except ValueError as error:
             faults.append(Fault.of(f"{kind}_unreadable", path, error=error))
     if quick and len(set(sizes.values())) > 1:
         return check_sizes(pair)  # an orientation behind the pixels would explain it
-    for kind, path in (("photo", pair.image), ("unknown", pair.unknown)):
-        if path and kind in sizes and "alpha" in sizes and sizes[kind] != sizes["alpha"]:
-            said = sizes_differ(path, sizes[kind][::-1], pair.alpha, sizes["alpha"][::-1])
-            faults.append(Fault.of("sizes_differ", path, said=said))
+    for kind, size in sizes.items():
+        if size != sizes.get("alpha", size):
+            said = sizes_differ(files[kind], size[::-1], pair.alpha, sizes["alpha"][::-1])
+            faults.append(Fault.of("sizes_differ", files[kind], said=said))
     return faults

@@ -101,7 +101,8 @@ def _add_pair(folder: Path, is_trimap: bool, long_side: int, pair: tuple[str, Pa
     if is_large:
         if photo_size(photo) != photo_size(truth):
             raise PhotoError(sizes_differ(photo, photo_size(photo)[::-1], truth, photo_size(truth)[::-1]))
-        size = _fitted(photo_size(photo), long_side)
+        width, height = (max(1, round(side * long_side / max(photo_size(photo)))) for side in photo_size(photo))
+        size = width, height
         image, matte = to_uint8(read_photo(photo, shrink_to=min(size)).image), read_alpha(truth)
         _write(write_image, folder / "im" / f"{name}.jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA))
         _write(write_alpha, folder / "gt" / f"{name}.png", cv2.resize(matte, size, interpolation=cv2.INTER_AREA))
@@ -112,12 +113,6 @@ def _add_pair(folder: Path, is_trimap: bool, long_side: int, pair: tuple[str, Pa
         link(truth, folder / "gt" / f"{name}{truth.suffix}")
     if unknown is not None and unknown.any():
         _write(write_alpha, folder / "unknown" / f"{name}.png", unknown)
-
-
-def _fitted(size: tuple[int, int], long_side: int) -> tuple[int, int]:
-    """(width, height) with this long side and the same aspect."""
-    width, height = (max(1, round(side * long_side / max(size))) for side in size)
-    return width, height
 
 
 def _write(write: Callable[[Path, np.ndarray], None], path: Path, picture: np.ndarray) -> None:

@@ -77,8 +77,9 @@ def compare(model: MattingNetwork, files: Sequence[Path]) -> Iterator[Difference
             random = torch.rand(coarse.shape, generator=torch.Generator().manual_seed(batch))
             matte = refiner[0].run([REFINED], {IMAGE: image.numpy(), COARSE: random.numpy()})[0]
             alone = largest_difference(model.refiner(image, random), matte)
-        errors = [largest_difference(*both) for both in zip((coarse, refined), mattes, strict=True)]
-        yield Difference(batch, size, *errors, alone, ((coarse > 0) & (coarse < 1)).float().mean().item())
+        unsure = ((coarse > 0) & (coarse < 1)).float().mean().item()
+        errors = largest_difference(coarse, mattes[0]), largest_difference(refined, mattes[1])
+        yield Difference(batch, size, *errors, alone, unsure)
 
 
 def largest_difference(expected: Tensor, exported: np.ndarray) -> float:
