@@ -81,36 +81,25 @@ def set_tables(rows: pd.DataFrame) -> list[str]:
 
 
 def cut_tables(rows: pd.DataFrame, references: Sequence[str]) -> list[str]:
-    """By how much the refined matte cuts each error of the run's coarse matte, and of each reference variant's matte of
-    the same seed. By set where there are several, else once."""
+    """By how many percent the refined matte cuts each error of the run's coarse matte, and of each reference variant's
+    matte of the same seed. By set where there are several, else once. Without runs that have nothing beside them."""
     final = final_rows(rows)
-    present = [name for name in references if name in final.index.get_level_values("variant")]
-    return [
-        text
-        for name in set_names(rows) or [""]
-        for text in (
-            cut_table(final, name, "the run's coarse matte", matte_figures(final, "coarse", name)),
-            *(cut_table(final, name, other, same_seed(final, name, other)) for other in present),
-        )
-    ]
-
-
-def same_seed(final: pd.DataFrame, validation_set: str, variant: str) -> pd.DataFrame:
-    """Beside each run, the figures of this variant's run of the same seed; NaN beside the variant itself."""
-    figures = matte_figures(final, "refined", validation_set)
-    beside = figures.xs(variant, level="variant").reindex(final.index.get_level_values("seed")).set_axis(final.index)
-    beside[final.index.get_level_values("variant") == variant] = math.nan
-    return beside
-
-
-def cut_table(final: pd.DataFrame, validation_set: str, other: str, reference: pd.DataFrame) -> str:
-    """In percent of the reference; runs that have none, and those that equal it, are left out."""
-    cuts = (100 * (1 - matte_figures(final, "refined", validation_set) / reference)).dropna(how="all")
-    cuts = cuts[(cuts != 0).any(axis=1)]
-    if cuts.empty:
-        return ""
-    where = f" on {validation_set}" if validation_set else ""
-    return markdown(f"Cut of the error{where} in percent of {other} (negative: a loss).", over_seeds(cuts, ".1f"))
+    variants, seeds = (final.index.get_level_values(level) for level in ("variant", "seed"))
+    tables = []
+    for name in set_names(rows) or [""]:
+        refined = matte_figures(final, "refined", name)
+        others = {"the run's coarse matte": matte_figures(final, "coarse", name)}
+        for reference in references:
+            if reference in variants:
+                others[reference] = refined.xs(reference, level="variant").reindex(seeds).set_axis(final.index)
+                others[reference][variants == reference] = math.nan
+        where = f" on {name}" if name else ""
+        for other, figures in others.items():
+            cuts = (100 * (1 - refined / figures)).dropna(how="all")
+            cuts = cuts[(cuts != 0).any(axis=1)]  # a run without a refiner equals its coarse matte
+            caption = f"Cut of the error{where} in percent of {other} (negative: a loss)."
+            tables += [] if cuts.empty else [markdown(caption, over_seeds(cuts, ".1f"))]
+    return tables
 
 
 def start_table(rows: pd.DataFrame) -> str:
