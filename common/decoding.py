@@ -95,8 +95,8 @@ def decode(
         if alpha is not None and alpha.min() >= _NEARLY_OPAQUE * np.iinfo(alpha.dtype).max:
             alpha = None
         orientation = _orientation(picture, exif)
-        colour, alpha = (None if pixels is None else _turn(pixels, orientation) for pixels in (colour, alpha))
-        return colour, alpha, icc_profile, notes
+        colour = _turn(colour, orientation)
+        return colour, None if alpha is None else _turn(alpha, orientation), icc_profile, notes
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def read_weights(path: str) -> dict[str, Any]:
         raise UserError(f"{path} does not exist: name a .safetensors or .pth file of the backbone.")
     try:
         if path.endswith(".safetensors"):
-            state = safetensors.torch.load_file(path)
+            state: Any = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each raise their own classes for a broken file

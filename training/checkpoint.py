@@ -165,13 +165,14 @@ def saved_state(folder: Path | None) -> dict[str, Any] | None:
 
 def check_types(state: dict[str, Any]) -> None:
     """Raises TypeError where a value is of no type that capture writes, but would only be found while training."""
-    for name, kind in {"guide": dict | None, "average_updates": int, "ranks": list}.items():
+    kinds: dict[str, Any] = {"guide": dict | None, "average_updates": int, "ranks": list}
+    for name, kind in kinds.items():
         if not isinstance(state[name], kind):
             raise TypeError(f"{name} is of a wrong type")
     for name, default in asdict(Progress()).items():
         value = state["progress"].get(name, default)
-        kind = float | int if isinstance(default, float) else type(default)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        own_kind: Any = float | int if isinstance(default, float) else type(default)
+        if not isinstance(value, own_kind) or isinstance(value, bool):
             raise TypeError(f"{name} is of a wrong type")
     if not all(isinstance(row, dict) for row in state["progress"].get("rows", [])):
         raise TypeError("rows are of a wrong type")
@@ -184,7 +185,7 @@ def save_best(run: Run, scores: dict[str, float]) -> bool:
     would never be saved.
     """
     written, path = True, run.folder / MODEL_FILE
-    settings = dict(model_options=run.config.model_options, config=run.config.as_dict())
+    settings: dict[str, Any] = dict(model_options=run.config.model_options, config=run.config.as_dict())
     if is_main():
         try:
             save_model(path, run.average.network, scores=scores, **settings)

@@ -175,7 +175,8 @@ def load_initial_weights(network: MattingNetwork, checkpoint: Path, options: dic
 
 def open_folder(run: Run, resumed: Path | None) -> None:
     """The run's folder, made or tidied by rank 0; its config.json holds the settings that the run has from now on."""
-    config, outcome = run.config, None
+    config = run.config
+    outcome: Path | Exception | None = None
     if is_main():
         try:
             name = "_".join(filter(None, (config.method, config.variant.name, config.tag)))
