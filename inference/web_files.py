@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from inference.rendering import Predictor, Style, notes_on, predict_matte, read_
 
 PREVIEW_SIDE = 1280  # pixels; quick to send for any photo, while the downloads keep the photo's size
 GRACE = 10.0  # seconds that a photo's files stay after the next one was chosen: a page may still be loading them
+SKETCHED = 600.0  # seconds that a sketch stays: longer than any photo takes
 SQUARE = 16  # pixels of a preview; side of a square of the checkerboard
 GREYS = (255, 222)
 
@@ -61,14 +63,28 @@ class Studio:
     def __init__(self, predictor: Predictor, root: Path, max_pixels: int) -> None:
         self.predictor, self.root, self.max_pixels = predictor, root, max_pixels
 
+    def sketch(self, source: Path) -> tuple[Path, Path] | None:
+        """Previews of a large photo and of its cut-out, matted at their size (as predict.py --detail does): what the
+        page shows while cut() works. They are removed as discard() does. None for a photo that is no larger."""
+        with _names_only(source):
+            photo = photos.read_photo(source, PREVIEW_SIDE, self.max_pixels)
+        image, alpha = photos.to_uint8(photo.image), photo.alpha
+        if max(image.shape) <= PREVIEW_SIDE:
+            return None
+        image, alpha = _preview_size(image), None if alpha is None else _preview_size(alpha)
+        photo = replace(photo, image=image, alpha=alpha)
+        cutout = render(photo, predict_matte(self.predictor, image), Style("cutout"))
+        folder = self._new_folder()
+        self._remove_later(folder, SKETCHED)
+        return _save_preview(folder, image, photo.icc_profile), _save_preview(folder, cutout, photo.icc_profile)
+
     def cut(self, source: Path) -> Cut:
         """Matte a photo and write its files. Raises PhotoError, which names the file without its folder."""
         start = time.perf_counter()
         with _names_only(source):
             photo = photos.read_photo(source, max_pixels=self.max_pixels)
         matte = predict_matte(self.predictor, photo.image)
-        self.root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=self.root))
+        folder = self._new_folder()
         try:
             alpha, cutout = (_save(folder, source, photo, matte, Style(kind)) for kind in ("alpha", "cutout"))
             preview = _save_preview(folder, photos.to_uint8(photo.image), photo.icc_profile)
@@ -92,9 +108,16 @@ class Studio:
     def discard(self, cut: Cut | None) -> None:
         """Remove the files of a photo that nobody looks at any more, once a browser has got what it has asked for."""
         if cut is not None:
-            timer = threading.Timer(GRACE, shutil.rmtree, (cut.folder,), {"ignore_errors": True})
-            timer.daemon = True
-            timer.start()
+            self._remove_later(cut.folder, GRACE)
+
+    def _new_folder(self) -> Path:
+        self.root.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self.root))
+
+    def _remove_later(self, folder: Path, seconds: float) -> None:
+        timer = threading.Timer(seconds, shutil.rmtree, (folder,), {"ignore_errors": True})
+        timer.daemon = True
+        timer.start()
 
     def warm_up(self) -> None:
         """Load and compile everything before the first visitor comes: numba compiles foreground estimation."""
@@ -112,10 +135,7 @@ def _save(folder: Path, source: Path, photo: Photo, matte: np.ndarray, style: St
 
 def _save_preview(folder: Path, picture: np.ndarray, icc_profile: bytes | None) -> Path:
     """Write what rendering.render returned, small and opaque. The name is new: browsers keep what an old one showed."""
-    scale = PREVIEW_SIDE / max(picture.shape[:2])
-    if scale < 1:
-        height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    picture = _preview_size(picture)
     if picture.ndim == 2:
         picture, icc_profile = np.rint(picture * 255).astype(np.uint8), None
     elif picture.shape[2] == 4:
@@ -123,6 +143,15 @@ def _save_preview(folder: Path, picture: np.ndarray, icc_profile: bytes | None) 
     preview = Path(tempfile.mkdtemp(dir=folder), "preview.webp")
     photos.write_image(preview, picture, icc_profile)
     return preview
+
+
+def _preview_size(picture: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, C), with a long side of at most PREVIEW_SIDE."""
+    scale = PREVIEW_SIDE / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def on_checkerboard(rgba: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +158,20 @@ class Page:
         picked = [self.colour.release, self.colour.submit, self.picture.upload, self.picture.clear]
         gr.on(picked, trigger_mode="always_last", **place)
 
-    def show(self, earlier: Cut | None, chosen: str | int) -> Outcome:
-        """Matte an uploaded file or the example of this number. The files of the photo before it are removed first."""
+    def show(self, earlier: Cut | None, chosen: str | int) -> Iterator[Outcome]:
+        """Matte an uploaded file or the example of this number: what the page shows of a large photo soon, then all.
+
+        The files of the photo before it are removed first.
+        """
         self.studio.discard(earlier)
         source = self.example_paths[chosen] if isinstance(chosen, int) else Path(chosen)
+        sketch, _ = _try(lambda: self.studio.sketch(source), source)  # what is wrong is said below
+        if sketch is not None:
+            status = _paragraph("done", f"{source.name} · a preview, until the files of the full size are done")
+            yield {self.status: status, self.compare: sketch, self.cutout: sketch[1], self.alpha: None}
+        yield self._cut(source)
+
+    def _cut(self, source: Path) -> Outcome:
         cut, refusal = _try(lambda: self.studio.cut(source), source)
         if cut is None:
             nothing = dict.fromkeys((self.cut, self.compare, self.cutout, self.alpha))

@@ -142,6 +142,20 @@ def test_files_go_with_their_photo(studio: Studio, photo: Path, tmp_path: Path) 
     assert list(studio.root.iterdir()) == [second.folder]
 
 
+def test_a_large_photo_is_sketched_before_it_is_cut(
+    studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert studio.sketch(photo) is None  # as quick to cut
+    monkeypatch.setattr(web_files, "PREVIEW_SIDE", WIDTH // 2)
+    monkeypatch.setattr(web_files, "SKETCHED", 0.3)
+    before, after = (read(path) for path in studio.sketch(photo))
+    assert before.shape == after.shape and after.shape[1] == WIDTH // 2
+    cut = studio.cut(photo)
+    assert np.abs(after.astype(int) - read(cut.cutout.preview)).mean() < 8
+    assert np.abs(before.astype(int) - read(cut.preview)).mean() < 8
+    wait_for(lambda: [cut.folder] == list(studio.root.iterdir()))
+
+
 def test_a_failure_leaves_no_files(studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise UserError("The disk is full.")
@@ -260,22 +274,32 @@ class TestPage:
     def test_the_page_lives_on_whatever_happens_to_a_photo(
         self, page, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        good = page.show(None, photo)
+        *_, good = page.show(None, photo)
         monkeypatch.setattr(page.studio, "predictor", lambda image: 1 / 0)
-        bad = page.show(good[page.cut], photo)
+        *_, bad = page.show(good[page.cut], photo)
         assert bad[page.cut] is None
         assert "ZeroDivisionError" in bad[page.status]
         assert bad[page.compare] is None
         wait_for(lambda: not good[page.cut].folder.exists())
         assert page.place(bad[page.cut], "Blur", "#ffffff", None)[page.placed] is None
 
+    def test_a_large_photo_is_shown_before_its_files_are_done(
+        self, page, photo: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(web_files, "PREVIEW_SIDE", WIDTH // 2)
+        first, last = page.show(None, photo)
+        assert page.cut not in first and page.save_cutout not in first
+        assert read(first[page.compare][1]).shape == read(last[page.compare][1]).shape
+
     def test_no_subject_is_said_on_the_page(self, page, tmp_path: Path) -> None:
         Image.new("RGB", (WIDTH, HEIGHT), (0, 200, 200)).save(tmp_path / "sea.png")
-        assert "No subject found" in page.show(None, tmp_path / "sea.png")[page.status]
+        *_, shown = page.show(None, tmp_path / "sea.png")
+        assert "No subject found" in shown[page.status]
 
     def test_a_new_background_keeps_the_photo_alive(self, page, photo: Path) -> None:
         """Gradio forgets a state an hour after it was last written: choosing a background must write it."""
-        cut = page.show(None, photo)[page.cut]
+        *_, shown = page.show(None, photo)
+        cut = shown[page.cut]
         assert page.place(cut, "Colour", "#ffffff", None)[page.cut] is cut
 
     @pytest.fixture
@@ -318,4 +342,5 @@ class TestPage:
     def test_names_are_text_not_markup(self, page, tmp_path: Path) -> None:
         path = tmp_path / "a&b.jpg"
         path.write_text("no photo")
-        assert "a&amp;b.jpg is no photo" in page.show(None, path)[page.status]
+        (shown,) = page.show(None, path)
+        assert "a&amp;b.jpg is no photo" in shown[page.status]
