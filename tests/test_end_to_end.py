@@ -144,7 +144,7 @@ def test_pictures_are_made_of_anything(tmp_path, monkeypatch):
     for shown in ([], rows):
         draw_curves(tmp_path / "curves.png", shown)
         assert Image.open(tmp_path / "curves.png").size == (1300, 800)
-    monkeypatch.setattr(plots, "curves", lambda path, panels, xlabel: drawn.extend(panels[0].lines))
+    monkeypatch.setattr("training.pictures.curves", lambda path, panels, xlabel: drawn.extend(panels[0].lines))
     drawn: list[plots.Line] = []
     draw_curves(tmp_path / "curves.png", rows)  # the stages' losses differ: one line through both would seem to rise
     assert [line.points for line in drawn[:2]] == [[(2, 1.0)], [(1, 9.0)]]
