@@ -35,7 +35,7 @@ from common.devices import choose_device, describe
 from common.errors import UserError
 from config import Config
 from inference import loading
-from inference.web_files import Studio
+from inference.web_files import Cutter
 from matting import predict_alpha
 from models.checkpoint import MODEL_FILE, find_model
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="tsr-matte-") as folder:
             set_environment(folder, options.host)
             facts = model_facts(path, device, options.checkpoint)
-            serve(Studio(predictor, Path(folder, "cuts"), options.max_pixels), facts, options)
+            serve(Cutter(predictor, Path(folder, "cuts"), options.max_pixels), facts, options)
     except KeyboardInterrupt:
         print("Stopped.")
     return 0
@@ -84,14 +84,14 @@ def set_environment(folder: str, host: str) -> None:
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost", host)))
 
 
-def serve(studio: Studio, facts: tuple[str, ...], options: argparse.Namespace) -> None:
+def serve(cutter: Cutter, facts: tuple[str, ...], options: argparse.Namespace) -> None:
     """Show the page until Ctrl-C or SIGTERM. Raises UserError if the address is taken."""
     from inference import web_page  # imports Gradio, which is optional and reads the environment
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("Getting ready (the first start on a computer compiles for a minute) ...", flush=True)
-    studio.warm_up()
-    page = web_page.Page(studio, facts).blocks.queue(api_open=False, default_concurrency_limit=1)
+    cutter.warm_up()
+    page = web_page.Page(cutter, facts).blocks.queue(api_open=False, default_concurrency_limit=1)
     try:
         page.launch(
             server_name=f"[{options.host}]" if ":" in options.host else options.host,  # as IPv6 stands in an address

@@ -29,7 +29,7 @@ class Variant(typing.NamedTuple):
     image_size: int  # default working size in pixels
 
 
-VARIANTS = (
+VARIANTS = (  # a new one goes to the end: saved settings name theirs by its number
     Variant("SwinTiny", "swin_tiny_patch4_window7_224", 1024),
     Variant("SwinSmall", "swin_small_patch4_window7_224", 1024),
     Variant("SwinBase", "swin_base_patch4_window12_384", 1024),

@@ -118,7 +118,7 @@ class Exported(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        coarse = self.model.coarse_alpha(image.to(next(self.model.parameters()).dtype))
+        coarse = self.model.working_alpha(image.to(next(self.model.parameters()).dtype))
         # without a refiner: the two outputs need a tensor each, since each has a name
         refined = coarse.clone() if self.model.refiner is None else self.model.refiner(image, coarse)
         return coarse, refined

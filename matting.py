@@ -23,10 +23,11 @@ from models.octaves import climb, interpolate
 from models.refiner import Borders, crop, uncertainty
 
 AnyPhoto = Tensor | np.ndarray | Image.Image
-GATE = 0.15  # attention of an alpha of .04 or .96: a cell with none between is sure (measured in docs/benchmarks.md)
+GATE = 0.15  # attention of an alpha of .039 or .961: a cell with none between is sure (measured in docs/benchmarks.md)
 CELL = 8  # pixels; the squares of which each is uncertain or not
-TILE = 80  # rows of pixels that a window refines, a multiple of CELL; fewer skip more, more waste less on halos
-GAP, LONGEST = 6, 4  # cells between two parts of a row that share a tile; length of the longest tile in its heights
+TILE = 80  # rows of pixels that a window refines, a multiple of CELL; small tiles skip more, large ones share halos
+GAP = 6  # sure cells that a tile bridges between two uncertain parts of a row
+LONGEST = 4  # columns of the longest tile, as a multiple of its rows
 BYTES_PER_CHANNEL = 28  # peak memory of the refiner per pixel and channel, in float32; checked by a test
 
 
@@ -55,7 +56,7 @@ class MattingModel(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def coarse_alpha(self, image: Tensor) -> Tensor: ...
+    def working_alpha(self, image: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class Mattes:
 
     working_alpha: Tensor  # (1, 1, h, w), the student's at the working size
     refined_alpha: Tensor | None  # float32 (1, H, W) in [0, 1]; None without a refiner
-    refined_share: float  # of the photo in its last octave, the cells that the refiner had to see
+    refined_share: float  # of the cells at native size, those that were refined
     size: Size  # (H, W)
-    in_octaves: bool  # how a refiner finds the student's matte; without one it takes a single step to native size
+    in_octaves: bool  # whether the coarse matte grows through octaves, as a refiner finds it, or in one step
 
     @property
     def coarse_alpha(self) -> Tensor:
@@ -152,7 +153,7 @@ def predict_mattes(
 
     with autocast(device, precision):
         view = resize_to_working_size(image, model.image_size)  # (3, h, w)
-        working = model.coarse_alpha(view[None].float() / 255)  # (1, 1, h, w)
+        working = model.working_alpha(view[None].float() / 255)  # (1, 1, h, w)
         if model.refiner is None:
             return Mattes(working, None, 0.0, size, in_octaves=False)
         if detail is not None and detail < max(size):
@@ -205,7 +206,7 @@ def _uncertain_cells(coarse: Tensor, gate: float) -> np.ndarray:
 def cover(cells: np.ndarray, span: int) -> Iterator[tuple[int, int, int]]:
     """Row, column and columns of tiles, `span` rows high, that together hold every cell that is True.
 
-    Cells along a row share a tile, and its halo, up to LONGEST spans. Columns are even: a CPU prepares each size anew.
+    Cells along a row share a tile, and its halo, up to LONGEST spans. Columns are even, so that fewer sizes occur: a CPU prepares each anew.
     """
     row = 0
     while row < len(cells):

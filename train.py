@@ -6,7 +6,7 @@
     python train.py --recipe fine-tune --init-from checkpoints/RUN/best.safetensors --dataset mine
     torchrun --nproc-per-node 8 train.py                       one process per GPU
 
-Writes a run folder in checkpoints/: training_log.csv, curves.png, preview.png, last.pt, best.safetensors.
+Writes a run folder in checkpoints/: config.json, training_log.csv, curves.png, preview.png, last.pt, best.safetensors.
 SIGTERM, Ctrl-C and a closed terminal stop it at the next step (during validation, after it), with everything saved.
 Exit codes: 0 finished or stopped cleanly; 1 stopped by an error, or memory ran out; 2 could not start, also where the
 batch does not fit the GPU; 130 stopped at once, by a second Ctrl-C.
@@ -39,7 +39,7 @@ from common.processes import is_main, own_cores, print_once, rank
 from data.loader import groups
 from training import setup
 from training.checkpoint import capture, restore, save_best, save_training_state, saved_state
-from training.errors import explained, loaded, resume_hint
+from training.errors import explained, explained_batches, resume_hint
 from training.log import is_validated
 from training.optimization import clip_gradients, set_learning_rate
 from training.report import Report, epoch_bar
@@ -49,7 +49,7 @@ from training.schedule import STUDENT, TEACHER, Progress
 if TYPE_CHECKING:
     from evaluation.validation import Validation
 
-TRIED_ON = ("cuda", "mps")  # devices whose memory ends at once; on a CPU a trial step may take a minute
+TRIED_ON = ("cuda", "mps")  # where a batch that does not fit fails within seconds; on a CPU a step may take a minute
 SCORING_THREADS = 16  # alongside a network on a GPU, at most
 UNSAVED_SECONDS = 60  # training that a kill during validation may cost
 
@@ -98,10 +98,10 @@ def prepare(flags: argparse.Namespace) -> Run:
 def fit(run: Run) -> None:
     """Both stages, epoch by epoch, to the last epoch, an interrupt, the time limit or the early stop."""
     config, progress = run.config, run.progress
-    with contextlib.closing(Report(run)) as report, run.interrupt.listening():
+    with contextlib.closing(Report(run)) as report:
         if config.init_from and not progress.rows and not progress.step:
             # what the checkpoint can do before anything changes it
-            measure(run, report, report.start_row(), is_due=True)
+            add_row(run, report, report.start_row(), validates=True)
         while progress.epoch < config.epochs and not stops_early(run):
             if run.schedule.stage_is_over:
                 run.enter_stage(STUDENT)
@@ -125,7 +125,9 @@ def train_one_epoch(run: Run, report: Report) -> None:
     run.loader.sampler.set_epoch(progress.epoch, start_batch=progress.batch)  # type: ignore[attr-defined]
     marked = saved = time.monotonic()
     with epoch_bar(run) as bar:
-        for batches in groups(run.interrupt.awaited(loaded(run.loader, run.folder)), config.accumulation_steps):
+        for batches in groups(
+            run.interrupt.awaited(explained_batches(run.loader, run.folder)), config.accumulation_steps
+        ):
             train_step(run, batches)
             bar.update(len(batches))
             if progress.step % config.log_interval == 0:  # reading waits for the device
@@ -133,16 +135,15 @@ def train_one_epoch(run: Run, report: Report) -> None:
                 bar.set_postfix(loss=f"{run.meter.read_loss():.4f}")
             now = time.monotonic()
             progress.epoch_seconds += now - marked
-            progress.total_seconds += now - marked
             marked = now
-            due = bool(config.save_every_minutes) and now - saved > 60 * config.save_every_minutes
-            interrupted, due = distributed.any_rank([run.interrupt.wanted(), due])
+            late = bool(config.save_every_minutes) and now - saved > 60 * config.save_every_minutes
+            interrupted, save_due = distributed.any_rank([run.interrupt.wanted(), late])
             if interrupted:
                 raise Stopped
-            if is_due_within(run):
-                measure(run, report, report.row(), is_due=True)
+            if validates_within(run):
+                add_row(run, report, report.row(), validates=True)
                 marked = saved = time.monotonic()
-            elif due:
+            elif save_due:
                 save_state(run)
                 saved = time.monotonic()
     run.meter.check(config.max_bad_steps)
@@ -164,7 +165,7 @@ def train_step(run: Run, batches: Sequence[dict[str, Any]]) -> None:
     run.scaler.unscale_(run.optimizer)
     norm = clip_gradients(run.model.parameters(), config.gradient_clip)
     run.scaler.step(run.optimizer)  # does nothing if a gradient is not finite
-    # without fp16 the scale stays 1: halved at each bad step, and never raised, it would end as an underflow
+    # without fp16 the scale stays 1: update() would halve it at each bad step, until it underflows
     run.scaler.update(None if run.precision == torch.float16 else 1.0)
     run.optimizer.zero_grad(set_to_none=True)
     if run.progress.stage == STUDENT:
@@ -184,10 +185,10 @@ def student_scale(run: Run) -> int:
 
 
 def finish_epoch(run: Run, report: Report) -> None:
-    """Validate the averaged weights, add the row of the log, keep the best weights, save the state."""
-    row = report.row()
+    """Close the epoch, then add its row."""
+    row = report.row()  # before the meter, which it reads, is emptied
     close_epoch(run)
-    measure(run, report, row, is_due(run, row))
+    add_row(run, report, row, validates_after(run, row))
 
 
 def close_epoch(run: Run) -> None:
@@ -196,11 +197,11 @@ def close_epoch(run: Run) -> None:
     run.reset_meter()
 
 
-def measure(run: Run, report: Report, row: dict[str, Any], is_due: bool) -> None:
-    """Add a row to the log, with the figures of the averaged weights if they are due; keep the best; save the state."""
+def add_row(run: Run, report: Report, row: dict[str, Any], validates: bool) -> None:
+    """Add a row to the log, if it validates with the figures of the averaged weights; keep the best; save the state."""
     progress, is_best = run.progress, False
-    if is_due:
-        result = validation(run)
+    if validates:
+        result = validate_average(run)
         row |= {"val_photos": result.photos} | {f"val_{name}": value for name, value in result.figures.items()}
         is_best = is_record(progress, result)
         if is_best or math.isinf(progress.best_score):  # incomplete, but better than no weights at all
@@ -227,20 +228,20 @@ def is_record(progress: Progress, result: Validation) -> bool:
     return result.score < progress.best_score
 
 
-def is_due(run: Run, row: Mapping[str, Any]) -> bool:
+def validates_after(run: Run, row: Mapping[str, Any]) -> bool:
     """Whether to validate for this row: not in the teacher's stage, in which the student rests; the last one always."""
     epoch = row["epoch"]
     return row["stage"] != TEACHER and (epoch % run.config.validate_every == 0 or epoch >= run.config.epochs)
 
 
-def is_due_within(run: Run) -> bool:
+def validates_within(run: Run) -> bool:
     """Whether to validate after this step, within its epoch: for sets of which an epoch takes a day."""
     every, progress = run.config.validate_every_steps, run.progress
     at_end = progress.batch >= run.schedule.batches_per_epoch
     return bool(every) and progress.stage == STUDENT and progress.step % every == 0 and not at_end
 
 
-def validation(run: Run) -> Validation:
+def validate_average(run: Run) -> Validation:
     """Figures of the averaged weights; the same on every rank. Raises UserError if no photo can be scored."""
     from evaluation.validation import validate_sets  # with pandas, which no step needs
 

@@ -5,6 +5,7 @@ All in one process with one thread: a row is images per second and worker.
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ def measure_row(name: str, call: Callable[[int, int], object], pairs: int, round
 
 def row_calls(root: str | Path, pairs: list[Pair], target: int) -> dict[str, Callable[[int, int], object]]:
     """What each row does with (round, number of the pair)."""
-    nothing = {f"{name}_share": 0.0 for name in ("flip", "rotation", "colour", "blur", "noise", "jpeg")}
+    nothing = {name: 0.0 for name in inspect.signature(Augmentation).parameters if name.endswith("_share")}
     whole = PhotoDataset(root, Augmentation(target, scale=(1.0, 1.0), **nothing), seed=0)
     training = PhotoDataset(root, Augmentation(target), seed=0)
     return {

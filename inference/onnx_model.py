@@ -43,7 +43,7 @@ class OnnxMatting:
         if refiner is not None:
             self.refiner = OnnxRefiner(Session(cut(model, [IMAGE, COARSE], [REFINED]), providers), **refiner)
 
-    def coarse_alpha(self, image: Tensor) -> Tensor:
+    def working_alpha(self, image: Tensor) -> Tensor:
         """(N, 3, h, w) in [0, 1] -> (N, 1, h, w); any size, padded inside the graph."""
         return self.student(image)
 

@@ -69,7 +69,7 @@ def compare(model: MattingNetwork, files: Sequence[Path]) -> Iterator[Difference
         raise UserError(f"onnxruntime {onnxruntime.__version__} cannot load the exported graph ({reason}).") from error
     for size, batch in product(SIZES, BATCHES):
         image, alone = sample_images(batch, size), 0.0
-        coarse = model.coarse_alpha(image)
+        coarse = model.working_alpha(image)
         refined = coarse if model.refiner is None else model.refiner(image, coarse)
         mattes = network.run([COARSE, REFINED], {IMAGE: image.numpy()})
         if model.refiner is not None:

@@ -57,7 +57,7 @@ class Cut(NamedTuple):
         return self.folder / "matte.npy"
 
 
-class Studio:
+class Cutter:
     """Mattes photos of at most `max_pixels` and keeps their files in folders below `root`."""
 
     def __init__(self, predictor: Predictor, root: Path, max_pixels: int) -> None:

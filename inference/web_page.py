@@ -12,7 +12,7 @@ import gradio as gr
 
 from common import photos
 from common.errors import UserError
-from inference.web_files import Cut, Studio, hex_colour
+from inference.web_files import Cut, Cutter, hex_colour
 
 EXAMPLES = Path(__file__).parent.parent / "test_data"
 KEPT = 3600  # seconds that a photo's files stay after their last use
@@ -80,13 +80,13 @@ Outcome = dict[Any, Any]  # component -> its new value; Gradio leaves the other 
 class Page:
     """The components of the page and what happens to them. facts: short texts about the model, for the title."""
 
-    def __init__(self, studio: Studio, facts: tuple[str, ...]) -> None:
-        self.studio = studio
-        gr.set_static_paths(studio.root)  # served from there: Gradio would copy each file, and keep the copy
+    def __init__(self, cutter: Cutter, facts: tuple[str, ...]) -> None:
+        self.cutter = cutter
+        gr.set_static_paths(cutter.root)  # served from there: Gradio would copy each file, and keep the copy
         with gr.Blocks(title="TSR-Matte", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as self.blocks:
             title = "<h1>TSR-Matte</h1><p>Cut the subject out of a photo.</p>"
             gr.HTML(title + _paragraph("facts", " · ".join(facts)), elem_id="title")
-            self.cut = gr.State(None, time_to_live=KEPT, delete_callback=studio.discard)
+            self.cut = gr.State(None, time_to_live=KEPT, delete_callback=cutter.discard)
             with gr.Row():
                 with gr.Column(scale=2, min_width=280):
                     self._lay_out_input()
@@ -163,16 +163,16 @@ class Page:
 
         The files of the photo before it are removed first.
         """
-        self.studio.discard(earlier)
+        self.cutter.discard(earlier)
         source = self.example_paths[chosen] if isinstance(chosen, int) else Path(chosen)
-        sketch, _ = _try(lambda: self.studio.sketch(source), source)  # what is wrong is said below
+        sketch, _ = _try(lambda: self.cutter.sketch(source), source)  # what is wrong is said below
         if sketch is not None:
             status = _paragraph("done", f"{source.name} · a preview, until the files of the full size are done")
             yield {self.status: status, self.compare: sketch, self.cutout: sketch[1], self.alpha: None}
         yield self._cut(source)
 
     def _cut(self, source: Path) -> Outcome:
-        cut, refusal = _try(lambda: self.studio.cut(source), source)
+        cut, refusal = _try(lambda: self.cutter.cut(source), source)
         if cut is None:
             nothing = dict.fromkeys((self.cut, self.compare, self.cutout, self.alpha))
             nothing |= {self.save_cutout: _offer(None), self.save_alpha: _offer(None)}
@@ -195,7 +195,7 @@ class Page:
         background = {COLOUR: hex_colour(colour), PHOTO: picture and Path(picture), BLUR: "blur"}[kind]
         if cut is None or not background:
             return {self.placed: None, self.save_placed: _offer(None)}
-        placed, refusal = _try(lambda: self.studio.compose(cut, background), cut.source)
+        placed, refusal = _try(lambda: self.cutter.compose(cut, background), cut.source)
         if placed is None:
             return {self.placed: None, self.save_placed: _offer(None), self.status: refusal}
         # the unchanged cut is returned because only a written state's time to live starts again

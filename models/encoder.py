@@ -130,6 +130,11 @@ class Encoder(nn.Module):
         for block in self.backbone.modules():
             if isinstance(block, SwinTransformerBlock):
                 block.__class__ = FittedBlock  # timm's factory takes no class for its blocks
+        has_batch_norm = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.backbone.modules())
+        if has_batch_norm or tuple(self.backbone.feature_info.reduction()) != STRIDES:
+            raise ValueError(
+                f"{backbone} must have strides {STRIDES}, and no running statistics: nothing averages them"
+            )
         self.channels: tuple[int, ...] = tuple(self.backbone.feature_info.channels())
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_channels == 3 else ((0.5,), (0.5,))

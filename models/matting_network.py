@@ -32,7 +32,7 @@ class MattingOutput(NamedTuple):
 
 
 def saturating_sigmoid(logits: Tensor, margin: float = SATURATION_MARGIN) -> Tensor:
-    """clamp((1 + 2e) sigmoid(z) - e, 0, 1) in float32: reaches 0 and 1 at |z| > 4.6, so that sure can mean sure.
+    """clamp((1 + 2 margin) sigmoid(z) - margin, 0, 1) in float32: exactly 0 or 1 beyond |z| = 4.6.
 
     A plain sigmoid never gets there and attention would never vanish. Where it clamps, the cross-entropy on the
     logits keeps the gradient alive.
@@ -66,7 +66,7 @@ class MattingNetwork(nn.Module):
         octaves = None if self.refiner is None else climb(image, alpha, self.refiner, in_octaves)  # last: (N, 1, H, W)
         return MattingOutput(logits, interpolate(alpha, size, in_octaves), octaves, features)
 
-    def coarse_alpha(self, image: Tensor) -> Tensor:
+    def working_alpha(self, image: Tensor) -> Tensor:
         """The student's matte alone, (N, 3, h, w) -> (N, 1, h, w): what native-resolution prediction starts from."""
         return saturating_sigmoid(decode(self.decoder, self.student(image), (image.shape[-2], image.shape[-1])))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 DILATIONS = (1, 2, 4)
-COLOUR_RADIUS = 6  # pixels; what a matte of stride 4 is blurred by at twice its size, and no worse there than 12
+COLOUR_RADIUS = 6  # pixels; the blur of a matte of stride 4 at twice its size, where 12 was no better
 COLOUR_DOUBT = 0.01  # squared colour distance at which the estimate trusts the photo as much as the coarse alpha
 TRUST_GAIN = 4.0  # lets the trust in the colours go from 0 to 1 within some hundred small steps
 RESIDUAL_SCALE = 0.3  # of each block's mixing layer at the start, so that blocks begin near the identity

@@ -43,7 +43,7 @@ def model_card(run: Path, checkpoint: str = "", licence: str = NO_LICENCE) -> st
     refiner = "; the refiner works from there up to the photo's own size" if config.use_refiner else ""
     preview = (
         f"\n\n![photos, true alphas and this model's mattes]({PREVIEW_FILE})\n\n"
-        "*Validation photos, their true alphas, and mattes of the last validated epoch*"
+        "*Validation photos, their true alphas, and mattes of the best epoch*"
     )
     weights = "none has been named" if licence == NO_LICENCE else licence
     sections = [

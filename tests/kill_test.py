@@ -30,7 +30,7 @@ from training.checkpoint import load_training_state
 from training.log import LOG_FILE
 from training.run_folder import CONFIG_FILE, STATE_FILE
 
-WALL_TIME = {"seconds", "images_per_second", "epoch_seconds", "total_seconds"}
+WALL_TIME = {"seconds", "images_per_second", "epoch_seconds"}
 PATIENCE = 300  # seconds that a process may take to get where it is to be killed
 # longest wait in seconds, from the first sign of life or from the start of a saving: (tiny network, Swin)
 AT_RANDOM, IN_A_SAVING = (0.5, 8.0), (0.02, 0.5)

@@ -22,7 +22,7 @@ from common import photos
 from common.errors import UserError
 from inference import web_files
 from inference.rendering import Style, render
-from inference.web_files import Studio, hex_colour, on_checkerboard
+from inference.web_files import Cutter, hex_colour, on_checkerboard
 from models import build_model, checkpoint
 from models.checkpoint import find_model, save_model
 
@@ -42,9 +42,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
+def cutter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cutter:
     monkeypatch.setattr(web_files, "GRACE", 0.3)
-    return Studio(red_is_alpha, tmp_path / "cuts", max_pixels=10_000)
+    return Cutter(red_is_alpha, tmp_path / "cuts", max_pixels=10_000)
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def read(path: Path) -> np.ndarray:
     return np.array(Image.open(path))
 
 
-def test_files_are_those_of_predict_at_native_size(studio: Studio, photo: Path) -> None:
-    cut = studio.cut(photo)
+def test_files_are_those_of_predict_at_native_size(cutter: Cutter, photo: Path) -> None:
+    cut = cutter.cut(photo)
     source = photos.read_photo(photo)
     matte = source.image[..., 0].astype(np.float32) / 255
     assert cut.size == (WIDTH, HEIGHT)
@@ -73,11 +73,11 @@ def test_files_are_those_of_predict_at_native_size(studio: Studio, photo: Path) 
     assert cut.seconds > 0
 
 
-def test_sixteen_bits_and_own_transparency(studio: Studio, tmp_path: Path) -> None:
+def test_sixteen_bits_and_own_transparency(cutter: Cutter, tmp_path: Path) -> None:
     pixels = np.full((HEIGHT, WIDTH, 4), 65535, np.uint16)  # white: all subject, but for what the file cut away
     pixels[:, :20, 3] = 0
     cv2.imwrite(str(tmp_path / "deep.png"), pixels)
-    cut = studio.cut(tmp_path / "deep.png")
+    cut = cutter.cut(tmp_path / "deep.png")
     alpha = read(cut.alpha.file)
     assert (alpha[:, :20] == 0).all()
     assert (alpha[:, 20:] == 255).all()
@@ -88,12 +88,12 @@ def test_sixteen_bits_and_own_transparency(studio: Studio, tmp_path: Path) -> No
     ("content", "reason"), [(b"hello", "is no photo"), (b"", "is empty"), (b"\xff\xd8\xff\xe0 cut short", "notes.jpg")]
 )
 def test_a_bad_file_gives_one_sentence_without_its_folder(
-    studio: Studio, tmp_path: Path, content: bytes, reason: str
+    cutter: Cutter, tmp_path: Path, content: bytes, reason: str
 ) -> None:
     path = tmp_path / "notes.jpg"
     path.write_bytes(content)
     with pytest.raises(UserError) as raised:
-        studio.cut(path)
+        cutter.cut(path)
     sentence = str(raised.value)
     assert sentence.startswith("notes.jpg")
     assert reason in sentence
@@ -101,13 +101,13 @@ def test_a_bad_file_gives_one_sentence_without_its_folder(
     assert "\n" not in sentence
 
 
-def test_a_photo_over_the_limit_is_refused(studio: Studio, tmp_path: Path) -> None:
+def test_a_photo_over_the_limit_is_refused(cutter: Cutter, tmp_path: Path) -> None:
     Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
     with pytest.raises(UserError, match=r"^wide.png has 200 x 100 pixels, more than the limit of 10000"):
-        studio.cut(tmp_path / "wide.png")
+        cutter.cut(tmp_path / "wide.png")
 
 
-def test_nothing_of_a_photo_stays_in_memory(studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_a_photo_stays_in_memory(cutter: Cutter, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref] = []
     read_photo, predict = photos.read_photo, web_files.predict_matte
 
@@ -122,80 +122,80 @@ def test_nothing_of_a_photo_stays_in_memory(studio: Studio, photo: Path, monkeyp
 
     monkeypatch.setattr(photos, "read_photo", watched_read)
     monkeypatch.setattr(web_files, "predict_matte", lambda *args: watched(predict(*args)))
-    cut = studio.cut(photo)
-    placed = studio.compose(cut, "blur")
+    cut = cutter.cut(photo)
+    placed = cutter.compose(cut, "blur")
     gc.collect()
     assert len(alive) == 3  # photo and matte, and the photo again for its background
     assert placed.file.exists()
     assert [reference() for reference in alive] == [None] * 3
 
 
-def test_files_go_with_their_photo(studio: Studio, photo: Path, tmp_path: Path) -> None:
-    first, second = studio.cut(photo), studio.cut(photo)
+def test_files_go_with_their_photo(cutter: Cutter, photo: Path, tmp_path: Path) -> None:
+    first, second = cutter.cut(photo), cutter.cut(photo)
     assert first.folder != second.folder
-    studio.discard(first)
+    cutter.discard(first)
     assert read(first.preview).shape == (HEIGHT, WIDTH, 3)  # a browser may be loading it
     wait_for(lambda: not first.folder.exists())
-    assert list(studio.root.iterdir()) == [second.folder]
+    assert list(cutter.root.iterdir()) == [second.folder]
     with pytest.raises(UserError, match="choose it again"):
-        studio.compose(first, "blur")
-    assert list(studio.root.iterdir()) == [second.folder]
+        cutter.compose(first, "blur")
+    assert list(cutter.root.iterdir()) == [second.folder]
 
 
 def test_a_large_photo_is_sketched_before_it_is_cut(
-    studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch
+    cutter: Cutter, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert studio.sketch(photo) is None  # as quick to cut
+    assert cutter.sketch(photo) is None  # as quick to cut
     monkeypatch.setattr(web_files, "PREVIEW_SIDE", WIDTH // 2)
     monkeypatch.setattr(web_files, "SKETCHED", 0.3)
-    before, after = (read(path) for path in studio.sketch(photo))
+    before, after = (read(path) for path in cutter.sketch(photo))
     assert before.shape == after.shape and after.shape[1] == WIDTH // 2
-    cut = studio.cut(photo)
+    cut = cutter.cut(photo)
     assert np.abs(after.astype(int) - read(cut.cutout.preview)).mean() < 8
     assert np.abs(before.astype(int) - read(cut.preview)).mean() < 8
-    wait_for(lambda: [cut.folder] == list(studio.root.iterdir()))
+    wait_for(lambda: [cut.folder] == list(cutter.root.iterdir()))
 
 
-def test_a_failure_leaves_no_files(studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_no_files(cutter: Cutter, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise UserError("The disk is full.")
 
     monkeypatch.setattr(photos, "write_alpha", full)
     with pytest.raises(UserError):
-        studio.cut(photo)
-    assert list(studio.root.iterdir()) == []
+        cutter.cut(photo)
+    assert list(cutter.root.iterdir()) == []
 
 
-def test_backgrounds(studio: Studio, photo: Path, tmp_path: Path) -> None:
-    cut = studio.cut(photo)
+def test_backgrounds(cutter: Cutter, photo: Path, tmp_path: Path) -> None:
+    cut = cutter.cut(photo)
     alpha = read(cut.alpha.file)
     beach = tmp_path / "beach.png"
     Image.new("RGB", (13, 17), (1, 2, 3)).save(beach)
     for background, colour in (("#0a141e", (10, 20, 30)), (beach, (1, 2, 3))):
-        placed = studio.compose(cut, background)
+        placed = cutter.compose(cut, background)
         picture = read(placed.file)
         assert picture.shape == (HEIGHT, WIDTH, 3)
         assert (picture[alpha == 0] == colour).all()
         assert np.array_equal(picture[alpha == 255], read(photo)[alpha == 255])
-    blurred = studio.compose(cut, "blur")
+    blurred = cutter.compose(cut, "blur")
     assert blurred.preview != placed.preview  # a browser would show the one that it has
     assert not np.array_equal(read(blurred.file), picture)
 
 
-def test_a_bad_background_gives_a_sentence(studio: Studio, photo: Path, tmp_path: Path) -> None:
-    cut = studio.cut(photo)
+def test_a_bad_background_gives_a_sentence(cutter: Cutter, photo: Path, tmp_path: Path) -> None:
+    cut = cutter.cut(photo)
     (tmp_path / "beach.jpg").write_text("sand")
     Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
     for name in ("beach.jpg", "wide.png"):
         with pytest.raises(UserError, match=f"^{name} ") as raised:
-            studio.compose(cut, tmp_path / name)
+            cutter.compose(cut, tmp_path / name)
         assert str(tmp_path) not in str(raised.value)
 
 
-def test_previews_are_small_and_show_what_is_transparent(studio: Studio, tmp_path: Path) -> None:
-    studio.max_pixels = 10**7
+def test_previews_are_small_and_show_what_is_transparent(cutter: Cutter, tmp_path: Path) -> None:
+    cutter.max_pixels = 10**7
     Image.new("RGB", (1500, 3000), (90, 7, 7)).save(tmp_path / "tall.png")
-    cut = studio.cut(tmp_path / "tall.png")
+    cut = cutter.cut(tmp_path / "tall.png")
     for preview in (cut.preview, cut.alpha.preview, cut.cutout.preview):
         assert read(preview).shape == (1280, 640, 3)
     small = np.full((90, 70, 4), 7, np.uint8)
@@ -251,12 +251,12 @@ class TestPage:
     """What Gradio is told; skipped where it is not installed."""
 
     @pytest.fixture
-    def page(self, studio: Studio, monkeypatch: pytest.MonkeyPatch):
+    def page(self, cutter: Cutter, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
         from inference import web_page
 
-        return web_page.Page(studio, ("run <7>",))
+        return web_page.Page(cutter, ("run <7>",))
 
     def test_photos_are_done_one_at_a_time_and_by_nobody_else(self, page) -> None:
         functions = [function for function in page.blocks.fns.values() if function.queue is not False]
@@ -275,7 +275,7 @@ class TestPage:
         self, page, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         *_, good = page.show(None, photo)
-        monkeypatch.setattr(page.studio, "predictor", lambda image: 1 / 0)
+        monkeypatch.setattr(page.cutter, "predictor", lambda image: 1 / 0)
         *_, bad = page.show(good[page.cut], photo)
         assert bad[page.cut] is None
         assert "ZeroDivisionError" in bad[page.status]
@@ -303,12 +303,12 @@ class TestPage:
         assert page.place(cut, "Colour", "#ffffff", None)[page.cut] is cut
 
     @pytest.fixture
-    def serve(self, studio: Studio, monkeypatch: pytest.MonkeyPatch):
+    def serve(self, cutter: Cutter, monkeypatch: pytest.MonkeyPatch):
         """app.serve with these flags, quickly, and without a trace in this process."""
         pytest.importorskip("gradio", reason="Gradio is not installed: make test-app installs it")
-        monkeypatch.setattr(Studio, "warm_up", lambda self: None)
+        monkeypatch.setattr(Cutter, "warm_up", lambda self: None)
         before = signal.getsignal(signal.SIGTERM)
-        yield lambda *flags: app.serve(studio, ("run 7",), app.app_options(None, flags))
+        yield lambda *flags: app.serve(cutter, ("run 7",), app.app_options(None, flags))
         signal.signal(signal.SIGTERM, before)
 
     def test_ipv6_and_a_path_behind_a_proxy(self, serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def test_50_checkpoints(tmp_path, monkeypatch):
             path.write_bytes(mutated(path.read_bytes(), chance))
         try:
             loaded = checkpoint.load_model(path)
-            assert loaded.coarse_alpha(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)
+            assert loaded.working_alpha(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)
             done["loaded"] += 1
         except UserError as error:
             assert str(error).startswith(str(path)) and str(error).endswith(".") and "\n" not in str(error)

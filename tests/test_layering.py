@@ -1,4 +1,4 @@
-"""Imports point one way: scripts, then training, then evaluation and inference, then the parts, then common."""
+"""Imports point one way: scripts, then publishing, training, evaluation and inference, then the parts, then common."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {"train", "evaluate", "predict", "export", "app", "benchmark", "hubconf"}
 TOOLS = {"figures", "experiments"}  # run as python -m figures.architecture
-PARTS = {"models", "data", "losses", "metrics"}
 # room: which other rooms it may import from; scripts and tools may import every room, and no script
 USES = {
     "common": set(),

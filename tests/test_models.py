@@ -256,7 +256,7 @@ def test_without_octaves_the_refiner_jumps_from_the_student_s_size_to_the_photo_
     image, view = torch.rand(1, 3, 128, 96), torch.rand(1, 3, 32, 24)
     with torch.inference_mode():
         output = network(image, view)
-        jumped = network.refiner(image, resize_alpha(network.coarse_alpha(view), (128, 96)))
+        jumped = network.refiner(image, resize_alpha(network.working_alpha(view), (128, 96)))
     assert len(output.octaves) == 1 and torch.equal(output.refined_alpha, jumped)
 
 
@@ -391,7 +391,7 @@ def test_another_family_starts_from_its_file_as_student_and_teacher_and_learns_i
     photo, gradients = torch.rand(1, 3, 64, 64), []
     for _ in range(2):
         model.zero_grad()
-        model.coarse_alpha(photo).sum().backward()
+        model.working_alpha(photo).sum().backward()
         gradients.append(own.grad.clone())
         model.student.set_gradient_checkpointing()
     torch.testing.assert_close(*gradients)

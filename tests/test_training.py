@@ -290,7 +290,7 @@ def test_epoch_reads_at_the_log_interval_and_stops_at_a_step_border(monkeypatch:
 def test_every_kth_epoch_is_validated_and_the_last() -> None:
     run = tiny_run(epochs=6, teacher_epochs=2, validate_every=2, early_stop_epochs=1)
     stages = ["start", "teacher", "teacher", "student", "student", "student", "student"]
-    due = [train.is_due(run, {"epoch": epoch, "stage": stage}) for epoch, stage in enumerate(stages)]
+    due = [train.validates_after(run, {"epoch": epoch, "stage": stage}) for epoch, stage in enumerate(stages)]
     assert due == [True, False, False, False, True, False, True]
     run.progress.epoch = run.progress.best_epoch = 4
     for run.progress.epoch, row, stops in ((5, {"loss": 1.0}, False), (6, {"val_coarse_image_mad": 1.0}, True)):

@@ -75,7 +75,7 @@ def is_shared_memory_full(error: Exception) -> bool:
     return isinstance(error, (RuntimeError, OSError)) and any(words in text for words in SHARED_MEMORY_WORDS)
 
 
-def loaded(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
+def explained_batches(batches: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
     """The loader's batches; an error that it raises (broken files only) becomes a UserError with the way to resume."""
     try:
         yield from batches

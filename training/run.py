@@ -137,7 +137,7 @@ class Run:
         self._learning: frozenset[str] | None = None  # parts that learn, as the losses were last wrapped
         rates = dict(learning_rate=self.config.learning_rate, weight_decay=self.config.weight_decay)
         self.optimizer = build_optimizer(self.parts, lr_scales=lr_scales(self.config), **rates)
-        # Always on: it skips a non-finite step without asking the device. Only fp16 needs its scale, see train.py.
+        # Always on: it skips a non-finite step without asking the device. Only fp16 needs its scale, see train_step.
         scale = 2.0**16 if self.precision == torch.float16 else 1.0
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=scale)
 

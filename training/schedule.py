@@ -26,7 +26,6 @@ class Progress:
     batch: int = 0  # batches done in the current epoch
     step: int = 0  # optimizer steps
     epoch_seconds: float = 0.0
-    total_seconds: float = 0.0
     best_score: float = math.inf
     best_epoch: int = 0
     validated_photos: str = ""  # fingerprint of those that the best score was measured on
