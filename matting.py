@@ -206,7 +206,8 @@ def _uncertain_cells(coarse: Tensor, gate: float) -> np.ndarray:
 def cover(cells: np.ndarray, span: int) -> Iterator[tuple[int, int, int]]:
     """Row, column and columns of tiles, `span` rows high, that together hold every cell that is True.
 
-    Cells along a row share a tile, and its halo, up to LONGEST spans. Columns are even, so that fewer sizes occur: a CPU prepares each anew.
+    Cells along a row share a tile, and its halo, up to LONGEST spans. Columns are even, so that fewer sizes occur: a
+    CPU prepares each anew.
     """
     row = 0
     while row < len(cells):
