@@ -142,13 +142,13 @@ def predict_mattes(
     precision = choose_precision("auto", device) if precision is None else precision
     image = as_pixels(image).to(device, non_blocking=True)  # (3, H, W)
     size = (image.shape[-2], image.shape[-1])
-    shares = [0.0]
+    share = 1.0
 
     def refine(photo: Tensor, alpha: Tensor) -> Tensor:
         if not gated:
             return model.refiner(photo[None].float() / 255, alpha)
+        nonlocal share
         refined, share = refine_uncertain(model.refiner, photo, alpha[0], tile=tile, max_memory=max_memory)
-        shares.append(share)
         return refined[None]
 
     with autocast(device, precision):
@@ -160,7 +160,7 @@ def predict_mattes(
             image = resize_to_working_size(image, detail)
         refined = climb(image, working, refine, model.refiner.use_octaves)[-1]  # (1, 1, H, W), or of the detail
         refined = resize_alpha(refined, size)
-    return Mattes(working, refined[0], shares[-1] if gated else 1.0, size, model.refiner.use_octaves)
+    return Mattes(working, refined[0], share, size, model.refiner.use_octaves)
 
 
 def refine_uncertain(

@@ -213,6 +213,7 @@ TITLES = {
     for region in REGIONS
     for name in IN_TRAINING
 }
+DECIDES = "image_mad"  # the best epoch has the lowest, of the matte that the run ships
 DRAWN = {f"{region}_{name}": TITLES[f"{region}_{name}"] for name in IN_TRAINING for region in METRICS[name].drawn}
 
 

@@ -37,7 +37,7 @@ from evaluation.scoring import (
     thread_pool,
 )
 from matting import MattingModel
-from metrics import TITLES, Truth
+from metrics import DECIDES, TITLES, Truth
 from models import MattingNetwork
 
 QUICK = MetricOptions(full=False)
@@ -69,7 +69,7 @@ class Validation(NamedTuple):
     @property
     def score(self) -> float:
         """What decides which epoch of a run is the best: the lowest MAD of the matte that the model ships."""
-        return final_figures(self.figures)["image_mad"]
+        return final_figures(self.figures)[DECIDES]
 
 
 def validate_sets(model: MattingNetwork, datasets: Mapping[str, Any], **options: Any) -> Validation:

@@ -21,7 +21,8 @@ from common.errors import UserError
 from common.files import make_folder
 from config import Config
 from experiments.ablation_tables import COLUMNS, markdown
-from training.log import LOG_FILE, shipped_matte
+from metrics import DECIDES
+from training.log import LOG_FILE, shipped_matte, validation_column
 from training.pictures import draw_runs
 from training.run_folder import read_settings
 
@@ -52,11 +53,11 @@ def best_table(logs: Mapping[str, Log]) -> str:
     table = {}
     for label, rows in logs.items():
         matte = shipped_matte(rows)
-        scored = [row for row in rows if f"val_{matte}_image_mad" in row]
+        scored = [row for row in rows if validation_column(matte, DECIDES) in row]
         if not scored:
             table[label] = ["", f"none of {rows[-1]['epoch']:.0f} validated", *[""] * (2 + len(COLUMNS))]
             continue
-        best = min(scored, key=lambda row: row[f"val_{matte}_image_mad"])
+        best = min(scored, key=lambda row: row[validation_column(matte, DECIDES)])
         hours = sum(row.get("seconds", 0) for row in rows if row["epoch"] <= best["epoch"]) / 3600
         cells = [matte, f"{best['epoch']:.0f} of {rows[-1]['epoch']:.0f}", f"{best['step']:.0f}", f"{hours:.2f}"]
         figures = [best.get(f"val_{matte}_{column}") for column in COLUMNS.values()]

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCardData
 from config import Config
 from data.build import SYNTHETIC, parse_source
 from evaluation.validation import COARSE, REFINED, final_figures
-from metrics import EDGE_RULE, IN_TRAINING, METRICS, TITLES
+from metrics import DECIDES, EDGE_RULE, IN_TRAINING, METRICS, TITLES
 from models.checkpoint import MODEL_FILE, read_metadata
 from publishing.options import NO_LICENCE
 from training.flags import config_from_dict
@@ -97,7 +97,7 @@ def _sets(sources: Sequence[str]) -> str:
 
 def _length(run: Path, config: Config, scores: Mapping[str, float]) -> str:
     """How far the weights were trained: to the row of the log, if there is one, whose scores the model file holds."""
-    figure = f"{REFINED if config.use_refiner else COARSE}_image_mad"
+    figure = f"{REFINED if config.use_refiner else COARSE}_{DECIDES}"
     if not (run / LOG_FILE).is_file() or figure not in scores:
         return f"{config.epochs} epochs"
     log = pd.read_csv(run / LOG_FILE)

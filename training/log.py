@@ -18,9 +18,9 @@ from torch import Tensor
 from common import distributed
 from common.errors import UserError
 from common.files import atomic_write
+from metrics import DECIDES
 
 LOG_FILE = "training_log.csv"
-DECIDES = "image_mad"  # the best epoch has the lowest, of the matte that the run ships
 NAMES_SHOWN = 20
 Row = Mapping[str, Any]
 

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.processes import is_main, print_once, world_size
-from metrics import DRAWN
+from metrics import DECIDES, DRAWN
 from models.checkpoint import MODEL_FILE
 from training.errors import resume_hint
-from training.log import DECIDES, is_validated, shipped_matte, validation_column, write_log
+from training.log import is_validated, shipped_matte, validation_column, write_log
 from training.optimization import unscaled_learning_rate
 from training.run import Run
 from training.schedule import START, TEACHER

@@ -183,7 +183,8 @@ class Run:
         wanted = frozenset(name for name, weight in weights.items() if weight)
         if self.teacher and self.progress.stage == TEACHER:
             return TeacherLosses(self.teacher, wanted)
-        aligns = self.progress.stage_start > 0 and has_weight_on(FEATURES, weights)  # else it has learned nothing
+        teacher_has_learned = self.progress.stage_start > 0
+        aligns = teacher_has_learned and has_weight_on(FEATURES, weights)
         guide = self.guide if has_weight_on(GUIDED, weights) else None
         return StudentLosses(self.network, self.teacher if aligns else None, guide, wanted)
 
