@@ -174,7 +174,7 @@ def test_benchmark_measures_every_part(tmp_path, capsys):
     )
     rows = pd.read_json(json_file)
     assert rows["photo"].tolist() == ["portrait", "worst"]
-    assert (rows[["encoder s", "decoder s", "refiner whole s", "refiner tiles s", "all s"]] > 0).all(axis=None)
+    assert (rows[["encoder s", "decoder s", "refiner s", "refiner, no gate s", "all s"]] > 0).all(axis=None)
     assert (
         benchmark.main(
             [
@@ -214,7 +214,7 @@ def test_the_band_of_the_benchmark_is_as_wide_as_it_says(monkeypatch):
     sharp = np.repeat(np.float32(np.arange(64) >= 32)[None], 64, axis=0)
     sample = SimpleNamespace(image=np.zeros((64, 64, 3), np.float32), alpha=sharp)
     monkeypatch.setattr(prediction, "render_sample", lambda *_: sample)
-    _, coarse = prediction.photo_and_coarse(64, "portrait", 64)
+    _, coarse = prediction.drawn_photo(64, "portrait", 64)
     (unsure,) = np.nonzero((coarse[0, 0, 30].numpy() > 1e-6) & (coarse[0, 0, 30].numpy() < 1 - 1e-6))
     assert unsure.tolist() == list(range(32 - prediction.EDGE_BAND, 32 + prediction.EDGE_BAND))
 

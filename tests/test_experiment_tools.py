@@ -58,7 +58,7 @@ def test_the_student_alone_predicts_the_coarse_matte_of_the_whole(tmp_path: Path
     assert alone.refiner is None
     image = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
-        assert torch.equal(alone.working_alpha(image), whole.coarse_alpha(image))
+        assert torch.equal(alone.working_alpha(image), whole.working_alpha(image))
 
 
 def test_the_average_lies_between_its_two_models_and_refuses_another_shape(tmp_path: Path, capsys, monkeypatch):

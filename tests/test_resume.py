@@ -229,10 +229,10 @@ def hears_hangups() -> Iterator[None]:
 @pytest.mark.usefixtures("hears_hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_waits_for_a_batch_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    loaded = train.loaded
+    explained_batches = train.explained_batches
 
     def hang(*arguments: object) -> Iterator[dict]:
-        yield next(loaded(*arguments))
+        yield next(explained_batches(*arguments))
         threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
         time.sleep(60)
         raise AssertionError("the wait went on")
@@ -240,7 +240,7 @@ def test_a_run_that_waits_for_a_batch_is_stopped(tmp_path: Path, monkeypatch: py
     flags = ("--epochs", "1", "--train-samples", "8")
     quiet = fit(tmp_path / "quiet", *flags)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "loaded", hang)
+        patch.setattr(train, "explained_batches", hang)
         stopped = fit(tmp_path / "stopped", *flags)
     assert load_training_state(stopped)["progress"]["step"] == 1
     fit(tmp_path / "stopped", "--resume")
