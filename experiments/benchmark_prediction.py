@@ -217,7 +217,7 @@ def measure_photo(bench: Bench, photo: Tensor, coarse: Tensor | None = None) -> 
         with native.timed("gate", device):
             refined, share = refine_uncertain(watched, image, alpha[0])
         native["gate"] -= native["refiner"]
-        counting = Work()  # operations are counted once a shape, which takes time of its own
+        counting = Work()  # counting the operations takes time too, once a shape
         with counting.timed("counting", device):
             native["operations"] = sum(n * operations(refiner, size, borders) for n, size, borders in watched.windows)
         native["refined"] = share * alpha.numel()
