@@ -46,7 +46,7 @@ def test_step_that_is_not_finite_moves_nothing(
     precision: torch.dtype, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tiny_run(precision=precision, ema_decay=0.0, use_teacher=False)
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # no overflow of its own in this test
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # so that it adds no overflow
     for seed in (0, 1):
         train_on(run, random_batch(seed))
     before = moving_parts(run)
