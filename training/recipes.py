@@ -15,10 +15,12 @@ STARTER: dict[str, Any] = dict(
 STARTER_STUDENT: dict[str, Any] = STARTER | dict(
     foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
     use_refiner=False,
-    guide="tf_efficientnet_lite2",
-    guide_weights="Datasets/starter/guide.safetensors",  # the model card says where they come from
     train_samples=300,
+    image_size=112,  # Swin's windows of 7 fit its maps of 28, 14, 7 and 4; at 56 it learns less in the same time
+    crop_size=224,
+    max_student_downscale=1,
     batch_size=32,
+    lr_schedule="constant",  # so that it can be longer: the averaged weights are what a part hands on
     drop_path=0.1,  # each of 3500 masked photos is seen more than a hundred times
     weight_decay=0.05,
     ema_decay=0.998,  # 16,000 images
@@ -51,8 +53,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         ema_decay=0.996,  # the same three epochs, in fewer steps
         validate_every=5,  # to score 470 photos takes longer than an epoch does
     ),
-    # The starter model, first part: the student alone, from random weights, at a size that costs a third of 112 pixels.
-    # Datasets/starter holds the sets that its model card names.
+    # The starter model, first part: the student alone, from random weights, which need a guide. Datasets/starter holds
+    # the sets that its model card names.
     "starter": STARTER_STUDENT
     | dict(
         dataset=(
@@ -62,13 +64,11 @@ RECIPES: dict[str, dict[str, Any]] = {
             "Datasets/starter/photos",
             "Datasets/starter/unlabelled*0.2",  # all of a photo unknown: the guide teaches alone
         ),
-        image_size=56,  # Swin's windows of 7 fit its maps of 14, 7, 4 and 2: finding the subject needs few pixels
-        crop_size=112,  # which the guide sees
-        max_student_downscale=1,
+        guide="tf_efficientnet_lite2",
+        guide_weights="Datasets/starter/guide.safetensors",  # the model card says where they come from
         crop_scale_max=1.6,
         learning_rate=7e-4,  # no pretrained weights to keep
-        lr_schedule="constant",  # so that it can be longer; the averaged weights start the second part
-        epochs=75,  # 500,000 images
+        epochs=30,  # 200,000 images
     ),
     # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN
     "starter-more": STARTER_STUDENT
@@ -78,15 +78,12 @@ RECIPES: dict[str, dict[str, Any]] = {
             "Datasets/starter/real",
             "Datasets/starter/varied*2",
             "Datasets/starter/photos",
-            "Datasets/starter/pseudo*0.4",  # more people and things than anybody has masked: inference.pseudo_labels
+            "Datasets/starter/pseudo*0.6",  # more people and things than anybody has masked: inference.pseudo_labels
         ),
-        image_size=112,
-        crop_size=224,
-        max_student_downscale=2,  # half of the batches at 56 pixels, so that --image-size is no cliff
         crop_scale_max=1.4,  # closer to prediction's whole photos than the first part
-        learning_rate=4e-4,
-        encoder_lr_scale=1.0,  # it goes on with what it learned at the same rate
-        epochs=40,  # 300,000 images
+        learning_rate=5e-4,
+        encoder_lr_scale=0.5,
+        epochs=100,  # 700,000 images
     ),
     # Its last part, the refiner: --recipe starter-refiner --init-from RUN
     "starter-refiner": STARTER
