@@ -16,7 +16,7 @@ STARTER_STUDENT: dict[str, Any] = STARTER | dict(
     foregrounds=("Datasets/starter/cutouts_renders*0.4", "Datasets/starter/cutouts*20"),
     use_refiner=False,
     train_samples=300,
-    image_size=112,  # Swin's windows of 7 fit its maps of 28, 14, 7 and 4; at 56 it learns less in the same time
+    image_size=112,  # Swin's windows of 7 fit its maps of 28, 14, 7 and 4; 56 end worse in the same time
     crop_size=224,
     max_student_downscale=1,
     batch_size=32,
@@ -53,7 +53,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         ema_decay=0.996,  # the same three epochs, in fewer steps
         validate_every=5,  # to score 470 photos takes longer than an epoch does
     ),
-    # The starter model, first part: the student alone, from random weights, which need a guide. Datasets/starter holds
+    # The starter model, first part: the student alone, from random weights, with a guide. Datasets/starter holds
     # the sets that its model card names.
     "starter": STARTER_STUDENT
     | dict(
