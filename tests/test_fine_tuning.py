@@ -54,7 +54,7 @@ def test_fine_tuning_keeps_the_checkpoints_working_size_unless_told_otherwise(tm
         (start, 32),
         ((*start, "--recipe", "fine-tune", "--crop-size", "64"), 32),
         ((*start, "--image-size", "64"), 64),
-        ((*start, "--recipe", "starter-refiner"), 112),  # a recipe's own size
+        ((*start, "--recipe", "starter-refiner"), 128),  # a recipe's own size
         (("--init-from", str(tmp_path / "none")), 0),  # that it is not there is said where it is loaded
         ((), 0),
     ):

@@ -378,3 +378,13 @@ def test_compiled_network_trains_alike_and_saves_plain_names(monkeypatch: pytest
     assert not any(isinstance(size, torch.SymInt) for sizes in graphs for size in sizes)
     assert len(graphs) == 2  # one for each size of the view, and no more
     assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()
+
+
+def test_the_time_left_counts_the_part_of_an_epoch_that_a_resumed_run_has_not_done(monkeypatch) -> None:
+    run = tiny_run(batches_per_epoch=4, epochs=4)
+    run.progress.batch = 2  # resumed in the middle of the first epoch
+    clock = [0.0]
+    monkeypatch.setattr("training.report.time.monotonic", lambda: clock[0])
+    report = Report(run)
+    run.progress.epoch, run.progress.batch, clock[0] = 1, 0, 600.0  # half an epoch in 10 minutes, three are left
+    assert report._time_left() == "  about 1 h 00 min left"

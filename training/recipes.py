@@ -26,6 +26,18 @@ STARTER_STUDENT: dict[str, Any] = STARTER | dict(
     ema_decay=0.998,  # 16,000 images
     validate_every=4,
 )
+STARTER_MORE: dict[str, Any] = STARTER_STUDENT | dict(
+    dataset=(
+        "synthetic",
+        "Datasets/starter/real",
+        "Datasets/starter/varied*2",
+        "Datasets/starter/photos",
+        "Datasets/starter/pseudo*0.6",  # more people and things than anybody has masked: inference.pseudo_labels
+    ),
+    crop_scale_max=1.4,  # closer to prediction's whole photos than the first part
+    learning_rate=5e-4,
+    encoder_lr_scale=0.5,
+)
 
 RECIPES: dict[str, dict[str, Any]] = {
     # DIS5K (3000 photos to train) from ImageNet weights on one GPU of 24 GB
@@ -71,28 +83,32 @@ RECIPES: dict[str, dict[str, Any]] = {
         epochs=30,  # 200,000 images
     ),
     # Its second part, on the best.safetensors of the first: --recipe starter-more --init-from RUN
-    "starter-more": STARTER_STUDENT
+    "starter-more": STARTER_MORE | dict(epochs=100),  # 700,000 images
+    # Its third part, closer and with a falling rate: --recipe starter-larger --init-from RUN
+    "starter-larger": STARTER_MORE
+    | dict(
+        image_size=168,  # fits windows of 7 in two of four stages
+        crop_size=168,
+        max_student_downscale=2,  # half of the batches at 84 pixels, so that --image-size is no cliff
+        lr_schedule="cosine",
+        ema_decay=0.99,  # the falling rate averages too
+        epochs=4,  # 24,000 images
+        validate_every=2,
+    ),
+    # Its last part, the refiner, on the average of the two parts before (experiments.weights):
+    # --recipe starter-refiner --init-from AVERAGE
+    "starter-refiner": STARTER
     | dict(
         dataset=(
             "synthetic",
-            "Datasets/starter/real",
-            "Datasets/starter/varied*2",
+            "Datasets/starter/real*0.5",
+            "Datasets/starter/varied*0.5",
             "Datasets/starter/photos",
-            "Datasets/starter/pseudo*0.6",  # more people and things than anybody has masked: inference.pseudo_labels
         ),
-        crop_scale_max=1.4,  # closer to prediction's whole photos than the first part
-        learning_rate=5e-4,
-        encoder_lr_scale=0.5,
-        epochs=100,  # 700,000 images
-    ),
-    # Its last part, the refiner: --recipe starter-refiner --init-from RUN
-    "starter-refiner": STARTER
-    | dict(
-        dataset=("synthetic", "Datasets/starter/real*0.3", "Datasets/starter/photos"),
         foregrounds=("Datasets/starter/cutouts_renders*0.6", "Datasets/starter/cutouts*40"),
-        train_samples=1200,  # 70 % drawn subjects and cut-outs: only they have a soft truth
-        image_size=112,
-        crop_size=224,  # one octave above the student's view, or two where that is halved
+        train_samples=1200,  # half are drawn subjects and cut-outs: only they have a soft truth
+        image_size=128,  # where a student of 112 and 168 pixels finds most
+        crop_size=256,  # one octave above the student's view, or two where that is halved
         max_student_downscale=2,
         crop_scale_max=2.5,  # up to the photos' own pixels, where hair is sharp
         freeze_encoder_epochs=99,  # the refiner learns the mattes that it will be given; so the decoder hardly moves:
@@ -100,7 +116,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         refiner_lr_scale=50.0,  # 1e-3
         batch_size=8,
         ema_decay=0.99,
-        epochs=3,  # 1164 steps
+        epochs=2,  # 1010 steps
     ),
     # Some hundred photos of one's own: --recipe fine-tune --init-from CHECKPOINT --dataset MINE
     "fine-tune": dict(

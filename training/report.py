@@ -60,7 +60,7 @@ class Report:
         self._drawing: Future | None = None
         self._rows: list[dict[str, Any]] | None = None  # to draw
         self._preview: list[dict[str, Any]] | None = None
-        self._started, self._first_epoch = time.monotonic(), run.progress.epoch
+        self._started, self._start_position = time.monotonic(), self._position()
         if run.progress.rows:
             self._write_log()  # a kill may have come between the saving and the log
         if run.progress.epoch >= run.config.epochs:
@@ -127,9 +127,13 @@ class Report:
         self._artist.submit(self._draw)
         self._artist.shutdown()
 
+    def _position(self) -> float:
+        """Epochs done, with the part of the current one: a resumed run may start in the middle."""
+        return self.run.progress.epoch + self.run.progress.batch / self.run.schedule.batches_per_epoch
+
     def _time_left(self) -> str:
         """By the epochs of this process so far, with their validations."""
-        done, left = self.run.progress.epoch - self._first_epoch, self.run.config.epochs - self.run.progress.epoch
+        done, left = self._position() - self._start_position, self.run.config.epochs - self.run.progress.epoch
         if not done or not left:
             return ""
         minutes = round((time.monotonic() - self._started) / done * left / 60)
