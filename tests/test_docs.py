@@ -25,7 +25,7 @@ PAGES = sorted(
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 INLINE = re.compile(r"`((?:python|make|torchrun|pip) [^`\n]+)`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SHELL = {"bash", "mkdir", "mv", "cd"}  # the first word of lines that are not ours to check
+SHELL = {"git", "bash", "mkdir", "mv", "cd"}  # the first word of lines that are not ours to check
 
 
 class ParsedError(Exception):
