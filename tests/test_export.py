@@ -170,7 +170,8 @@ def test_another_family_is_exported_and_predicts_the_same(tmp_path, monkeypatch)
     path = save(tmp_path / "best.safetensors", backbone="convnext_atto", use_refiner=False)
     assert export.main(["--checkpoint", str(path)]) == 0
     image = torch.randint(0, 256, (3, 130, 190), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    expected, result = (predict_mattes(loading.load(file), image).alpha for file in (path, path.with_suffix(".onnx")))
+    files = (path, path.with_suffix(".onnx"))  # float32: in the bfloat16 of a newer CPU PyTorch's matte is coarser
+    expected, result = (predict_mattes(loading.load(file), image, precision=torch.float32).alpha for file in files)
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
 
 
